@@ -1,0 +1,39 @@
+#!/bin/sh
+# Installs from Debian what the tests need and this machine lacks, without starting any packaged service.
+# Root installs; anybody else is told the one command to run, and the script fails: nothing is skipped silently.
+set -eu
+
+missing=""
+need() { # need COMMAND PACKAGE...: the packages, unless the command is there
+	command -v "$1" >/dev/null 2>&1 && return
+	shift
+	missing="$missing $*"
+}
+PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" # where Debian puts haproxy and rabbitmqctl
+need rabbitmq-server rabbitmq-server
+need haproxy haproxy
+need chromium chromium
+need gcc gcc libc6-dev
+need git git
+need node nodejs
+need npm npm
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" != 0 ]; then
+	printf 'make test needs these Debian packages, which are missing here:%s\nInstall them with:\n  sudo apt-get install --no-install-recommends%s\n' "$missing" "$missing" >&2
+	exit 1
+fi
+
+echo "installing from Debian:$missing" >&2
+# policy-rc.d answering 101 keeps the packages from starting their services (invoke-rc.d(8)).
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+	trap 'rm -f "$policy"' EXIT
+	trap 'exit 1' INT TERM
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod 755 "$policy"
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+# shellcheck disable=SC2086 # the list is meant to be split
+apt-get install -q -y --no-install-recommends $missing

@@ -1,0 +1,61 @@
+// Package engine owns sockets: the handshake, frames, queues, timers and limits of WebSocket
+// (RFC 6455) connections. It knows bytes, not messages. gobwas/ws lives here as the codec and
+// nowhere else but in the Go client.
+package engine
+
+import (
+	"errors"
+	"net/http"
+	"net/netip"
+
+	"github.com/gobwas/ws"
+)
+
+// ConnRef names one connection: generation<<32 | slot. It is a value that is safe to keep after
+// the connection has closed: every use of it then says ErrGone. The zero value names none.
+type ConnRef uint64
+
+// Request is what a client asked for in its opening handshake.
+type Request struct {
+	Target string // path and query as sent
+	Host   string
+	Header http.Header
+	Remote netip.AddrPort
+	Protos []string // the offered subprotocols, in order
+}
+
+// Decision is the answer to a handshake.
+type Decision struct {
+	Status int         // 0 accepts; anything else refuses with this HTTP status
+	Reason string      // the body of a refusal, for people
+	Proto  string      // accept: the subprotocol to answer with; "" for none
+	Header http.Header // further response headers, nil for none
+	Later  bool        // no decision yet: Decide will be called
+}
+
+// Handler is what the engine calls. Calls for one connection are serial, calls for different
+// connections run at once. No call may block.
+type Handler interface {
+	// Handshake decides over a connection that is not yet open.
+	Handshake(c ConnRef, r *Request) Decision
+	// Open is the first call after an accepted handshake; frames may be sent from now on.
+	Open(c ConnRef, r *Request)
+	// Message is one whole text or binary message within the limits; p is valid until return.
+	Message(c ConnRef, op ws.OpCode, p []byte)
+	// Writable says that a queue which was over its high-water mark has fallen below its low one.
+	Writable(c ConnRef)
+	// Closed is the last call for c, exactly once for each Open: the close code that the peer
+	// sent or the one that the engine closed with (1006 if there was none), and the cause.
+	Closed(c ConnRef, code ws.StatusCode, cause error)
+}
+
+// Errors of Send and of Closed's cause.
+var (
+	ErrGone       = errors.New("the connection is gone")
+	ErrQueueFull  = errors.New("the connection's queue is full")
+	ErrPeerSilent = errors.New("the peer did not answer a ping in time")
+	ErrStalled    = errors.New("the peer did not read in time")
+	ErrProtocol   = errors.New("the peer broke RFC 6455")
+	ErrTooLarge   = errors.New("the message is over the limit")
+	ErrShutdown   = errors.New("the engine is shutting down")
+)

@@ -1,0 +1,161 @@
+// Package broker is the port between wscluster and its message broker, at the level of the
+// delivery guarantee: who may hold which name, what became of a publish, and who settles what.
+// It also owns every exchange and queue name. It does not know AMQP.
+//
+// Two implementations answer to this text and to one contract suite (brokertest): pkg/amqp over
+// RabbitMQ, and pkg/broker/memory inside one process.
+//
+// The unit of failure is the Link. Any fault ends the whole link with everything opened on it;
+// nothing is ever repaired in place. Whoever needs the broker for longer uses Keep, which joins
+// again and hands out a new link with a higher generation.
+package broker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/wscluster/wscluster/pkg/socketmeta"
+)
+
+// Errors of this port. Drivers wrap them; other errors are faults of the broker or the network,
+// and after any of them a new link may do better.
+var (
+	ErrLocked   = errors.New("another process holds this identity") // Join: that process is alive, or its link is not yet seen dead
+	ErrRefused  = errors.New("another process owns this mailbox")   // OpenMailbox
+	ErrLinkGone = errors.New("the link to the broker is gone")      // everything on a link that ended
+	ErrTooLarge = errors.New("message is over the broker's limit")  // Publish: refused before it was sent
+)
+
+// MaxMessage is the largest body that Publish takes, in bytes: RabbitMQ's max_message_size as
+// deploy/rabbitmq sets it, less room for headers.
+const MaxMessage = 1<<20 - 64<<10
+
+// Broker reaches one message broker. It is safe for concurrent use.
+type Broker interface {
+	// Join connects as id and takes its lock. It blocks until the link is up, ctx ends, or it
+	// failed: ErrLocked if another process holds id. A dead holder's lock frees itself when the
+	// broker notices its death: at once after a kill, within three heartbeats after a silent cut.
+	// ctx bounds only the joining; the link lives until Close or a fault.
+	Join(ctx context.Context, id Identity) (Link, error)
+}
+
+// Link is one life of a connection to the broker. All methods are safe for concurrent use.
+type Link interface {
+	// Generation counts the links of this process, from 1. A later link has a higher one.
+	Generation() uint64
+
+	// Publish hands m to the broker and returns before its answer, so that many publishes are in
+	// flight at once. Messages published by one goroutine to one address are stored in that order.
+	// It blocks while the link's window of unanswered publishes is full or the broker takes no
+	// bytes (memory alarm), at most until ctx or the link ends. An error means that m was not
+	// sent (ErrTooLarge, ErrLinkGone, ctx's); a nil error means that the receipt will say.
+	Publish(ctx context.Context, to Address, m Message) (Receipt, error)
+
+	// OpenMailbox makes sure that the mailbox of s exists and is bound, takes ownership and
+	// starts the deliveries: at most prefetch unsettled ones (1 to 65,535), redelivered ones
+	// first, in order. ErrRefused if somebody else owns it.
+	OpenMailbox(ctx context.Context, s socketmeta.ServerID, prefetch int) (Consumer, error)
+
+	// OpenTasks makes sure that the queues of the kinds exist and starts taking tasks from them:
+	// at most slots unsettled ones over all kinds.
+	OpenTasks(ctx context.Context, kinds []string, slots int) (Consumer, error)
+
+	// Inbox delivers the control messages for this identity and those for all. They are
+	// transient and bounded: the newest are dropped when nobody reads. Closed when the link ends.
+	Inbox() <-chan Message
+
+	// Blocked reports whether the broker has said that it takes no publishes now (an alarm).
+	Blocked() bool
+
+	// Done is closed when the link has ended. Err then says why; nil after Close.
+	Done() <-chan struct{}
+	Err() error
+
+	// Close ends the link: it stops the consumers, waits for the receipts in flight until ctx
+	// ends, frees the lock and disconnects. What was not settled is delivered again elsewhere.
+	Close(ctx context.Context) error
+}
+
+// Message is what crosses the broker.
+type Message struct {
+	ID          string         // unique name for people and logs; not used to de-duplicate
+	Type        string         // what Body is
+	Correlation string         // the task ID
+	App         string         // the process that published it
+	Time        time.Time      // whole seconds in AMQP
+	Headers     map[string]any // string, int64 and bool values only
+	Body        []byte         // JSON
+	Transient   bool           // may be lost when the broker restarts; the zero value is durable
+}
+
+// Receipt is a publish whose answer is awaited.
+type Receipt interface {
+	// Done is closed when the outcome is known.
+	Done() <-chan struct{}
+	// Outcome is Pending before Done is closed, and never changes after.
+	Outcome() Outcome
+}
+
+// Outcome is what became of a publish.
+type Outcome uint8
+
+// The outcomes. Only after Stored may the publisher forget the message. After Unknown it may or
+// may not have been stored: publish it again under the same numbers.
+const (
+	Pending  Outcome = iota
+	Stored           // in every queue that it routes to, and on disk if it is durable
+	Returned         // no queue takes this address; nothing was stored
+	Refused          // the broker said no (a full mailbox); nothing was stored for certain
+	Unknown          // the link ended, or no answer came in time
+)
+
+func (o Outcome) String() string {
+	return [...]string{"pending", "stored", "returned", "refused", "unknown"}[o]
+}
+
+// Await waits for r's outcome; Unknown with ctx's error if ctx ends first.
+func Await(ctx context.Context, r Receipt) (Outcome, error) {
+	select {
+	case <-r.Done():
+		return r.Outcome(), nil
+	case <-ctx.Done():
+		return Unknown, context.Cause(ctx)
+	}
+}
+
+// Delivery is one message given to a consumer, to be settled by its Tag.
+type Delivery struct {
+	Message
+	Tag         uint64 // rises within one Consumer
+	Redelivered bool   // it was delivered before, to anybody
+	Attempt     int    // tasks: how often it has been delivered, counting this one; 0 if the broker does not count
+}
+
+// Consumer is the ownership of one mailbox, or a place among the takers of tasks, within one
+// link. Settling is idempotent for the broker's sake, not the caller's: settle each tag once.
+type Consumer interface {
+	// Deliveries is closed when the consumer ended: by Close, with its link, or because the
+	// queue was taken away. It must be read at all times, also while paused.
+	Deliveries() <-chan Delivery
+
+	// Ack tells the broker to forget the delivery. ErrLinkGone if the consumer has ended: the
+	// message will be delivered again, and nothing else was settled.
+	Ack(tag uint64) error
+
+	// Requeue gives the delivery back for another try, here or elsewhere. Tasks only: a mailbox
+	// would lose its order.
+	Requeue(tag uint64) error
+
+	// Pause stops new deliveries (those under way still come); Resume starts them again, in
+	// order. Ownership is kept as far as other workers can tell.
+	Pause(ctx context.Context) error
+	Resume(ctx context.Context) error
+
+	// Err says why Deliveries was closed; nil after Close.
+	Err() error
+
+	// Close gives up the ownership. What is not settled is delivered again, in order, to the
+	// next owner.
+	Close(ctx context.Context) error
+}

@@ -1,0 +1,70 @@
+package broker
+
+import "github.com/wscluster/wscluster/pkg/socketmeta"
+
+// Every exchange and queue of wscluster. docs/PROTOCOL.md tells the same to authors of runners;
+// deploy/rabbitmq/ holds what an operator may change (policies and rights).
+const (
+	ExchangeUtils    = "utils"          // direct: events, by server ID
+	ExchangeUnrouted = "utils.unrouted" // fanout, internal: utils' alternate exchange
+	ExchangeControl  = "control"        // direct: one worker (key S) or one runner (key r.R)
+	ExchangeAnnounce = "announce"       // fanout: all workers and runners
+	ExchangeTasks    = "tasks"          // direct: tasks, by kind; no alternate exchange
+	ExchangeDead     = "dead"           // direct: what could not be delivered (keys event, task)
+
+	QueueParked     = "parked" // the mailbox of ParkedServer
+	QueueDeadEvents = "dead.events"
+	QueueDeadTasks  = "dead.tasks"
+
+	// ParkedServer is the reserved dead server whose mailbox takes events for mailboxes that do not exist.
+	ParkedServer socketmeta.ServerID = "_parked"
+)
+
+// Address says where a message goes. Make one with the functions below.
+type Address struct{ Exchange, Key string }
+
+// ToMailbox addresses the mailbox of worker s: exchange utils, key s.
+func ToMailbox(s socketmeta.ServerID) Address { return Address{ExchangeUtils, string(s)} }
+
+// ToControl addresses the process that holds id. It is Returned when nobody does.
+func ToControl(id Identity) Address { return Address{ExchangeControl, id.Key()} }
+
+// ToAll addresses every worker and runner that is joined now.
+func ToAll() Address { return Address{ExchangeAnnounce, ""} }
+
+// ToTasks addresses the runners of a kind. It is Returned when none has ever offered it.
+func ToTasks(kind string) Address { return Address{ExchangeTasks, kind} }
+
+// ToDeadEvents and ToDeadTasks address what an operator looks at.
+func ToDeadEvents() Address { return Address{ExchangeDead, "event"} }
+
+// ToDeadTasks addresses the tasks that were given up.
+func ToDeadTasks() Address { return Address{ExchangeDead, "task"} }
+
+// MailboxQueue names the queue behind the mailbox of s.
+func MailboxQueue(s socketmeta.ServerID) string {
+	if s == ParkedServer {
+		return QueueParked
+	}
+	return "mailbox." + string(s)
+}
+
+// TasksQueue names the queue of a kind.
+func TasksQueue(kind string) string { return "tasks." + kind }
+
+// Identity is what one process of the cluster is known by. At most one process holds it at a time.
+type Identity struct{ prefix, name string }
+
+// Worker is the identity of the worker s.
+func Worker(s socketmeta.ServerID) Identity { return Identity{name: string(s)} }
+
+// Runner is the identity of the task runner named name: one or more of [a-z0-9-].
+func Runner(name string) Identity { return Identity{prefix: "r.", name: name} }
+
+// Key is the routing key of the process in the exchange control: S, or r.R for a runner.
+func (id Identity) Key() string { return id.prefix + id.name }
+
+// ControlQueue names the exclusive queue that is id's lock and its inbox.
+func (id Identity) ControlQueue() string { return "control." + id.Key() }
+
+func (id Identity) String() string { return id.Key() }

@@ -1,0 +1,37 @@
+// Package wire owns every message that crosses a process: its shape, its limits and its codec.
+//
+// Three kinds of message live here: client frames (hello, submit, ack, ping), server frames
+// (socket_meta, accepted, event, error, pong, bye), and what travels through the broker (Task,
+// Event). All are JSON in snake_case; times are RFC 3339 UTC with milliseconds; durations end in
+// _ms and sizes in _bytes; unknown fields are ignored, so that either side may be newer.
+// docs/PROTOCOL.md tells the same to people; testdata/ holds one golden file per message, read by
+// the Go and the TypeScript tests alike.
+//
+// Nothing here blocks, logs or keeps state. Every decoder is safe on strangers' bytes.
+package wire
+
+import "time"
+
+// Subprotocol is the WebSocket subprotocol of this version (RFC 6455 section 1.9).
+const Subprotocol = "wscluster.v1.json"
+
+// Limits of one message. What is over a limit is refused with a code, and nothing else is lost.
+const (
+	MaxClientFrame = 64 << 10  // bytes of a frame that a client sends
+	MaxEvent       = 256 << 10 // bytes of an event's body
+	MaxTask        = 128 << 10 // bytes of a task's body in the broker
+	MaxPositions   = 200       // positions in one hello or ack: the open tasks and as many ended ones
+	MaxOpenTasks   = 100       // tasks of one session that have not ended
+	MaxID          = 64        // bytes of a task ID, of a kind's name and of a request ID
+	MaxToken       = 4 << 10   // bytes of any token in a hello
+)
+
+// Time is a moment as it crosses the wire: RFC 3339, UTC, milliseconds.
+type Time struct{ time.Time }
+
+const timeLayout = "2006-01-02T15:04:05.000Z"
+
+// MarshalJSON writes t as a string in UTC with exactly three decimals.
+func (t Time) MarshalJSON() ([]byte, error) {
+	return t.UTC().AppendFormat(make([]byte, 0, len(timeLayout)+2), `"`+timeLayout+`"`), nil
+}
