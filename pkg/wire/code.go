@@ -1,5 +1,7 @@
 package wire
 
+import "fmt"
+
 // Code says to a program what went wrong. This is the whole list; docs/PROTOCOL.md explains each.
 type Code string
 
@@ -55,3 +57,8 @@ type Error struct {
 }
 
 func (e *Error) Error() string { return string(e.Code) + ": " + e.Message }
+
+// Errorf returns an Error of a code in the list, with its Retryable filled in.
+func Errorf(code Code, format string, args ...any) *Error {
+	return &Error{Code: code, Message: fmt.Sprintf(format, args...), Retryable: code.Retryable()}
+}

@@ -111,14 +111,3 @@ type Failure struct {
 	LastLine  int64 `json:"last_line"`
 	Timestamp Time  `json:"timestamp"`
 }
-
-// Task is the body of a task in the broker. The worker sets the meta from the connection.
-type Task struct {
-	socketmeta.Meta
-	Task      TaskID          `json:"task_id"`
-	Kind      string          `json:"kind"`
-	Params    json.RawMessage `json:"params,omitempty"`
-	Subject   string          `json:"subject,omitempty"`
-	Submitted Time            `json:"submitted_at"`
-	Trace     string          `json:"traceparent,omitempty"` // W3C Trace Context
-}

@@ -10,7 +10,10 @@
 // Nothing here blocks, logs or keeps state. Every decoder is safe on strangers' bytes.
 package wire
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // Subprotocol is the WebSocket subprotocol of this version (RFC 6455 section 1.9).
 const Subprotocol = "wscluster.v1.json"
@@ -18,6 +21,7 @@ const Subprotocol = "wscluster.v1.json"
 // Limits of one message. What is over a limit is refused with a code, and nothing else is lost.
 const (
 	MaxClientFrame = 64 << 10  // bytes of a frame that a client sends
+	MaxServerFrame = 260 << 10 // bytes of a frame that a server sends: an event, or a socket_meta with all its tasks
 	MaxEvent       = 256 << 10 // bytes of an event's body
 	MaxTask        = 128 << 10 // bytes of a task's body in the broker
 	MaxPositions   = 200       // positions in one hello or ack: the open tasks and as many ended ones
@@ -25,6 +29,9 @@ const (
 	MaxID          = 64        // bytes of a task ID, of a kind's name and of a request ID
 	MaxToken       = 4 << 10   // bytes of any token in a hello
 )
+
+// ErrTooLarge is wrapped by every refusal of a message for its size.
+var ErrTooLarge = errors.New("message is too large")
 
 // Time is a moment as it crosses the wire: RFC 3339, UTC, milliseconds.
 type Time struct{ time.Time }

@@ -1,0 +1,140 @@
+package wire
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+
+	"github.com/wscluster/wscluster/pkg/socketmeta"
+)
+
+// ServerMessage is what a server sends: *SocketMeta, *Accepted, *Event, *Refused, *Pong or *Bye.
+// Of an Event the client sees all but Client, Epoch and Home.
+type ServerMessage interface{ serverMessage() }
+
+func (*SocketMeta) serverMessage() {}
+func (*Accepted) serverMessage()   {}
+func (*Event) serverMessage()      {}
+func (*Refused) serverMessage()    {}
+func (*Pong) serverMessage()       {}
+func (*Bye) serverMessage()        {}
+
+// The type of each message, as it stands in its frame.
+const (
+	typeHello      = "hello"
+	typeSubmit     = "submit"
+	typeAck        = "ack"
+	typePing       = "ping"
+	typeSocketMeta = "socket_meta"
+	typeAccepted   = "accepted"
+	typeEvent      = "event"
+	typeError      = "error"
+	typePong       = "pong"
+	typeBye        = "bye"
+)
+
+// ErrUnknownType is wrapped by DecodeServer for a message of a newer version: a client goes on
+// without it.
+var ErrUnknownType = errors.New("unknown type of message")
+
+// EncodeServer returns m as a frame. An Event must be a valid one, as for AppendEventFrame.
+func EncodeServer(m ServerMessage) []byte {
+	switch m := m.(type) {
+	case *SocketMeta:
+		return encode(typeSocketMeta, m)
+	case *Accepted:
+		return encode(typeAccepted, m)
+	case *Event:
+		return AppendEventFrame(make([]byte, 0, eventFrameRoom+len(m.Body)), m)
+	case *Refused:
+		return encode(typeError, m)
+	case *Pong:
+		return encode(typePong, m)
+	case *Bye:
+		return encode(typeBye, m)
+	}
+	panic(fmt.Sprintf("wire: %T is not a server's message", m))
+}
+
+// DecodeServer reads one frame of a server. It keeps nothing of p. Unknown fields are ignored;
+// an error means that the frame breaks the protocol, or wraps ErrUnknownType or ErrTooLarge.
+func DecodeServer(p []byte) (ServerMessage, error) {
+	if len(p) > MaxServerFrame {
+		return nil, fmt.Errorf("server frame: %w: it has %d bytes and may have %d", ErrTooLarge, len(p), MaxServerFrame)
+	}
+	if !utf8.Valid(p) {
+		return nil, errors.New("server frame: not UTF-8")
+	}
+	var head struct {
+		Type string `json:"type"`
+	}
+	if err := json.Unmarshal(p, &head); err != nil {
+		return nil, fmt.Errorf("server frame: %s", describe(err))
+	}
+	var m interface {
+		ServerMessage
+		check() error
+	}
+	switch head.Type {
+	case typeSocketMeta:
+		m = new(SocketMeta)
+	case typeAccepted:
+		m = new(Accepted)
+	case typeEvent:
+		return decodeEventFrame(p)
+	case typeError:
+		m = new(Refused)
+	case typePong:
+		m = new(Pong)
+	case typeBye:
+		m = new(Bye)
+	default:
+		return nil, fmt.Errorf("server frame: %w: %.64q", ErrUnknownType, head.Type)
+	}
+	if err := json.Unmarshal(p, m); err != nil {
+		return nil, fmt.Errorf("%s: %s", head.Type, describe(err))
+	}
+	if err := m.check(); err != nil {
+		return nil, fmt.Errorf("%s: %w", head.Type, err)
+	}
+	return m, nil
+}
+
+func (m *SocketMeta) check() error {
+	if m.Client.IsZero() {
+		return fmt.Errorf("client_id: %w: there is none", socketmeta.ErrClientID)
+	}
+	if _, err := socketmeta.ParseServerID(string(m.Server)); err != nil {
+		return fmt.Errorf("server_id: %w", err)
+	}
+	for i, t := range m.Tasks {
+		if _, err := ParseTaskID(string(t.Task)); err != nil {
+			return fmt.Errorf("tasks[%d].task_id: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func (m *Accepted) check() error {
+	if _, err := ParseTaskID(string(m.Task)); err != nil {
+		return fmt.Errorf("task_id: %w", err)
+	}
+	return nil
+}
+
+func (m *Refused) check() error {
+	if m.Code == "" {
+		return errors.New("it has no code")
+	}
+	return nil
+}
+
+func (m *Pong) check() error { return nil }
+
+func (m *Bye) check() error {
+	if m.Code < 1000 || m.Code > 4999 {
+		return fmt.Errorf("code %d is not a close code", m.Code)
+	}
+	return nil
+}

@@ -1,0 +1,76 @@
+package wire
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+
+	"github.com/wscluster/wscluster/pkg/socketmeta"
+)
+
+// Task is the body of a task in the broker. The worker sets the meta from the connection.
+type Task struct {
+	socketmeta.Meta
+	Task      TaskID          `json:"task_id"`
+	Kind      string          `json:"kind"`
+	Params    json.RawMessage `json:"params,omitempty"`
+	Subject   string          `json:"subject,omitempty"`
+	Submitted Time            `json:"submitted_at"`
+	Trace     string          `json:"traceparent,omitempty"` // W3C Trace Context
+}
+
+// EncodeTask returns t as it crosses the broker, or an error for a t that DecodeTask would refuse.
+func EncodeTask(t *Task) ([]byte, error) {
+	if err := t.check(); err != nil {
+		return nil, fmt.Errorf("task: %w", err)
+	}
+	p, err := marshal(t)
+	if err != nil {
+		return nil, fmt.Errorf("task: %w", err)
+	}
+	if err := checkObject(p, MaxTask); err != nil {
+		return nil, fmt.Errorf("task: %w", err)
+	}
+	return p, nil
+}
+
+// DecodeTask reads a task that a worker published. It keeps nothing of p. After an error the
+// message belongs in the dead queue, with reason bad_body.
+func DecodeTask(p []byte) (*Task, error) {
+	if err := checkObject(p, MaxTask); err != nil {
+		return nil, fmt.Errorf("task: %w", err)
+	}
+	t := new(Task)
+	if err := json.Unmarshal(p, t); err != nil {
+		return nil, fmt.Errorf("task: %s", describe(err))
+	}
+	if err := t.check(); err != nil {
+		return nil, fmt.Errorf("task: %w", err)
+	}
+	return t, nil
+}
+
+func (t *Task) check() error {
+	if t.Client.IsZero() {
+		return fmt.Errorf("client_id: %w: there is none", socketmeta.ErrClientID)
+	}
+	if _, err := socketmeta.ParseServerID(string(t.Server)); err != nil {
+		return fmt.Errorf("server_id: %w", err)
+	}
+	if _, err := ParseTaskID(string(t.Task)); err != nil {
+		return fmt.Errorf("task_id: %w", err)
+	}
+	if err := CheckKind(t.Kind); err != nil {
+		return fmt.Errorf("kind: %w", err)
+	}
+	switch {
+	case t.Epoch < 0 || t.Epoch > MaxNumber:
+		return fmt.Errorf("epoch %d is out of range", t.Epoch)
+	case t.Params != nil && !isObject(t.Params):
+		return errors.New("params must be an object")
+	case !utf8.ValidString(t.Subject) || !utf8.ValidString(t.Trace):
+		return errors.New("subject and traceparent must be UTF-8")
+	}
+	return nil
+}
