@@ -1,0 +1,238 @@
+package memory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/socketmeta"
+)
+
+// maxPrefetch is AMQP's: basic.qos carries 16 bits.
+const maxPrefetch = 1<<16 - 1
+
+// link is one life of a connection to a Broker.
+type link struct {
+	b          *Broker
+	id         broker.Identity
+	generation uint64
+	in         inbox
+	window     chan struct{} // one element for each unanswered publish
+	stop       chan struct{} // closed when no publish is taken any more
+	done       chan struct{}
+	answering  sync.WaitGroup // the goroutine that answers, while there is something to answer
+
+	// Guarded by b.mu.
+	err       error
+	control   chan broker.Message
+	consumers []*consumer
+	stopped   bool // stop is closed
+	ended     bool // done is closed
+	answers   answers
+}
+
+func newLink(b *Broker, id broker.Identity) *link {
+	l := &link{
+		b:       b,
+		id:      id,
+		window:  make(chan struct{}, b.window),
+		stop:    make(chan struct{}),
+		done:    make(chan struct{}),
+		control: make(chan broker.Message, b.inbox),
+	}
+	l.in = inbox{key: id.Key(), give: func(m broker.Message) {
+		select {
+		case l.control <- m:
+		default:
+			b.dropped++
+		}
+	}}
+	return l
+}
+
+func (l *link) Generation() uint64           { return l.generation }
+func (l *link) Inbox() <-chan broker.Message { return l.control }
+func (l *link) Done() <-chan struct{}        { return l.done }
+
+func (l *link) Err() error {
+	l.b.mu.Lock()
+	defer l.b.mu.Unlock()
+	return l.err
+}
+
+func (l *link) Blocked() bool {
+	l.b.mu.Lock()
+	defer l.b.mu.Unlock()
+	return l.b.unblocked != nil && !l.ended
+}
+
+// Publish stores m, or does what Broker.OnPublish says, and answers from another goroutine.
+func (l *link) Publish(ctx context.Context, to broker.Address, m broker.Message) (broker.Receipt, error) {
+	if err := m.Check(); err != nil {
+		return nil, fmt.Errorf("publish to %s %q: %w", to.Exchange, to.Key, err)
+	}
+	if err := l.claim(ctx); err != nil {
+		return nil, fmt.Errorf("publish to %s %q: %w", to.Exchange, to.Key, err)
+	}
+	m.Body, m.Headers = slices.Clone(m.Body), maps.Clone(m.Headers)
+	m.Time = m.Time.Truncate(time.Second)
+	v := l.b.judge(Publish{l.id, to, m})
+
+	l.b.mu.Lock()
+	for l.b.unblocked != nil && !l.stopped {
+		unblocked := l.b.unblocked
+		l.b.mu.Unlock()
+		if err := l.wait(ctx, unblocked); err != nil {
+			<-l.window
+			return nil, fmt.Errorf("publish to %s %q while the broker is blocked: %w", to.Exchange, to.Key, err)
+		}
+		l.b.mu.Lock()
+	}
+	defer l.b.mu.Unlock()
+	if l.stopped {
+		<-l.window
+		return nil, fmt.Errorf("publish to %s %q: %w", to.Exchange, to.Key, l.gone())
+	}
+	return l.await(v.answer(l.b.store, to, m)), nil
+}
+
+// claim takes a place in the window of unanswered publishes.
+func (l *link) claim(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	select {
+	case l.window <- struct{}{}:
+		return nil
+	case <-l.stop:
+		return broker.ErrLinkGone
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (l *link) wait(ctx context.Context, until <-chan struct{}) error {
+	select {
+	case <-until:
+		return nil
+	case <-l.stop:
+		return broker.ErrLinkGone
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (l *link) OpenMailbox(ctx context.Context, s socketmeta.ServerID, prefetch int) (broker.Consumer, error) {
+	queue := broker.MailboxQueue(s)
+	c, err := l.newConsumer(ctx, prefetch)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", queue, err)
+	}
+	l.b.mu.Lock()
+	defer l.b.mu.Unlock()
+	if l.stopped {
+		return nil, fmt.Errorf("open %s: %w", queue, l.gone())
+	}
+	if !l.b.store.own(queue, &c.taker) {
+		return nil, fmt.Errorf("open %s: %w", queue, broker.ErrRefused)
+	}
+	l.consumers = append(l.consumers, c)
+	return c, nil
+}
+
+func (l *link) OpenTasks(ctx context.Context, kinds []string, slots int) (broker.Consumer, error) {
+	c, err := l.newConsumer(ctx, slots)
+	if err != nil {
+		return nil, fmt.Errorf("open tasks of %q: %w", kinds, err)
+	}
+	if len(kinds) == 0 {
+		return nil, errors.New("open tasks: name at least one kind")
+	}
+	var queues []string
+	for _, kind := range kinds {
+		queues = append(queues, broker.TasksQueue(kind))
+	}
+	slices.Sort(queues)
+	l.b.mu.Lock()
+	defer l.b.mu.Unlock()
+	if l.stopped {
+		return nil, fmt.Errorf("open tasks of %q: %w", kinds, l.gone())
+	}
+	l.b.store.share(slices.Compact(queues), &c.taker)
+	l.consumers = append(l.consumers, c)
+	return c, nil
+}
+
+// Close waits for the receipts in flight; if ctx ends first they are Unknown, and it says so.
+func (l *link) Close(ctx context.Context) error {
+	l.b.mu.Lock()
+	if !l.stopped {
+		l.halt()
+	}
+	l.b.store.leave(nil, l.takers())
+	l.closeConsumers(nil)
+	answered := l.answers.drained()
+	l.b.mu.Unlock()
+
+	var err error
+	select {
+	case <-answered:
+	case <-l.done:
+	case <-ctx.Done():
+		err = fmt.Errorf("close the link of %v with receipts in flight: %w", l.id, context.Cause(ctx))
+	}
+
+	l.b.mu.Lock()
+	if !l.ended {
+		l.b.end(nil, l)
+	}
+	l.b.mu.Unlock()
+	l.answering.Wait()
+	return err
+}
+
+// halt refuses publishes from now on. b.mu is held.
+func (l *link) halt() {
+	l.stopped = true
+	close(l.stop)
+}
+
+// end closes everything that was opened on the link. b.mu is held, and the store has let go of it.
+func (l *link) end(reason error) {
+	if !l.stopped {
+		l.halt()
+	}
+	l.err = reason
+	l.closeConsumers(reason)
+	close(l.control)
+	l.answers.abandon(l.window)
+	l.ended = true
+	close(l.done)
+}
+
+func (l *link) takers() (ts []*taker) {
+	for _, c := range l.consumers {
+		ts = append(ts, &c.taker)
+	}
+	return ts
+}
+
+func (l *link) closeConsumers(reason error) {
+	for _, c := range l.consumers {
+		c.closed(reason)
+	}
+	l.consumers = nil
+}
+
+// gone is why a link that has stopped does nothing. b.mu is held.
+func (l *link) gone() error {
+	if l.err != nil {
+		return l.err
+	}
+	return fmt.Errorf("%w: it was closed", broker.ErrLinkGone)
+}
