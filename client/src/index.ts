@@ -1,0 +1,11 @@
+/**
+ * wscluster-client keeps a browser's session with a wscluster cluster: see {@link Client}.
+ * @module
+ */
+export { Client } from './client.ts';
+export type { ClientEvents, Options, State } from './client.ts';
+export type { Reset, Step } from './order.ts';
+export type { Platform, SessionStorage, Socket } from './platform.ts';
+export { Task, TaskError } from './task.ts';
+export type { Acceptance, StepHandler, StepName } from './task.ts';
+export type * from './wire.ts';

@@ -1,0 +1,169 @@
+import type { Position, TaskEvent } from './wire.ts';
+
+/** A task begins anew: what its earlier run told is void. */
+export interface Reset {
+  event: 'reset';
+  attempt: number;
+  run_id: string;
+}
+export type Step = TaskEvent | Reset;
+
+/** Events and characters that wait in one Order, for their turn or for the application. */
+export const maxWaiting = 1024;
+export const maxWaitingChars = 4 << 20;
+
+interface Waiting {
+  step: Step;
+  chars: number;
+}
+
+/**
+ * Order brings the events of one task to the application once each and in order, whatever comes
+ * doubled, late or early. It is pure: no socket, no clock.
+ *
+ * The owner calls take for each event that arrives, peek for the next step that the application may
+ * have, and settle when the application is done with it. Only then does the position move: what waits
+ * here is never acknowledged.
+ *
+ * The rules are those of pkg/wire/event.go: a higher (attempt, run_id) resets the view, a lower one is
+ * a duplicate; a durable event is next when prev < next; a transient one never waits for others and is
+ * dropped when it is older than what the application has; the final event is taken once. At most
+ * maxWaiting steps and maxWaitingChars wait: an event beyond that is dropped without a trace, so that
+ * the server sends it again after the next resume.
+ */
+export class Order {
+  /** Where the application stands; replaced, never changed. */
+  position: Position;
+  /** The application has had the final event. */
+  finished = false;
+
+  #attempt: number; // the view: the highest run seen, and what is next in it
+  #run: string;
+  #next: number;
+  #ended = false; // the final event is ready or settled
+  #transient = 0; // the highest seq of a transient event that was taken
+  #ready: Waiting[] = []; // in order, for the application
+  #held: Waiting[] = []; // durable events too early for their turn, by seq
+  #chars = 0;
+
+  constructor(position: Position) {
+    this.position = position;
+    this.#attempt = position.attempt;
+    this.#run = position.run_id;
+    this.#next = Math.max(1, position.next);
+  }
+
+  /** Steps that wait, ready or held. */
+  get waiting(): number {
+    return this.#ready.length + this.#held.length;
+  }
+
+  /**
+   * Takes one event, whose frame had the given number of characters. False means that the application
+   * has it already or never will: acknowledge the position again.
+   */
+  take(e: TaskEvent, chars: number): boolean {
+    if (this.#ended) return false;
+    const order = compareRuns(e.attempt, e.run_id, this.#attempt, this.#run);
+    if (order < 0) return false;
+    if (order > 0) this.#reset(e);
+    if (e.seq < this.#next) return false;
+    if (!e.durable) {
+      if (e.seq > this.#transient) this.#takeTransient(e, chars);
+      return true;
+    }
+    while (this.#full(chars)) {
+      // The latest held event gives way to one that is next in order: only that brings things forward.
+      if (e.prev >= this.#next || !this.#held.length) return true;
+      this.#chars -= this.#held.pop()!.chars;
+    }
+    this.#hold(e, chars);
+    this.#advance();
+    return true;
+  }
+
+  /** The next step for the application, the same until it is settled. */
+  peek(): Step | undefined {
+    return this.#ready[0]?.step;
+  }
+
+  /**
+   * Says that the application has had the step that peek returned. True means that the position moved.
+   * A step that a reset has voided meanwhile changes nothing.
+   */
+  settle(step: Step): boolean {
+    if (this.#ready[0]?.step !== step) return false;
+    this.#chars -= this.#ready.shift()!.chars;
+    if (step.event !== 'reset' && !step.durable) return false;
+    const next = step.event === 'reset' ? 1 : step.seq + 1;
+    this.position = { task_id: this.position.task_id, attempt: step.attempt, run_id: step.run_id, next };
+    this.finished = step.event !== 'reset' && step.last;
+    return true;
+  }
+
+  #reset(e: TaskEvent): void {
+    const first = !this.#attempt && !this.#run && this.#next === 1;
+    this.#ready = [];
+    this.#held = [];
+    this.#chars = 0;
+    this.#transient = 0;
+    this.#attempt = e.attempt;
+    this.#run = e.run_id;
+    this.#next = 1;
+    if (!first) this.#ready.push({ step: { event: 'reset', attempt: e.attempt, run_id: e.run_id }, chars: 0 });
+  }
+
+  #takeTransient(e: TaskEvent, chars: number): void {
+    this.#transient = e.seq;
+    const last = this.#ready.length - 1;
+    const step = this.#ready[last]?.step;
+    if (last > 0 && step && step.event === e.event) {
+      // The latest wins. The first of the queue may be in the application's hands already.
+      this.#chars -= this.#ready.pop()!.chars;
+    } else if (this.#full(chars)) {
+      return;
+    }
+    this.#chars += chars;
+    this.#ready.push({ step: e, chars });
+  }
+
+  #full(chars: number): boolean {
+    return this.waiting >= maxWaiting || this.#chars + chars > maxWaitingChars;
+  }
+
+  #hold(e: TaskEvent, chars: number): void {
+    let i = this.#held.length;
+    while (i > 0 && seq(this.#held[i - 1]!) > e.seq) i--;
+    if (i > 0 && seq(this.#held[i - 1]!) === e.seq) return;
+    this.#held.splice(i, 0, { step: e, chars });
+    this.#chars += chars;
+  }
+
+  #advance(): void {
+    while (this.#held.length) {
+      const first = this.#held[0]!;
+      const e = first.step as TaskEvent;
+      if (e.prev >= this.#next) return;
+      this.#held.shift();
+      this.#ready.push(first);
+      this.#next = e.seq + 1;
+      if (e.last) {
+        this.#ended = true;
+        for (const w of this.#held.splice(0)) this.#chars -= w.chars;
+      }
+    }
+  }
+}
+
+/** Returns the further of two positions in one task. */
+export function further(a: Position, b: Position): Position {
+  return (compareRuns(a.attempt, a.run_id, b.attempt, b.run_id) || a.next - b.next) < 0 ? b : a;
+}
+
+function compareRuns(attempt: number, run: string, otherAttempt: number, otherRun: string): number {
+  return attempt - otherAttempt || (run < otherRun ? -1 : run > otherRun ? 1 : 0);
+}
+
+function seq(w: Waiting): number {
+  return (w.step as TaskEvent).seq;
+}

@@ -1,0 +1,213 @@
+import { Order } from './order.ts';
+import type { Step } from './order.ts';
+import type { Position, TaskEvent, WireError } from './wire.ts';
+
+/**
+ * Why a task was refused, failed or was lost. code is one of the server's closed list, or 'lost': the
+ * server no longer knows the task, and nothing more of it will come.
+ */
+export class TaskError extends Error {
+  readonly code: string;
+  readonly retryable: boolean;
+  readonly retryAfterMs: number;
+
+  constructor(e: WireError) {
+    super(e.message);
+    this.name = 'TaskError';
+    this.code = e.code;
+    this.retryable = e.retryable;
+    this.retryAfterMs = e.retry_after_ms ?? 0;
+  }
+}
+
+export type StepName = Step['event'];
+export type StepHandler<N extends StepName> = (step: Extract<Step, { event: N }>) => unknown;
+
+/** The reply to a submit; the queue position is rough, and absent if the server does not know it. */
+export interface Acceptance {
+  queuePosition?: number | undefined;
+}
+
+/**
+ * Task is the application's handle on one submitted task.
+ *
+ * An event counts as had when every handler that takes it has returned (or its promise has settled) and
+ * every loop that got it has asked for the next one. Only then is the position stored and acknowledged,
+ * and the next event is handed out; after a reload events go on behind that position. So whatever a page
+ * wants to show again after a reload it must store before its handler returns. Events that nobody takes
+ * count as had at once.
+ *
+ * A handler that throws is reported to the client's error listeners, and the event counts as had.
+ */
+export class Task implements AsyncIterable<Step> {
+  readonly id: string;
+  readonly kind: string;
+  /** Settles when the server has stored the task, or refused it. Its events may come first. */
+  readonly accepted: Promise<Acceptance>;
+  /** The value of the result event, or a TaskError; settles after the final event's handlers. */
+  readonly result: Promise<unknown>;
+  #feed: Feed;
+
+  constructor(feed: Feed, kind: string) {
+    this.#feed = feed;
+    this.id = feed.order.position.task_id;
+    this.kind = kind;
+    this.accepted = feed.accepted.promise;
+    this.result = feed.result.promise;
+  }
+
+  /** Where the application stands, as stored. */
+  get position(): Position {
+    return this.#feed.order.position;
+  }
+
+  /** Calls fn for each event of that name ('*': all, and 'reset'), until the returned function is called. */
+  on<N extends StepName>(name: N, fn: StepHandler<N>): () => void;
+  on(name: '*', fn: (step: Step) => unknown): () => void;
+  on(name: string, fn: (step: never) => unknown): () => void {
+    return this.#feed.on(name, fn as (step: Step) => unknown);
+  }
+
+  /** Goes through the events from now on; ends after the final one, or when the task is lost. */
+  async *[Symbol.asyncIterator](): AsyncGenerator<Step, void, undefined> {
+    let handed: { step: Step; had: () => void } | undefined;
+    let wake = () => {};
+    const off = this.#feed.on('*', (step) => new Promise<void>((had) => ((handed = { step, had }), wake())));
+    void this.#feed.ended.promise.then(() => wake());
+    try {
+      while (handed || !this.#feed.over) {
+        if (!handed) {
+          await new Promise<void>((resolve) => (wake = resolve));
+          continue;
+        }
+        yield handed.step;
+        const { had } = handed;
+        handed = undefined;
+        had();
+        await undefined; // the feed moves on before we look again
+      }
+    } finally {
+      off();
+      handed?.had();
+    }
+  }
+}
+
+/** What a Feed tells the client. */
+export interface FeedOwner {
+  /** The application's position in the task moved: store it, then acknowledge it. */
+  moved(feed: Feed): void;
+  /** A handler threw. */
+  fault(e: unknown): void;
+}
+
+/** Feed hands the events of one task to its handlers, one after the other. */
+export class Feed {
+  readonly order: Order;
+  readonly task: Task;
+  readonly accepted = deferred<Acceptance>();
+  readonly result = deferred<unknown>();
+  readonly ended = deferred<void>();
+  /** What to submit; undefined once the server has it. */
+  params: object | undefined;
+  /** The task has ended, one way or the other. */
+  over = false;
+
+  #owner: FeedOwner;
+  #handlers: { name: string; fn: (step: Step) => unknown }[] = [];
+  #busy = false;
+
+  constructor(kind: string, position: Position, params: object | undefined, owner: FeedOwner) {
+    this.order = new Order(position);
+    this.params = params;
+    this.#owner = owner;
+    this.task = new Task(this, kind);
+    if (!params) this.accepted.resolve({});
+  }
+
+  on(name: string, fn: (step: Step) => unknown): () => void {
+    const h = { name, fn };
+    this.#handlers.push(h);
+    return () => void (this.#handlers = this.#handlers.filter((x) => x !== h));
+  }
+
+  /** The server has the task. */
+  accept(a: Acceptance): void {
+    this.params = undefined;
+    this.accepted.resolve(a);
+  }
+
+  /** The task ended without a final event. */
+  fail(e: WireError): void {
+    this.accepted.reject(new TaskError(e));
+    this.result.reject(new TaskError(e));
+    this.#end();
+  }
+
+  /** Takes an event; false means that its position is to be acknowledged again. */
+  take(e: TaskEvent, chars: number): boolean {
+    const taken = this.order.take(e, chars);
+    this.#pump();
+    return taken;
+  }
+
+  #pump(): void {
+    for (let step; !this.#busy && !this.over && (step = this.order.peek()); ) {
+      const pending = this.#call(step);
+      if (!pending.length) {
+        this.#settle(step);
+        continue;
+      }
+      const handed = step;
+      this.#busy = true;
+      void Promise.allSettled(pending).then((all) => {
+        for (const r of all) if (r.status === 'rejected') this.#owner.fault(r.reason);
+        this.#busy = false;
+        if (!this.over) this.#settle(handed);
+        this.#pump();
+      });
+    }
+  }
+
+  #call(step: Step): Promise<unknown>[] {
+    const pending: Promise<unknown>[] = [];
+    for (const { name, fn } of this.#handlers) {
+      if (name !== '*' && name !== step.event) continue;
+      try {
+        const r = fn(step);
+        if (r instanceof Promise) pending.push(r);
+      } catch (e) {
+        this.#owner.fault(e);
+      }
+    }
+    return pending;
+  }
+
+  #settle(step: Step): void {
+    const moved = this.order.settle(step);
+    if (moved) this.#owner.moved(this);
+    if (!this.order.finished) return;
+    if (step.event === 'result') this.result.resolve(step.body.value);
+    else if (step.event === 'error') this.result.reject(new TaskError(step.body));
+    else this.result.resolve(undefined);
+    this.#end();
+  }
+
+  #end(): void {
+    this.over = true;
+    this.ended.resolve();
+  }
+}
+
+interface Deferred<T> {
+  promise: Promise<T>;
+  resolve: (value: T) => void;
+  reject: (e: unknown) => void;
+}
+
+function deferred<T>(): Deferred<T> {
+  const d = {} as Deferred<T>;
+  d.promise = new Promise<T>((resolve, reject) => Object.assign(d, { resolve, reject }));
+  d.promise.catch(() => {}); // nobody is obliged to look
+  return d;
+}

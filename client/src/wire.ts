@@ -1,0 +1,179 @@
+// The messages of subprotocol wscluster.v1.json as pkg/wire defines them; docs/PROTOCOL.md explains
+// each. Times are RFC 3339 in UTC, durations end in _ms, sizes in _bytes. Unknown fields and unknown
+// types are ignored, so that either side may be newer.
+
+export const subprotocol = 'wscluster.v1.json';
+
+/** Bytes of a frame that the server takes from a client. */
+export const maxClientFrame = 64 << 10;
+/** Positions in one hello or ack. */
+export const maxPositions = 200;
+/** Tasks of one session that have not ended. */
+export const maxOpenTasks = 100;
+
+/**
+ * How far the application is in one task: it has every durable event of (attempt, run_id) whose seq
+ * is lower than next. A task of which nothing has come yet stands at attempt 0, run_id '', next 0.
+ */
+export interface Position {
+  task_id: string;
+  attempt: number;
+  run_id: string;
+  next: number;
+}
+
+export interface Hello {
+  type: 'hello';
+  auth?: string;
+  token?: string;
+  tasks?: Position[];
+}
+export interface Submit {
+  type: 'submit';
+  id?: string;
+  task_id: string;
+  kind: string;
+  params?: object;
+}
+export interface Ack {
+  type: 'ack';
+  tasks: Position[];
+}
+export interface Ping {
+  type: 'ping';
+  id?: string;
+}
+export type ClientMessage = Hello | Submit | Ack | Ping;
+
+export interface SocketMeta {
+  type: 'socket_meta';
+  client_id: string;
+  server_id: string;
+  epoch: number;
+  token: string;
+  route: string;
+  heartbeat_ms: number;
+  resume_window_ms: number;
+  resumed: boolean;
+  /** Why the token of the hello was not honoured. */
+  reason?: string;
+  tasks?: { task_id: string; state: 'running' | 'finished' | 'unknown' }[];
+}
+export interface Accepted {
+  type: 'accepted';
+  id?: string;
+  task_id: string;
+  /** Tasks ahead when it was accepted, roughly; absent if not known. */
+  queue_position?: number;
+}
+export interface Refused extends WireError {
+  type: 'error';
+  id?: string;
+  task_id?: string;
+}
+export interface Pong {
+  type: 'pong';
+  id?: string;
+}
+export interface Bye {
+  type: 'bye';
+  code: number;
+  reason: string;
+  retry_after_ms?: number;
+}
+
+/** What went wrong. code is one of the closed list in docs/PROTOCOL.md. */
+export interface WireError {
+  code: string;
+  message: string;
+  retryable: boolean;
+  retry_after_ms?: number;
+}
+
+export interface Started {
+  kind: string;
+  runner: string;
+  total_steps: number;
+  timestamp: string;
+}
+/** The body of step and progress events. total_steps is 0 if not known. */
+export interface Update {
+  workflow_id: string;
+  status: 'running' | 'succeeded' | 'failed';
+  current_step: number;
+  total_steps: number;
+  message: string;
+  timestamp: string;
+}
+/** Consecutive lines of output without line ends; first_line counts from 1. */
+export interface Log {
+  first_line: number;
+  lines: string[];
+}
+export interface Artifact {
+  name: string;
+  content_type: string;
+  size_bytes: number;
+  sha256: string;
+}
+export interface Result {
+  value: unknown;
+  last_line: number;
+  timestamp: string;
+}
+export interface Failure extends WireError {
+  last_line: number;
+  timestamp: string;
+}
+
+/** The body of each event by its name. */
+export interface Bodies {
+  started: Started;
+  step: Update;
+  progress: Update;
+  log: Log;
+  artifact: Artifact;
+  result: Result;
+  error: Failure;
+}
+export type EventName = keyof Bodies;
+
+/**
+ * One event of a task. (attempt, run_id) order the runs of a task; seq counts the events of a run
+ * from 1, prev is the seq of the durable event before this one, 0 if there is none.
+ */
+export type TaskEvent = {
+  [E in EventName]: {
+    type: 'event';
+    task_id: string;
+    attempt: number;
+    run_id: string;
+    seq: number;
+    prev: number;
+    event: E;
+    durable: boolean;
+    /** The final event of the task. */
+    last: boolean;
+    body: Bodies[E];
+  };
+}[EventName];
+
+export type ServerMessage = SocketMeta | Accepted | TaskEvent | Refused | Pong | Bye;
+
+const known = new Set(['socket_meta', 'accepted', 'event', 'error', 'pong', 'bye']);
+
+/**
+ * Returns the message in one text frame, or undefined if it is none that this version knows. An
+ * event whose numbers cannot order it counts as unknown. Never throws.
+ */
+export function decode(frame: unknown): ServerMessage | undefined {
+  let m: ServerMessage;
+  try {
+    m = JSON.parse(frame as string) as ServerMessage;
+  } catch {
+    return undefined;
+  }
+  if (!known.has(m?.type)) return undefined;
+  if (m.type === 'event' && !([m.attempt, m.seq, m.prev].every(Number.isSafeInteger) && m.body)) return undefined;
+  return m;
+}
