@@ -1,0 +1,235 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/wscluster/wscluster/pkg/socketmeta"
+)
+
+var update = flag.Bool("update", false, "write the golden files from the Go values")
+
+const (
+	goldenClient = "018f6d9a-2b3c-7d4e-8f50-123456789abc"
+	goldenRun    = RunID("018f6d9a-30aa-7b11-9c22-abcdefabcdef")
+	goldenTask   = TaskID("build-7f3a")
+)
+
+var (
+	goldenTime = Time{time.Date(2026, 3, 14, 9, 26, 53, 589e6, time.UTC)}
+	goldenMeta = socketmeta.Meta{Client: mustClient(goldenClient), Server: "i1-w3", Epoch: 1773480413000}
+)
+
+// The golden files by the side that sends them. testdata/index.json holds the same for the
+// TypeScript tests.
+var (
+	goldenFromClient = map[string]ClientMessage{
+		"hello":     &Hello{},
+		"hello_all": &Hello{Auth: "eyJ.auth.sig", Token: "eyJ.resume.sig", Tasks: []Position{{goldenTask, 1, goldenRun, 6}, {"build-new", 0, "", 0}}},
+		"submit":    &Submit{ID: "r1", Task: goldenTask, Kind: "go-build", Params: json.RawMessage(`{"repo":"/srv/git/app","ref":"main","packages":["./..."]}`)},
+		"ack":       &Ack{Tasks: []Position{{goldenTask, 1, goldenRun, 6}}},
+		"ping":      &Ping{ID: "p1"},
+	}
+	goldenFromServer = map[string]ServerMessage{
+		"socket_meta": &SocketMeta{
+			Client: goldenMeta.Client, Server: goldenMeta.Server, Epoch: goldenMeta.Epoch,
+			Token: "eyJ.resume.sig", Route: "eyJ.route.sig", HeartbeatMS: 15000, ResumeWindowMS: 600000,
+		},
+		"socket_meta_resumed": &SocketMeta{
+			Client: goldenMeta.Client, Server: goldenMeta.Server, Epoch: goldenMeta.Epoch + 1,
+			Token: "eyJ.resume.sig", Route: "eyJ.route.sig", HeartbeatMS: 15000, ResumeWindowMS: 600000, Resumed: true,
+			Tasks: []TaskStatus{{goldenTask, TaskRunning}, {"build-old", TaskFinished}, {"build-lost", TaskUnknown}},
+		},
+		"socket_meta_refused": &SocketMeta{
+			Client: goldenMeta.Client, Server: goldenMeta.Server, Epoch: goldenMeta.Epoch,
+			Token: "eyJ.resume.sig", Route: "eyJ.route.sig", HeartbeatMS: 15000, ResumeWindowMS: 600000, Reason: "expired",
+		},
+		"accepted":       &Accepted{ID: "r1", Task: goldenTask, Position: new(0)},
+		"event_started":  goldenEvent(1, 0, EventStarted),
+		"event_step":     goldenEvent(5, 4, EventStep),
+		"event_progress": goldenEvent(7, 6, EventProgress),
+		"event_log":      goldenEvent(8, 6, EventLog),
+		"event_artifact": goldenEvent(9, 8, EventArtifact),
+		"event_result":   goldenEvent(10, 9, EventResult),
+		"event_error":    goldenEvent(10, 9, EventError),
+		"error":          &Refused{ID: "r1", Task: goldenTask, Error: *Errorf(CodeUnknownKind, "no task runner has ever offered kind %q", "go-biuld")},
+		"error_frame":    &Refused{Error: Error{Code: CodeOverloaded, Message: "the worker's queue is full", Retryable: true, RetryAfterMS: 1500}},
+		"pong":           &Pong{ID: "p1"},
+		"bye":            &Bye{Code: 1012, Reason: "drain", RetryAfterMS: 2500},
+	}
+	goldenBodies = map[EventType]any{
+		EventStarted:  &Started{Kind: "go-build", Runner: "r1", TotalSteps: 4, Timestamp: goldenTime},
+		EventStep:     &Update{WorkflowID: goldenTask, Status: StatusSucceeded, CurrentStep: 2, TotalSteps: 4, Message: "go vet", Timestamp: goldenTime},
+		EventProgress: &Update{WorkflowID: goldenTask, Status: StatusRunning, CurrentStep: 17, TotalSteps: 60, Message: "ok internal/session", Timestamp: goldenTime},
+		EventLog:      &Log{FirstLine: 41, Lines: []string{"\x1b[32mok\x1b[0m  app/core  0.021s", "a < b && \"c\"", "日本語 \u2028 end"}},
+		EventArtifact: &Artifact{Name: "app.tar.gz", ContentType: "application/gzip", SizeBytes: 1 << 20, SHA256: strings.Repeat("0f", 32)},
+		EventResult:   &Result{Value: json.RawMessage(`{"packages":60,"failed":0}`), LastLine: 43, Timestamp: goldenTime},
+		EventError:    &Failure{Error: *Errorf(CodeFailed, "step test: exit status 1"), LastLine: 43, Timestamp: goldenTime},
+	}
+	goldenTaskMessage = &Task{
+		Meta: goldenMeta, Task: goldenTask, Kind: "go-build", Params: json.RawMessage(`{"ref":"main"}`),
+		Subject: "alice@example.org", Submitted: goldenTime, Trace: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+	}
+)
+
+func TestGoldenClientFrames(t *testing.T) {
+	for name, m := range goldenFromClient {
+		golden(t, name, EncodeClient(m))
+		got, refused := DecodeClient(compact(t, name))
+		if refused != nil {
+			t.Errorf("%s: refused: %v", name, &refused.Error)
+		} else if diff := cmp.Diff(m, got); diff != "" {
+			t.Errorf("%s decodes to something else (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+func TestGoldenServerFrames(t *testing.T) {
+	for name, m := range goldenFromServer {
+		golden(t, name, EncodeServer(m))
+		got, err := DecodeServer(compact(t, name))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if diff := cmp.Diff(m, got); diff != "" {
+			t.Errorf("%s decodes to something else (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+func TestGoldenEventBodies(t *testing.T) {
+	for typ, v := range goldenBodies {
+		got := reflect.New(reflect.TypeOf(v).Elem()).Interface()
+		if err := json.Unmarshal(goldenBody(typ), got); err != nil {
+			t.Errorf("%s: %v", typ, err)
+		} else if diff := cmp.Diff(v, got); diff != "" {
+			t.Errorf("body of %s decodes to something else (-want +got):\n%s", typ, diff)
+		}
+	}
+}
+
+func TestGoldenTask(t *testing.T) {
+	p, err := EncodeTask(goldenTaskMessage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "task", p)
+	got, err := DecodeTask(compact(t, "task"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(goldenTaskMessage, got); diff != "" {
+		t.Errorf("task decodes to something else (-want +got):\n%s", diff)
+	}
+}
+
+// TestGoldenHeaders holds the AMQP side of an event: its headers, for authors of runners.
+func TestGoldenHeaders(t *testing.T) {
+	e := goldenEvent(5, 4, EventStep)
+	e.Client, e.Epoch, e.Home = goldenMeta.Client, goldenMeta.Epoch, goldenMeta.Server
+	p, err := marshal(e.Headers())
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "headers", p)
+}
+
+// TestGoldenIndex fails if a file of testdata is in no table, or a table's file is missing.
+func TestGoldenIndex(t *testing.T) {
+	index := map[string][]string{"broker": {"headers", "task"}}
+	for name := range goldenFromClient {
+		index["client"] = append(index["client"], name)
+	}
+	for name := range goldenFromServer {
+		index["server"] = append(index["server"], name)
+	}
+	want := []string{"testdata/index.json"}
+	for _, names := range index {
+		slices.Sort(names)
+		for _, name := range names {
+			want = append(want, "testdata/"+name+".json")
+		}
+	}
+	p, err := marshal(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "index", p)
+	got, err := filepath.Glob("testdata/*.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(want)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("golden files (-tables +testdata):\n%s", diff)
+	}
+}
+
+// golden compares p with the golden file name, which is the same JSON indented.
+func golden(t *testing.T, name string, p []byte) {
+	t.Helper()
+	var want bytes.Buffer
+	if err := json.Indent(&want, p, "", "  "); err != nil {
+		t.Fatalf("%s: %v in %s", name, err, p)
+	}
+	want.WriteByte('\n')
+	if *update {
+		if err := os.WriteFile("testdata/"+name+".json", want.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := readGolden(t, name); !bytes.Equal(got, want.Bytes()) {
+		t.Errorf("testdata/%s.json differs from the Go value; -update writes it (-file +value):\n%s", name, cmp.Diff(string(got), want.String()))
+	}
+}
+
+func readGolden(t *testing.T, name string) []byte {
+	t.Helper()
+	p, err := os.ReadFile("testdata/" + name + ".json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// compact returns a golden file as it would cross the wire.
+func compact(t *testing.T, name string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := json.Compact(&b, readGolden(t, name)); err != nil {
+		t.Fatalf("testdata/%s.json: %v", name, err)
+	}
+	return b.Bytes()
+}
+
+func mustClient(s string) socketmeta.ClientID {
+	c, err := socketmeta.ParseClientID(s)
+	if err != nil {
+		panic(err)
+	}
+	return c
+}
+
+func goldenEvent(seq, prev int64, typ EventType) *Event {
+	return &Event{
+		Task: goldenTask, Attempt: 1, Run: goldenRun, Seq: seq, Prev: prev,
+		Type: typ, Durable: typ != EventProgress, Last: typ.final(), Body: goldenBody(typ),
+	}
+}
+
+func goldenBody(typ EventType) json.RawMessage {
+	body, err := Body(goldenMeta.Client, goldenBodies[typ])
+	if err != nil {
+		panic(err)
+	}
+	return body
+}
