@@ -24,12 +24,12 @@ const (
 // The zero value has no key: it signs nothing and verifies nothing. Printing or logging Keys
 // shows their names and never a secret.
 type Keys struct {
-	list []*key // pointers, so that %v of any struct around them prints addresses
+	list []key
 }
 
 type key struct {
 	id      string
-	secret  []byte
+	secret  func() []byte // a closure, because fmt prints what lies in unexported fields
 	headers [kinds]string // the one spelling of a ticket's header under this key, by kind
 }
 
@@ -59,7 +59,7 @@ func ParseKeys(text []byte) (Keys, error) {
 		case !isKeyID(id):
 			// The name is not shown: it may be a secret that stands in the wrong place.
 			return Keys{}, fmt.Errorf("line %d: the key's name must have 1 to %d bytes of [A-Za-z0-9_-]", n, maxKeyID)
-		case slices.ContainsFunc(keys.list, func(k *key) bool { return k.id == id }):
+		case slices.ContainsFunc(keys.list, func(k key) bool { return k.id == id }):
 			return Keys{}, fmt.Errorf("line %d: two keys have this line's name: rename one", n)
 		case len(secret) < minKeySecret || len(secret) > maxKeySecret:
 			return Keys{}, fmt.Errorf("line %d: the secret has %d bytes and must have %d to %d; `openssl rand -hex 32` makes a good one",
@@ -80,7 +80,7 @@ func ParseKeys(text []byte) (Keys, error) {
 // RandomKeys returns one fresh key, for a cluster that lives in one process: what it signs is
 // worth nothing to any other.
 func RandomKeys() Keys {
-	return Keys{list: []*key{newKey("local", rand.Text()+rand.Text())}}
+	return Keys{list: []key{newKey("local", rand.Text()+rand.Text())}}
 }
 
 // IsZero reports whether k has no key.
@@ -95,8 +95,9 @@ func (k Keys) String() string {
 	return "keys[" + strings.Join(names, " ") + "]"
 }
 
-func newKey(id, secret string) *key {
-	k := &key{id: id, secret: []byte(secret)}
+func newKey(id, secret string) key {
+	b := []byte(secret)
+	k := key{id: id, secret: func() []byte { return b }}
 	for kind, typ := range typs {
 		header := `{"alg":"HS256","kid":"` + id + `","typ":"` + typ + `"}`
 		k.headers[kind] = base64.RawURLEncoding.EncodeToString([]byte(header))

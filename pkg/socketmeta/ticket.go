@@ -95,8 +95,8 @@ func (k Keys) open(as kind, s string, claims any) error {
 }
 
 // sign returns the signature of s as the text that ends a ticket.
-func (k *key) sign(s string) (string, error) {
-	sum, err := jwt.SigningMethodHS256.Sign(s, k.secret)
+func (k key) sign(s string) (string, error) {
+	sum, err := jwt.SigningMethodHS256.Sign(s, k.secret())
 	if err != nil {
 		return "", fmt.Errorf("sign with key %s: %w", k.id, err)
 	}
