@@ -2,7 +2,7 @@
 // runs them and passes.
 //
 //	func TestContract(t *testing.T) {
-//		brokertest.Run(t, func(t *testing.T) brokertest.Harness { ... })
+//		brokertest.Run(t, brokertest.Suite{Connect: func(t *testing.T) brokertest.Harness { ... }})
 //	}
 package brokertest
 
@@ -14,51 +14,47 @@ import (
 	"github.com/wscluster/wscluster/pkg/socketmeta"
 )
 
-// Harness reaches the broker under test.
+// Harness reaches the broker under test. Every field but Quiet is needed.
 type Harness struct {
 	// Broker returns a way to the broker as a process of its own would have it. All of one
-	// harness reach the same broker. They may be used until the test ends.
+	// harness reach the same broker. They are used until the test ends.
 	Broker func() broker.Broker
 
-	// Cut ends the transport below a link that Broker's brokers made, as a fault of the network
-	// or the broker would. It need not wait for the link to notice.
+	// Cut ends the transport below a link that one of Broker's made, as a fault of the network or
+	// of the broker would. It need not wait for the link to notice.
 	Cut func(t *testing.T, l broker.Link)
 
 	// Restart restarts the broker, and returns when it can be joined again. Its durable queues
 	// and messages survive.
 	Restart func(t *testing.T)
 
-	// Limited names a server whose mailbox, once it is open, takes at most so many messages (1 to
-	// 1,000) while nobody reads them, in the broker of Broker. Each call names another.
+	// Limited names a server whose mailbox in this broker takes, once it exists, at most so many
+	// messages (1 to 1,000) while nobody reads them. Each call names another.
 	Limited func() (s socketmeta.ServerID, messages int)
 
 	// Quiet is how long a test waits before it believes that nothing more arrives; 0 means 50 ms.
 	Quiet time.Duration
 }
 
-// Option changes how Run runs the tests.
-type Option func(*runner)
+// Suite says how to run the tests against one implementation.
+type Suite struct {
+	// Connect is called once for each subtest. It may return the same broker again: the names of
+	// identities, mailboxes and kinds are unique to each subtest.
+	Connect func(t *testing.T) Harness
 
-// Within runs the body of each test through wrap: synctest.Test, for a broker that lives in one
-// process. The Harness is made within it too.
-func Within(wrap func(*testing.T, func(*testing.T))) Option {
-	return func(r *runner) { r.wrap = wrap }
+	// Within runs the body of each subtest, Connect included: synctest.Test for a broker that
+	// lives in this process. Nil runs it as it is.
+	Within func(t *testing.T, body func(t *testing.T))
 }
 
-type runner struct {
-	wrap func(*testing.T, func(*testing.T))
-}
-
-// Run tests the contract, one subtest for each promise, in turn. connect is called once for each.
-// Names of identities, mailboxes and kinds are unique to each run of each test.
-func Run(t *testing.T, connect func(t *testing.T) Harness, options ...Option) {
-	r := runner{wrap: func(t *testing.T, body func(*testing.T)) { body(t) }}
-	for _, o := range options {
-		o(&r)
+// Run tests the contract, one subtest for each promise, one after the other.
+func Run(t *testing.T, s Suite) {
+	if s.Within == nil {
+		s.Within = func(t *testing.T, body func(*testing.T)) { body(t) }
 	}
 	for _, promise := range promises {
 		t.Run(promise.name, func(t *testing.T) {
-			r.wrap(t, func(t *testing.T) { promise.test(newCase(t, connect(t))) })
+			s.Within(t, func(t *testing.T) { promise.test(newCase(t, s.Connect(t))) })
 		})
 	}
 }
@@ -66,4 +62,48 @@ func Run(t *testing.T, connect func(t *testing.T) Harness, options ...Option) {
 var promises = []struct {
 	name string
 	test func(*testCase)
-}{}
+}{
+	{"JoinTakesTheLock", joinTakesTheLock},
+	{"CloseFreesTheLock", closeFreesTheLock},
+	{"CutFreesTheLock", cutFreesTheLock},
+	{"GenerationsRise", generationsRise},
+	{"ContextBoundsOnlyTheJoining", contextBoundsOnlyTheJoining},
+	{"CloseEndsTheLink", closeEndsTheLink},
+	{"CutEndsTheLink", cutEndsTheLink},
+	{"RestartKeepsWhatWasStored", restartKeepsWhatWasStored},
+
+	{"MessageArrivesAsItWasSent", messageArrivesAsItWasSent},
+	{"PublishKeepsNothingOfTheMessage", publishKeepsNothingOfTheMessage},
+	{"MessageOverTheLimitIsNotSent", messageOverTheLimitIsNotSent},
+	{"HeaderOfAnotherTypeIsNotSent", headerOfAnotherTypeIsNotSent},
+	{"TaskOfUnknownKindIsReturned", taskOfUnknownKindIsReturned},
+	{"ControlOfNobodyIsReturned", controlOfNobodyIsReturned},
+	{"EventForUnknownMailboxIsParked", eventForUnknownMailboxIsParked},
+	{"DeadQueuesTakeWhatIsGivenUp", deadQueuesTakeWhatIsGivenUp},
+	{"FullMailboxRefusesAndOthersFlow", fullMailboxRefusesAndOthersFlow},
+	{"ThousandGoroutinesPublishOnOneLink", thousandGoroutinesPublishOnOneLink},
+	{"CloseWaitsForReceipts", closeWaitsForReceipts},
+	{"CutLeavesNoReceiptPending", cutLeavesNoReceiptPending},
+
+	{"MailboxHasOneOwner", mailboxHasOneOwner},
+	{"MailboxOutlivesItsOwner", mailboxOutlivesItsOwner},
+	{"PrefetchBoundsUnsettledDeliveries", prefetchBoundsUnsettledDeliveries},
+	{"PrefetchOutOfRangeIsAnError", prefetchOutOfRangeIsAnError},
+	{"CloseRedeliversInOrder", closeRedeliversInOrder},
+	{"CutRedeliversInOrder", cutRedeliversInOrder},
+	{"OldTagSettlesNothing", oldTagSettlesNothing},
+	{"MailboxIsNotRequeued", mailboxIsNotRequeued},
+	{"PauseKeepsOrderAndLosesNothing", pauseKeepsOrderAndLosesNothing},
+	{"PauseKeepsTheOwnership", pauseKeepsTheOwnership},
+
+	{"SlotsBoundTasksOverAllKinds", slotsBoundTasksOverAllKinds},
+	{"TakersShareTasks", takersShareTasks},
+	{"RequeueRaisesTheAttempt", requeueRaisesTheAttempt},
+	{"TaskOfGoneTakerIsTakenAgain", taskOfGoneTakerIsTakenAgain},
+	{"TasksWaitForATaker", tasksWaitForATaker},
+	{"PausedTakerTakesNothing", pausedTakerTakesNothing},
+
+	{"ControlReachesItsIdentityOnly", controlReachesItsIdentityOnly},
+	{"AnnounceReachesAll", announceReachesAll},
+	{"UnreadInboxDropsTheNewest", unreadInboxDropsTheNewest},
+}

@@ -14,6 +14,7 @@ import (
 // and again does not stand in the way of the others.
 type queue struct {
 	tasks  bool
+	limit  limit
 	ready  []*entry // oldest first
 	bytes  int      // the bodies in ready
 	held   int      // given to takers, not settled

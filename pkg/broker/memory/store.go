@@ -14,7 +14,7 @@ import (
 //
 // After every call, no queue has a message ready while one of its takers has room for it.
 type store struct {
-	limit   limit
+	limit   limit // of every queue that is made
 	queues  map[string]*queue // by name; never shrinks
 	inboxes []*inbox
 }
@@ -40,7 +40,7 @@ func newStore(l limit) *store {
 func (s *store) declare(name string, tasks bool) *queue {
 	q := s.queues[name]
 	if q == nil {
-		q = &queue{tasks: tasks}
+		q = &queue{tasks: tasks, limit: s.limit}
 		s.queues[name] = q
 	}
 	return q
@@ -63,7 +63,7 @@ func (s *store) publish(to broker.Address, m broker.Message) broker.Outcome {
 func (s *store) park(m broker.Message) broker.Outcome { return s.put(s.queues[broker.QueueParked], m) }
 
 func (s *store) put(q *queue, m broker.Message) broker.Outcome {
-	if len(q.ready) >= s.limit.messages || q.bytes+len(m.Body) > s.limit.bytes {
+	if len(q.ready) >= q.limit.messages || q.bytes+len(m.Body) > q.limit.bytes {
 		return broker.Refused
 	}
 	q.push(&entry{msg: m})

@@ -1,0 +1,181 @@
+package brokertest
+
+import (
+	"context"
+	"errors"
+
+	"github.com/wscluster/wscluster/pkg/broker"
+)
+
+func joinTakesTheLock(c *testCase) {
+	b, id := c.Broker(), c.worker()
+	c.joinAs(b, id)
+	for name, other := range map[string]broker.Broker{"the same process": b, "another process": c.Broker()} {
+		if _, err := other.Join(c.bounded(), id); !errors.Is(err, broker.ErrLocked) {
+			c.Errorf("second join from %s: got %v, want ErrLocked", name, err)
+		}
+	}
+	c.join() // another identity
+}
+
+func closeFreesTheLock(c *testCase) {
+	id := c.worker()
+	l := c.joinAs(c.Broker(), id)
+	c.closeLink(l)
+	c.joinAs(c.Broker(), id)
+}
+
+func cutFreesTheLock(c *testCase) {
+	id := c.worker()
+	l := c.joinAs(c.Broker(), id)
+	c.cut(l)
+	c.joinAs(c.Broker(), id)
+}
+
+func generationsRise(c *testCase) {
+	b, id := c.Broker(), c.worker()
+	last := uint64(0)
+	for i := range 4 {
+		l := c.joinAs(b, id)
+		if l.Generation() <= last {
+			c.Errorf("link %d: generation %d after %d", i+1, l.Generation(), last)
+		}
+		last = l.Generation()
+		if i%2 == 0 {
+			c.closeLink(l)
+		} else {
+			c.cut(l)
+		}
+	}
+}
+
+func contextBoundsOnlyTheJoining(c *testCase) {
+	ctx, cancel := context.WithCancel(context.Background())
+	s := c.server()
+	l, err := c.Broker().Join(ctx, broker.Worker(s))
+	if err != nil {
+		c.Fatalf("join: %v", err)
+	}
+	c.Cleanup(func() { l.Close(c.bounded()) })
+	m, err := l.OpenMailbox(ctx, s, 10)
+	if err != nil {
+		c.Fatalf("open the mailbox: %v", err)
+	}
+	cancel()
+	c.store(l, broker.ToMailbox(s), "after")
+	c.ack(m, c.expect(m, "after")...)
+
+	if _, err := c.Broker().Join(ctx, c.worker()); !errors.Is(err, context.Canceled) {
+		c.Errorf("join with a context that has ended: got %v, want context.Canceled", err)
+	}
+}
+
+func closeEndsTheLink(c *testCase) {
+	o := c.openAll()
+	c.closeLink(o.link)
+	c.done(o.link)
+	if err := o.link.Err(); err != nil {
+		c.Errorf("link's error after Close: %v, want nil", err)
+	}
+	c.allEnded(o)
+	for name, k := range o.consumers() {
+		if err := k.Err(); err != nil {
+			c.Errorf("%s: error after Close of its link: %v, want nil", name, err)
+		}
+	}
+	if err := o.link.Close(c.bounded()); err != nil {
+		c.Errorf("second Close: %v", err)
+	}
+}
+
+func cutEndsTheLink(c *testCase) {
+	o := c.openAll()
+	c.cut(o.link)
+	if o.link.Err() == nil {
+		c.Error("link's error after a cut is nil")
+	}
+	c.allEnded(o)
+	for name, k := range o.consumers() {
+		if k.Err() == nil {
+			c.Errorf("%s: error after a cut is nil", name)
+		}
+	}
+	if err := o.link.Close(c.bounded()); err != nil {
+		c.Errorf("Close after a cut: %v", err)
+	}
+}
+
+// opened is a link with one of everything on it, and one unsettled delivery on each consumer.
+type opened struct {
+	link           broker.Link
+	mailbox, tasks broker.Consumer
+	tags           map[string]uint64
+}
+
+func (o *opened) consumers() map[string]broker.Consumer {
+	return map[string]broker.Consumer{"mailbox": o.mailbox, "tasks": o.tasks}
+}
+
+func (c *testCase) openAll() *opened {
+	c.Helper()
+	s, kind := c.server(), c.kind()
+	o := &opened{link: c.joinAs(c.Broker(), broker.Worker(s))}
+	o.mailbox, o.tasks = c.own(o.link, s, 5), c.take(o.link, 5, kind)
+	c.store(o.link, broker.ToMailbox(s), "event")
+	c.store(o.link, broker.ToTasks(kind), "task")
+	o.tags = map[string]uint64{
+		"mailbox": c.expect(o.mailbox, "event")[0].Tag,
+		"tasks":   c.expect(o.tasks, "task")[0].Tag,
+	}
+	return o
+}
+
+// allEnded sees that nothing that was opened on a link outlives it.
+func (c *testCase) allEnded(o *opened) {
+	c.Helper()
+	drained(c, "inbox", o.link.Inbox())
+	for name, k := range o.consumers() {
+		drained(c, name, k.Deliveries())
+		if err := k.Ack(o.tags[name]); !errors.Is(err, broker.ErrLinkGone) {
+			c.Errorf("%s: ack after the end: got %v, want ErrLinkGone", name, err)
+		}
+		for call, f := range map[string]func(context.Context) error{"Pause": k.Pause, "Resume": k.Resume} {
+			if err := f(c.bounded()); !errors.Is(err, broker.ErrLinkGone) {
+				c.Errorf("%s: %s after the end: got %v, want ErrLinkGone", name, call, err)
+			}
+		}
+		if err := k.Close(c.bounded()); err != nil {
+			c.Errorf("%s: Close after the end: %v", name, err)
+		}
+	}
+	if _, err := o.link.Publish(c.bounded(), broker.ToAll(), broker.Message{}); !errors.Is(err, broker.ErrLinkGone) {
+		c.Errorf("publish after the end: got %v, want ErrLinkGone", err)
+	}
+	if _, err := o.link.OpenMailbox(c.bounded(), c.server(), 1); !errors.Is(err, broker.ErrLinkGone) {
+		c.Errorf("open a mailbox after the end: got %v, want ErrLinkGone", err)
+	}
+	if _, err := o.link.OpenTasks(c.bounded(), []string{c.kind()}, 1); !errors.Is(err, broker.ErrLinkGone) {
+		c.Errorf("open tasks after the end: got %v, want ErrLinkGone", err)
+	}
+}
+
+func restartKeepsWhatWasStored(c *testCase) {
+	s, kind := c.server(), c.kind()
+	l := c.joinAs(c.Broker(), broker.Worker(s))
+	m := c.own(l, s, 3)
+	c.closeConsumer(c.take(l, 1, kind))
+	c.store(l, broker.ToMailbox(s), ids("e", 1, 6)...)
+	c.store(l, broker.ToTasks(kind), "task")
+	c.expect(m, ids("e", 1, 3)...)
+
+	c.Restart(c.T)
+	c.done(l)
+	if l.Err() == nil {
+		c.Error("link's error after a restart is nil")
+	}
+	l = c.joinAs(c.Broker(), broker.Worker(s))
+	m = c.own(l, s, 10)
+	c.ack(m, c.expect(m, ids("e", 1, 6)...)...)
+	tasks := c.take(l, 1, kind)
+	c.ack(tasks, c.expect(tasks, "task")...)
+}

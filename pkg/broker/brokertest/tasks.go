@@ -1,0 +1,144 @@
+package brokertest
+
+import (
+	"slices"
+
+	"github.com/wscluster/wscluster/pkg/broker"
+)
+
+func slotsBoundTasksOverAllKinds(c *testCase) {
+	a, b := c.kind(), c.kind()
+	l := c.join()
+	k := c.take(l, 3, a, b)
+	c.store(l, broker.ToTasks(a), ids("a", 1, 3)...)
+	c.store(l, broker.ToTasks(b), ids("b", 1, 3)...)
+	var held []broker.Delivery
+	var got []string
+	receive := func() {
+		d := c.next(k)
+		held, got = append(held, d), append(got, d.ID)
+	}
+	for range 3 {
+		receive()
+	}
+	c.silent(k)
+	for range 3 {
+		c.ack(k, held[0])
+		held = held[1:]
+		receive()
+		c.silent(k)
+	}
+	c.ack(k, held...)
+	c.silent(k)
+	slices.Sort(got)
+	if want := append(ids("a", 1, 3), ids("b", 1, 3)...); !slices.Equal(got, want) {
+		c.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func takersShareTasks(c *testCase) {
+	kind := c.kind()
+	l := c.join()
+	var takers []broker.Consumer
+	for range 3 {
+		takers = append(takers, c.take(c.join(), 2, kind))
+	}
+	c.store(l, broker.ToTasks(kind), ids("t", 10, 35)...)
+	var got []string
+	for range 2 {
+		for _, k := range takers { // each has its share, though nobody has settled anything
+			d := c.next(k)
+			got = append(got, d.ID)
+			defer c.ack(k, d)
+		}
+	}
+	for _, k := range takers {
+		c.silent(k)
+	}
+	rest := c.take(c.join(), 5, kind)
+	for len(got) < 26 {
+		d := c.next(rest)
+		c.ack(rest, d)
+		got = append(got, d.ID)
+	}
+	c.silent(rest)
+	slices.Sort(got)
+	if want := ids("t", 10, 35); !slices.Equal(got, want) {
+		c.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func requeueRaisesTheAttempt(c *testCase) {
+	kind := c.kind()
+	l := c.join()
+	k := c.take(l, 1, kind)
+	c.store(l, broker.ToTasks(kind), "t")
+	for attempt := 1; attempt <= 4; attempt++ {
+		d := c.expect(k, "t")[0]
+		if d.Attempt != attempt || d.Redelivered != (attempt > 1) {
+			c.Errorf("attempt %d: got %d, redelivered %v", attempt, d.Attempt, d.Redelivered)
+		}
+		if attempt == 4 {
+			c.ack(k, d)
+			break
+		}
+		if err := k.Requeue(d.Tag); err != nil {
+			c.Fatalf("requeue: %v", err)
+		}
+	}
+	c.closeConsumer(k)
+	c.silent(c.take(l, 1, kind))
+}
+
+func taskOfGoneTakerIsTakenAgain(c *testCase) {
+	kind := c.kind()
+	l := c.join()
+	first := c.join()
+	k := c.take(first, 1, kind)
+	c.store(l, broker.ToTasks(kind), "t")
+	c.expect(k, "t")
+
+	c.cut(first)
+	k = c.take(l, 1, kind)
+	if d := c.expect(k, "t")[0]; d.Attempt != 2 || !d.Redelivered {
+		c.Errorf("after a cut: attempt %d, redelivered %v; want 2, true", d.Attempt, d.Redelivered)
+	}
+	c.closeConsumer(k)
+	k = c.take(c.join(), 1, kind)
+	d := c.expect(k, "t")[0]
+	if d.Attempt != 3 || !d.Redelivered {
+		c.Errorf("after Close: attempt %d, redelivered %v; want 3, true", d.Attempt, d.Redelivered)
+	}
+	c.ack(k, d)
+}
+
+func tasksWaitForATaker(c *testCase) {
+	kind := c.kind()
+	l := c.join()
+	c.closeConsumer(c.take(l, 1, kind))
+	c.store(l, broker.ToTasks(kind), ids("t", 1, 3)...)
+	k := c.take(l, 5, kind)
+	for _, d := range c.expect(k, ids("t", 1, 3)...) {
+		if d.Attempt != 1 || d.Redelivered {
+			c.Errorf("%s: attempt %d, redelivered %v; want 1, false", d.ID, d.Attempt, d.Redelivered)
+		}
+	}
+}
+
+func pausedTakerTakesNothing(c *testCase) {
+	kind := c.kind()
+	l := c.join()
+	paused, other := c.take(l, 1, kind), c.take(c.join(), 10, kind)
+	if err := paused.Pause(c.bounded()); err != nil {
+		c.Fatalf("pause: %v", err)
+	}
+	c.store(l, broker.ToTasks(kind), ids("t", 1, 3)...)
+	c.ack(other, c.expect(other, ids("t", 1, 3)...)...)
+	c.silent(paused)
+	c.closeConsumer(other)
+	if err := paused.Resume(c.bounded()); err != nil {
+		c.Fatalf("resume: %v", err)
+	}
+	c.store(l, broker.ToTasks(kind), "t4")
+	c.ack(paused, c.expect(paused, "t4")...)
+}
