@@ -11,6 +11,15 @@ import (
 	"github.com/gobwas/ws"
 )
 
+// The codec's own types and the values of them that callers need, so that nobody above imports it.
+type (
+	OpCode     = ws.OpCode
+	StatusCode = ws.StatusCode
+)
+
+// OpText is the opcode of text messages.
+const OpText = ws.OpText
+
 // ConnRef names one connection: generation<<32 | slot. It is a value that is safe to keep after
 // the connection has closed: every use of it then says ErrGone. The zero value names none.
 type ConnRef uint64
@@ -36,16 +45,20 @@ type Decision struct {
 // Handler is what the engine calls. Calls for one connection are serial, calls for different
 // connections run at once. No call may block.
 type Handler interface {
-	// Handshake decides over a connection that is not yet open.
+	// Handshake decides over a connection that is not yet open. One that is then refused, or
+	// whose client gave up or whose decision came too late, ends without a further call.
 	Handshake(c ConnRef, r *Request) Decision
 	// Open is the first call after an accepted handshake; frames may be sent from now on.
 	Open(c ConnRef, r *Request)
 	// Message is one whole text or binary message within the limits; p is valid until return.
 	Message(c ConnRef, op ws.OpCode, p []byte)
-	// Writable says that a queue which was over its high-water mark has fallen below its low one.
+	// Writable says that a queue which was over its high-water mark, or which had made Send
+	// answer ErrQueueFull, has fallen below its low-water mark.
 	Writable(c ConnRef)
 	// Closed is the last call for c, exactly once for each Open: the close code that the peer
-	// sent or the one that the engine closed with (1006 if there was none), and the cause.
+	// sent (1005 if it named none) or the one that the engine closed with (1006 if there was
+	// none), and the cause: nil after a close by the peer or by CloseConn. The reference is
+	// already gone.
 	Closed(c ConnRef, code ws.StatusCode, cause error)
 }
 
@@ -57,5 +70,8 @@ var (
 	ErrStalled    = errors.New("the peer did not read in time")
 	ErrProtocol   = errors.New("the peer broke RFC 6455")
 	ErrTooLarge   = errors.New("the message is over the limit")
+	ErrSlowFrame  = errors.New("the peer began a message and did not finish it in time")
+	ErrOverloaded = errors.New("the engine holds as many bytes as it may")
+	ErrHandler    = errors.New("the handler panicked")
 	ErrShutdown   = errors.New("the engine is shutting down")
 )

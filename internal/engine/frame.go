@@ -1,0 +1,50 @@
+package engine
+
+import (
+	"encoding/binary"
+
+	"github.com/gobwas/ws"
+)
+
+// Frame is one message encoded once for the wire and shared by all its receivers. It never
+// changes; it may be sent any number of times, from any goroutine.
+type Frame struct {
+	wire []byte // header and payload, unmasked as a server sends it
+}
+
+// NewText encodes one whole text message. The payload, which must be UTF-8, is copied.
+func NewText(payload []byte) *Frame { return newFrame(ws.OpText, payload) }
+
+// Len is what the frame takes of a queue and of the wire, in bytes: the payload and its header.
+func (f *Frame) Len() int { return len(f.wire) }
+
+func newFrame(op ws.OpCode, payload []byte) *Frame {
+	wire := make([]byte, 0, maxServerHeader+len(payload))
+	return &Frame{wire: append(appendHeader(wire, op, len(payload)), payload...)}
+}
+
+// newClose encodes a close frame; the reason is cut to what a control frame can carry. A code
+// that may not stand on the wire (1005, 1006 ...) gives the empty close frame.
+func newClose(code ws.StatusCode, reason string) *Frame {
+	if !codeOnWire(code) {
+		return newFrame(ws.OpClose, nil)
+	}
+	body := binary.BigEndian.AppendUint16(make([]byte, 0, maxControl), uint16(code))
+	return newFrame(ws.OpClose, append(body, cutUTF8(reason, maxControl-2)...))
+}
+
+// maxServerHeader is the longest header of an unmasked frame.
+const maxServerHeader = 10
+
+// appendHeader appends the header of a final, unmasked frame with a payload of n bytes.
+func appendHeader(b []byte, op ws.OpCode, n int) []byte {
+	b = append(b, finBit|byte(op))
+	switch {
+	case n <= maxControl:
+		return append(b, byte(n))
+	case n <= 0xffff:
+		return binary.BigEndian.AppendUint16(append(b, 126), uint16(n))
+	default:
+		return binary.BigEndian.AppendUint64(append(b, 127), uint64(n))
+	}
+}

@@ -1,0 +1,88 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/gobwas/ws"
+)
+
+// Engine serves WebSockets with one goroutine for each connection, which reads; a second one
+// lives only while frames wait because the peer does not take them. Its methods may be called
+// from any goroutine, also from within Handler calls, and none of them blocks but Serve.
+type Engine struct {
+	h     Handler
+	o     Options // with defaults
+	began time.Time
+	table table
+	count counters
+}
+
+// New makes an engine that serves nothing yet.
+func New(h Handler, o Options) *Engine {
+	return &Engine{h: h, o: o.withDefaults(), began: time.Now()}
+}
+
+// Send writes f to c, or queues it behind what waits there. nil says no more than that: the peer
+// may never get it. ErrGone: the connection is closed, closing or not open yet. ErrQueueFull: f
+// would exceed the queue of c or the bytes held by the engine; nothing of f was taken, and
+// Writable will follow, unless f alone is longer than the whole queue may be. Frames of one
+// connection go out in the order of the calls.
+func (e *Engine) Send(c ConnRef, f *Frame) error {
+	k := e.table.get(c)
+	if k == nil {
+		return ErrGone
+	}
+	return k.send(f)
+}
+
+// CloseConn closes c: what is queued goes out first, then last if it is not nil, then the close
+// frame; reason is cut to 123 bytes. The peer has Options.CloseTime to take them and to answer.
+// Nothing that it sends meanwhile reaches the Handler but Closed. A code that may not stand on
+// the wire sends a close frame without one. On a connection that is closing or gone it does
+// nothing.
+func (e *Engine) CloseConn(c ConnRef, code ws.StatusCode, reason string, last *Frame) {
+	if k := e.table.get(c); k != nil {
+		k.mu.Lock()
+		k.shut(byLocal, code, reason, nil, last)
+		k.mu.Unlock()
+	}
+}
+
+// Pause(c, true) stops reading from the peer, Pause(c, false) goes on. When it is called from
+// within Message no further Message follows until it is undone; called from elsewhere, one may
+// be under way. At most 16 KiB more are taken from the socket, and what the peer sends beyond
+// fills the kernel's buffers and then stops it.
+//
+// While a connection is paused it is pinged as ever but not judged by its silence or by
+// MessageTime; a peer that died is noticed when a ping fails to be written, or after the pause,
+// which gives it the full times anew. Frames are sent, and ErrStalled holds, as ever.
+func (e *Engine) Pause(c ConnRef, on bool) {
+	if k := e.table.get(c); k != nil {
+		k.pause(on)
+	}
+}
+
+// Decide answers a handshake for which the Handler said Later. It may come before Handshake has
+// returned. The first decision counts; one that comes after Options.HandshakeTime, or for a
+// connection that is gone, does nothing.
+func (e *Engine) Decide(c ConnRef, d Decision) {
+	if k := e.table.get(c); k != nil {
+		select {
+		case k.decided <- d:
+		default: // decided already
+		}
+	}
+}
+
+// now is the engine's clock.
+func (e *Engine) now() time.Duration { return time.Since(e.began) }
+
+// hold adds n bytes to what the engine holds, or returns false if it may not hold them. A
+// negative n always succeeds.
+func (e *Engine) hold(n int) bool {
+	if e.count.held.Add(int64(n)) > int64(e.o.HeldBytes) && n > 0 {
+		e.count.held.Add(int64(-n))
+		return false
+	}
+	return true
+}

@@ -1,0 +1,71 @@
+package engine
+
+// queue is what waits to be written to one connection, in order: whole frames, of which the
+// first may already be written in part. It does not lock and knows no limits but those it is
+// asked about. An empty queue holds no memory.
+type queue struct {
+	frames []*Frame
+	sent   int // bytes of frames[0] that are written
+	bytes  int // bytes of all frames that are not written
+	pong   int // 1 + index in frames of a pong that may still be replaced; 0: none
+}
+
+func (q *queue) empty() bool { return len(q.frames) == 0 }
+
+// fits says whether a frame of n bytes may be added within the limits; a frame that is longer
+// than maxBytes never does.
+func (q *queue) fits(n, maxBytes, maxFrames int) bool {
+	return q.bytes+n <= maxBytes && len(q.frames) < maxFrames
+}
+
+// push adds f, of which the first sent bytes are already on the wire. Only a frame that enters
+// an empty queue can have been sent in part.
+func (q *queue) push(f *Frame, sent int) {
+	if q.empty() {
+		q.sent = sent
+	}
+	q.frames = append(q.frames, f)
+	q.bytes += f.Len() - sent
+}
+
+// pushPong adds an answer to a ping. It takes the place of an earlier one that waits behind
+// another frame, as RFC 6455 section 5.5.3 allows: so a peer that pings and does not read fills
+// no queue. The first frame is never replaced, because it may be in the middle of a write.
+func (q *queue) pushPong(f *Frame) {
+	if i := q.pong - 1; i > 0 {
+		q.bytes += f.Len() - q.frames[i].Len()
+		q.frames[i] = f
+		return
+	}
+	q.push(f, 0)
+	q.pong = len(q.frames)
+}
+
+// next appends the unwritten bytes to dst, in order, one slice a frame, at most limit slices.
+func (q *queue) next(dst [][]byte, limit int) [][]byte {
+	for i, f := range q.frames[:min(limit, len(q.frames))] {
+		b := f.wire
+		if i == 0 {
+			b = b[q.sent:]
+		}
+		dst = append(dst, b)
+	}
+	return dst
+}
+
+// wrote takes the first n unwritten bytes off the queue.
+func (q *queue) wrote(n int) {
+	q.bytes -= n
+	q.sent += n
+	done := 0
+	for done < len(q.frames) && q.sent >= q.frames[done].Len() {
+		q.sent -= q.frames[done].Len()
+		q.frames[done] = nil
+		done++
+	}
+	q.frames = q.frames[done:]
+	q.pong = max(0, q.pong-done)
+	if q.empty() {
+		*q = queue{}
+	}
+}

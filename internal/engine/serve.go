@@ -1,0 +1,147 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Serve accepts from ln until ctx ends and returns nil then, or until ln fails and returns that
+// error. WebSocket upgrades on any path go to the Handler, other requests to Options.HTTP.
+// Several listeners may be served at once. ln is closed in any case.
+//
+// In the end every socket of ln that is not closing yet is closed with 1001, and requests in
+// flight have as long as the sockets: after CloseTime their contexts end and their sockets are
+// closed. Serve returns with every goroutine gone that it started, after CloseTime and the time
+// that Handler calls and HTTP handlers take to return. A handler of long answers should
+// therefore watch for the shutdown itself.
+func (e *Engine) Serve(ctx context.Context, ln net.Listener) error {
+	if err := e.o.Validate(); err != nil {
+		_ = ln.Close()
+		return err
+	}
+	s := &service{e: e, stop: make(chan struct{})}
+	requests, endRequests := context.WithCancel(context.WithoutCancel(ctx))
+	defer endRequests()
+	srv := &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: e.o.HandshakeTime,
+		IdleTimeout:       idleTime,
+		MaxHeaderBytes:    e.o.HeaderBytes - 4<<10, // net/http adds 4 KiB
+		ConnState:         s.connState,
+		BaseContext:       func(net.Listener) context.Context { return requests },
+		ErrorLog:          zap.NewStdLog(e.o.Log),
+	}
+
+	swept, sweeps := make(chan struct{}), sync.WaitGroup{}
+	sweeps.Go(func() { s.sweep(swept) })
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(&door{Listener: ln, e: e}) }()
+
+	var err error
+	accepting := true
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+		accepting = false
+		err = fmt.Errorf("engine: accept on %v: %w", ln.Addr(), err)
+	}
+	close(s.stop)
+	s.tick()
+
+	grace, cancel := context.WithTimeout(requests, e.o.CloseTime)
+	defer cancel()
+	if srv.Shutdown(grace) != nil {
+		endRequests()
+		_ = srv.Close() // the sockets are lost either way
+	}
+	if accepting {
+		<-failed
+	}
+	s.plain.Wait()
+	s.conns.Wait()
+	close(swept)
+	sweeps.Wait()
+	return err
+}
+
+// idleTime is how long a plain HTTP connection may be idle between requests.
+const idleTime = 75 * time.Second
+
+// service is what one Serve owns.
+type service struct {
+	e     *Engine
+	stop  chan struct{}  // closed when the service ends
+	plain sync.WaitGroup // sockets that are not WebSockets
+	conns sync.WaitGroup // goroutines of WebSockets, and handshakes
+}
+
+func (s *service) stopping() bool {
+	select {
+	case <-s.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// sweep is the one timer of all connections of the service.
+func (s *service) sweep(end <-chan struct{}) {
+	t := time.NewTicker(s.e.o.sweep)
+	defer t.Stop()
+	for {
+		select {
+		case <-end:
+			return
+		case <-t.C:
+			s.tick()
+		}
+	}
+}
+
+func (s *service) tick() {
+	now := s.e.now()
+	for c := range s.e.table.all() {
+		if c.s == s {
+			c.tick(now)
+		}
+	}
+}
+
+// connState counts the sockets that net/http owns.
+func (s *service) connState(_ net.Conn, st http.ConnState) {
+	switch st {
+	case http.StateNew:
+		s.plain.Add(1)
+		s.e.count.plain.Add(1)
+	case http.StateHijacked, http.StateClosed:
+		s.e.count.plain.Add(-1)
+		s.plain.Done()
+	}
+}
+
+// door is a listener that answers 503 itself once MaxPlain sockets are inside: quickly and
+// without a goroutine, so that a balancer takes the client elsewhere.
+type door struct {
+	net.Listener
+	e *Engine
+}
+
+func (d *door) Accept() (net.Conn, error) {
+	for {
+		nc, err := d.Listener.Accept()
+		if err != nil || d.e.count.plain.Load() < int64(d.e.o.MaxPlain) {
+			return nc, err
+		}
+		d.e.count.refused.Add(1)
+		// A new socket's send buffer takes this at once; if it does not, the client sees a close.
+		_ = nc.SetWriteDeadline(time.Now().Add(time.Millisecond))
+		_, _ = nc.Write([]byte("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\nRetry-After: 1\r\n\r\n"))
+		_ = nc.Close()
+	}
+}

@@ -1,0 +1,221 @@
+package engine
+
+import (
+	"golang.org/x/sys/unix"
+)
+
+// send is Engine.Send.
+func (c *conn) send(f *Frame) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != open {
+		return ErrGone
+	}
+	o := &c.e.o
+	if !c.q.fits(f.Len(), o.QueueBytes, o.QueueFrames) {
+		if f.Len() <= o.QueueBytes {
+			c.full, c.room = true, max(c.room, f.Len())
+		}
+		c.e.count.fullSend.Add(1)
+		return ErrQueueFull
+	}
+	if c.e.count.held.Load()+int64(f.Len()) > int64(o.HeldBytes) {
+		c.starved = true
+		c.e.count.fullSend.Add(1)
+		return ErrQueueFull
+	}
+	c.write(f)
+	if c.state == gone {
+		return ErrGone
+	}
+	return nil
+}
+
+// write is put for a frame that counts. mu is held.
+func (c *conn) write(f *Frame) {
+	c.counted(f)
+	c.put(f)
+}
+
+func (c *conn) counted(f *Frame) {
+	c.e.count.framesOut.Add(1)
+	c.e.count.bytesOut.Add(uint64(f.Len()))
+}
+
+// put writes f at once as far as the socket takes it and queues the rest, whatever the limits:
+// each caller has its own bound. On a connection that is gone it does nothing. mu is held.
+func (c *conn) put(f *Frame) {
+	if c.state == gone {
+		return
+	}
+	sent := 0
+	if c.written == nil && c.raw != nil {
+		n, err := c.tryWrite(f.wire)
+		if err != nil {
+			c.drop(byLoss, err)
+			return
+		}
+		if n == f.Len() {
+			return
+		}
+		sent = n
+	}
+	if c.q.empty() {
+		c.progress = c.e.now()
+	}
+	c.q.push(f, sent)
+	c.e.count.held.Add(int64(f.Len() - sent))
+	o := &c.e.o
+	if c.q.bytes > o.QueueBytes/2 || len(c.q.frames) > o.QueueFrames/2 {
+		c.full = true
+	}
+	c.startWriter()
+}
+
+// startWriter makes sure that a goroutine takes care of the queue and of an owed Writable.
+// mu is held.
+func (c *conn) startWriter() {
+	if c.written == nil {
+		c.written = make(chan struct{})
+		c.s.conns.Go(c.writer)
+	}
+}
+
+// attempt carries one direct write through RawConn.Write, which takes only a function.
+type attempt struct {
+	b   []byte
+	n   int
+	err error
+}
+
+// tryWrite writes what the socket takes now. mu is held and there is no writer.
+func (c *conn) tryWrite(b []byte) (n int, err error) {
+	c.trial = attempt{b: b}
+	err = c.raw.Write(c.tryFn)
+	a := c.trial
+	c.trial = attempt{}
+	if err != nil {
+		return 0, err
+	}
+	return a.n, a.err
+}
+
+func (c *conn) try(fd uintptr) bool {
+	c.trial.n, c.trial.err = writeOnce(int(fd), c.trial.b)
+	return true
+}
+
+// writeOnce is one write(2); a full socket takes 0 bytes without an error.
+func writeOnce(fd int, bufs ...[]byte) (n int, err error) {
+	for {
+		if len(bufs) == 1 {
+			n, err = unix.Write(fd, bufs[0])
+		} else {
+			n, err = unix.Writev(fd, bufs)
+		}
+		switch err {
+		case nil:
+			return n, nil
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return 0, nil
+		default:
+			return 0, err
+		}
+	}
+}
+
+// maxCoalesce is how many frames one write takes at most.
+const maxCoalesce = 64
+
+// writer lives while frames are queued. It ends when none is left and no Writable is owed, or
+// when the connection is cut.
+func (c *conn) writer() {
+	flush := c.flushPlain
+	if c.raw != nil {
+		flush = c.flushRaw
+	}
+	for {
+		err := flush()
+		c.mu.Lock()
+		if err != nil {
+			c.drop(byLoss, err)
+		}
+		tell := c.owesWritable()
+		if tell {
+			c.full, c.room = false, 0
+		} else if c.q.empty() || c.state == gone {
+			close(c.written)
+			c.written = nil
+			c.mu.Unlock()
+			return
+		}
+		c.mu.Unlock()
+		if tell {
+			c.call("Writable", func() { c.e.h.Writable(c.ref) })
+		}
+	}
+}
+
+// owesWritable says whether the queue is below its low-water mark and the Handler waits to hear
+// of it. mu is held.
+func (c *conn) owesWritable() bool {
+	o := &c.e.o
+	return c.full && c.state == open &&
+		c.q.bytes <= min(o.QueueBytes/4, o.QueueBytes-c.room) && len(c.q.frames) <= o.QueueFrames/4
+}
+
+// flushRaw writes until the queue is empty or a Writable is owed, waiting for the socket.
+func (c *conn) flushRaw() error {
+	var failed error
+	iov := make([][]byte, 0, maxCoalesce)
+	err := c.raw.Write(func(fd uintptr) bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for !c.q.empty() && !c.owesWritable() {
+			var n int
+			n, failed = writeOnce(int(fd), c.q.next(iov[:0], maxCoalesce)...)
+			if failed != nil {
+				return true
+			}
+			if n == 0 {
+				return false
+			}
+			c.wrote(n)
+		}
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	return failed
+}
+
+// flushPlain is flushRaw for a connection without a descriptor: one blocking write a frame.
+func (c *conn) flushPlain() error {
+	for {
+		c.mu.Lock()
+		if c.q.empty() || c.state == gone || c.owesWritable() {
+			c.mu.Unlock()
+			return nil
+		}
+		b := c.q.next(nil, 1)[0]
+		c.mu.Unlock()
+		n, err := c.nc.Write(b)
+		c.mu.Lock()
+		if !c.q.empty() {
+			c.wrote(n)
+		}
+		c.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// wrote takes n bytes off the queue. mu is held.
+func (c *conn) wrote(n int) {
+	c.q.wrote(n)
+	c.e.count.held.Add(int64(-n))
+	c.progress = c.e.now()
+}
