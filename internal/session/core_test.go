@@ -123,6 +123,19 @@ func TestAnEarlierEventPassesLaterOnesThatWereSent(t *testing.T) {
 	}
 }
 
+func TestAnEventPublishedTwiceIsSentOnce(t *testing.T) {
+	var c core
+	c.attach(1, 1, epochStart, nil, false)
+	e := event("t", 1, "{}")
+	again := e
+	if first, second := c.deliver(&e, Ref{Tag: 1}, newRun), c.deliver(&again, Ref{Tag: 2}, newRun); first != hold || second != drop {
+		t.Errorf("verdicts %v and %v, want hold and drop", first, second)
+	}
+	if got := sendAll(&c); !slices.Equal(got, []int64{1}) {
+		t.Errorf("sent %v, want 1 once", got)
+	}
+}
+
 func TestAFinishedTaskTakesNoMoreEvents(t *testing.T) {
 	var c core
 	c.attach(1, 1, epochStart, nil, false)

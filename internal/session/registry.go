@@ -16,8 +16,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/gobwas/ws"
-
 	"github.com/wscluster/wscluster/internal/engine"
 	"github.com/wscluster/wscluster/pkg/socketmeta"
 	"github.com/wscluster/wscluster/pkg/wire"
@@ -26,7 +24,7 @@ import (
 // Socket is what sessions send by. Neither method blocks or calls back. *engine.Engine is one.
 type Socket interface {
 	Send(engine.ConnRef, *engine.Frame) error
-	CloseConn(c engine.ConnRef, code ws.StatusCode, reason string, last *engine.Frame)
+	CloseConn(c engine.ConnRef, code engine.StatusCode, reason string, last *engine.Frame)
 }
 
 // Options of a registry.
@@ -191,7 +189,7 @@ func (r *Registry) Tell(f *engine.Frame) {
 
 // Bye closes every attached client's socket. Each is told to come back after a time of its own
 // out of [0, spread), so that they do not all come at once.
-func (r *Registry) Bye(code ws.StatusCode, reason string, spread time.Duration) {
+func (r *Registry) Bye(code engine.StatusCode, reason string, spread time.Duration) {
 	for conn := range r.conns() {
 		after := time.Duration(0)
 		if spread > 0 {

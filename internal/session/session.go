@@ -5,8 +5,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/gobwas/ws"
-
 	"github.com/wscluster/wscluster/internal/engine"
 	"github.com/wscluster/wscluster/pkg/socketmeta"
 	"github.com/wscluster/wscluster/pkg/wire"
@@ -91,7 +89,7 @@ func (s *Session) send(m wire.ServerMessage) {
 }
 
 // close closes the client's socket with a word of why. Guarded by mu.
-func (s *Session) close(code ws.StatusCode, reason string) {
+func (s *Session) close(code engine.StatusCode, reason string) {
 	s.registry.options.Socket.CloseConn(s.core.conn, code, reason, frame(&wire.Bye{Code: int(code), Reason: reason}))
 }
 

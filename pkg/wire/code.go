@@ -38,9 +38,12 @@ func (c Code) Retryable() bool { return retryable[c] }
 // Known reports whether c is in the closed list.
 func (c Code) Known() bool { _, ok := retryable[c]; return ok }
 
-// Close codes of our own, beside those of RFC 6455 section 7.4.1. By range the client does not
-// reconnect (4000-4099), backs off (4100-4199), or resumes at once (4200-4299).
+// The close codes that a worker chooses; those of the protocol itself are in RFC 6455 section
+// 7.4.1. By range the client does not reconnect (4000-4099), backs off (4100-4199), or resumes at
+// once (4200-4299).
 const (
+	CloseServiceRestart = 1012 // RFC 6455's registry: this worker is stopping; come back after retry_after_ms
+
 	CloseReplaced     = 4000 // a newer socket took the session over
 	CloseUnauthorized = 4001 // the auth token was missing or refused
 	CloseBadFrames    = 4002 // too many frames that could not be read
