@@ -149,7 +149,6 @@ export class Client {
   #dial(): void {
     const life = ++this.#life;
     this.#enter({ name: 'connecting', attempt: this.#attempt });
-    if (life !== this.#life) return; // a listener closed us
     void this.#prepare().then(
       (auth) => life === this.#life && this.#open(auth),
       (e) => {
@@ -255,7 +254,6 @@ export class Client {
     void this.#claim.take(m.client_id);
     this.#emit('meta', m);
     if (this.#state.name !== 'connecting') return;
-    if (!m.resumed) this.#acks.clear();
     for (const { task_id, state } of m.tasks ?? []) {
       const feed = this.#feeds.get(task_id);
       if (!feed || state === 'running') continue;

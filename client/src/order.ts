@@ -27,7 +27,7 @@ interface Waiting {
  *
  * The rules are those of pkg/wire/event.go: a higher (attempt, run_id) resets the view, a lower one is
  * a duplicate; a durable event is next when prev < next; a transient one never waits for others and is
- * dropped when it is older than what the application has; the final event is taken once. At most
+ * dropped when it is older than what the application has, and the latest wins; the final event is taken once. At most
  * maxWaiting steps and maxWaitingChars wait: an event beyond that is dropped without a trace, so that
  * the server sends it again after the next resume.
  */
@@ -89,7 +89,7 @@ export class Order {
 
   /**
    * Says that the application has had the step that peek returned. True means that the position moved.
-   * A step that a reset has voided meanwhile changes nothing.
+   * A step that a reset or a later progress has voided meanwhile changes nothing.
    */
   settle(step: Step): boolean {
     if (this.#ready[0]?.step !== step) return false;
@@ -115,10 +115,7 @@ export class Order {
 
   #takeTransient(e: TaskEvent, chars: number): void {
     this.#transient = e.seq;
-    const last = this.#ready.length - 1;
-    const step = this.#ready[last]?.step;
-    if (last > 0 && step && step.event === e.event) {
-      // The latest wins. The first of the queue may be in the application's hands already.
+    if (this.#ready.at(-1)?.step.event === e.event) {
       this.#chars -= this.#ready.pop()!.chars;
     } else if (this.#full(chars)) {
       return;

@@ -1,0 +1,537 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Client, TaskError } from '../src/index.ts';
+import type { Options, State, Task } from '../src/index.ts';
+import { claimWaitMs } from '../src/claim.ts';
+import { World, event, meta, run1, settled } from './world.ts';
+import type { FakeStorage } from './world.ts';
+
+/** A client on its page; states and errors are kept as they come. */
+function clientOn(world: World, options: Options = {}) {
+  const client = new Client({ ...options, platform: world.platform });
+  const states: State[] = [];
+  const restored: Task[] = [];
+  const errors: unknown[] = [];
+  client.on('state', (s) => states.push(s));
+  client.on('task', (t) => restored.push(t));
+  client.on('error', (e) => errors.push(e));
+  return { client, states, restored, errors };
+}
+
+async function openOn(world: World, options: Options = {}) {
+  const all = clientOn(world, options);
+  all.client.connect();
+  await settled();
+  await world.socket.welcome();
+  return all;
+}
+
+const names = (states: State[]) => states.map((s) => s.name);
+
+test('the first hello of a new session is empty, the socket is asked for with the subprotocol', async () => {
+  const w = new World();
+  const { client, states } = await openOn(w);
+  assert.equal(w.socket.url, 'wss://ci.example/v1/ws');
+  assert.equal(w.socket.protocol, 'wscluster.v1.json');
+  assert.deepEqual(w.socket.sent, [{ type: 'hello' }]);
+  assert.deepEqual(names(states), ['connecting', 'open']);
+  assert.equal(client.meta?.server_id, 'i1-w1');
+});
+
+test('a build: submitted, accepted, followed, resolved', async () => {
+  const w = new World();
+  const { client } = await openOn(w);
+  const task = client.submit('go-build', { ref: 'main' }, { taskId: 't' });
+  assert.deepEqual(w.socket.of('submit'), [{ type: 'submit', id: 't', task_id: 't', kind: 'go-build', params: { ref: 'main' } }]);
+  w.socket.give({ type: 'accepted', id: 't', task_id: 't', queue_position: 3 });
+  assert.deepEqual(await task.accepted, { queuePosition: 3 });
+  const seen: string[] = [];
+  task.on('*', (s) => void seen.push(s.event));
+  w.socket.give(event(1, 0, 'started'));
+  w.socket.give(event(2, 1));
+  w.socket.give(event(3, 2, 'result'));
+  assert.equal(await task.result, 42);
+  assert.deepEqual(seen, ['started', 'log', 'result']);
+  assert.deepEqual(client.tasks, []);
+  await w.advance(250);
+  assert.deepEqual(w.socket.of('ack'), [{ type: 'ack', tasks: [{ task_id: 't', attempt: 1, run_id: run1, next: 4 }] }]);
+});
+
+test('a failed build rejects with its code', async () => {
+  const w = new World();
+  const { client } = await openOn(w);
+  const task = client.submit('make', {}, { taskId: 't' });
+  w.socket.give(event(1, 0, 'error', { body: { code: 'failed', message: 'exit status 2', retryable: true, last_line: 0, timestamp: '' } }));
+  await assert.rejects(task.result, (e: TaskError) => e.code === 'failed' && e.retryable && e.message === 'exit status 2');
+});
+
+test('a refused submit rejects both promises and is not sent again', async () => {
+  const w = new World();
+  const { client } = await openOn(w);
+  const task = client.submit('nope', {}, { taskId: 't' });
+  w.socket.give({ type: 'error', id: 't', code: 'unknown_kind', message: 'no such kind', retryable: false });
+  await assert.rejects(task.accepted, { code: 'unknown_kind' });
+  await assert.rejects(task.result, { code: 'unknown_kind' });
+  w.socket.cut();
+  await w.advance(1000);
+  await w.socket.welcome({ resumed: true });
+  assert.deepEqual(w.socket.of('submit'), []);
+});
+
+test('what is certain to be refused is refused at once', async () => {
+  const { client } = clientOn(new World());
+  for (const taskId of ['', '-a', '.a', 'a b', 'a/b', 'x'.repeat(65)]) assert.throws(() => client.submit('k', {}, { taskId }), { code: 'bad_frame' });
+  for (const kind of ['', 'Go', 'a.b', 'x'.repeat(65)]) assert.throws(() => client.submit(kind), { code: 'bad_frame' });
+  assert.throws(() => client.submit('k', { x: 'ü'.repeat(33_000) }), { code: 'frame_too_large' });
+  client.submit('k', {}, { taskId: 'a' });
+  assert.throws(() => client.submit('k', {}, { taskId: 'a' }), { code: 'conflict' });
+  for (let i = 1; i < 100; i++) client.submit('k');
+  assert.throws(() => client.submit('k'), { code: 'too_many_tasks', retryable: true });
+});
+
+test('a submit without its reply is sent again under the same ID on every socket, and after a reload', async () => {
+  const w = new World();
+  const { client } = clientOn(w);
+  const task = client.submit('make', { target: 'all' });
+  client.connect();
+  await settled();
+  await w.socket.welcome();
+  const [first] = w.socket.of('submit');
+  assert.equal(first?.task_id, task.id);
+  w.socket.cut();
+  await w.advance(1000);
+  assert.deepEqual(w.socket.of('hello'), []);
+  await w.socket.welcome({ resumed: true });
+  assert.deepEqual(w.socket.of('submit'), [first]);
+  assert.deepEqual(w.socket.of('hello'), [{ type: 'hello', token: 'token-1' }], 'the server need not know the task yet');
+
+  const after = new World(w.storage);
+  const reloaded = await openOn(after);
+  assert.deepEqual(after.socket.of('submit'), [first]);
+  assert.deepEqual(reloaded.restored.map((t) => [t.id, t.kind]), [[task.id, 'make']]);
+});
+
+test('an event is as good as the reply', async () => {
+  const w = new World();
+  const { client } = await openOn(w);
+  const task = client.submit('make', {}, { taskId: 't' });
+  w.socket.give(event(1, 0, 'started'));
+  await task.accepted;
+  w.socket.cut();
+  await w.advance(1000);
+  await w.socket.welcome({ resumed: true });
+  assert.deepEqual(w.socket.of('submit'), []);
+  assert.deepEqual(w.socket.of('hello')[0]?.tasks, [{ task_id: 't', attempt: 1, run_id: run1, next: 2 }]);
+});
+
+test('positions are acknowledged after 32 events at once, or 250 ms', async () => {
+  const w = new World();
+  const { client } = await openOn(w);
+  client.submit('make', {}, { taskId: 't' });
+  for (let i = 1; i <= 31; i++) w.socket.give(event(i, i - 1));
+  assert.equal(w.socket.of('ack').length, 0);
+  w.socket.give(event(32, 31));
+  assert.deepEqual(w.socket.of('ack').map((a) => a.tasks[0]?.next), [33]);
+  w.socket.give(event(33, 32));
+  await w.advance(249);
+  assert.equal(w.socket.of('ack').length, 1);
+  await w.advance(1);
+  assert.deepEqual(w.socket.of('ack').map((a) => a.tasks[0]?.next), [33, 34]);
+  await w.advance(10_000);
+  assert.equal(w.socket.of('ack').length, 2);
+});
+
+test('an acknowledgement never covers what waits for its turn or for the application', async () => {
+  const w = new World();
+  const { client } = await openOn(w);
+  const task = client.submit('make', {}, { taskId: 't' });
+  let finish = () => {};
+  task.on('log', (e) => (e.seq === 2 ? new Promise<void>((resolve) => (finish = resolve)) : undefined));
+  const last = async () => (await w.advance(250), w.socket.of('ack').at(-1)?.tasks[0]?.next);
+  w.socket.give(event(1, 0));
+  w.socket.give(event(2, 1));
+  w.socket.give(event(3, 2));
+  w.socket.give(event(5, 4));
+  assert.equal(await last(), 2);
+  finish();
+  assert.equal(await last(), 4);
+  w.socket.give(event(4, 3));
+  assert.equal(await last(), 6);
+});
+
+test('in a loop an event counts as had when the next one is asked for', async () => {
+  const w = new World();
+  const { client } = await openOn(w);
+  const task = client.submit('make', {}, { taskId: 't' });
+  const events = task[Symbol.asyncIterator]();
+  const first = events.next();
+  w.socket.give(event(1, 0));
+  w.socket.give(event(2, 1, 'result'));
+  assert.equal((await first).value?.event, 'log');
+  await settled();
+  assert.equal(task.position.next, 0);
+  assert.equal((await events.next()).value?.event, 'result');
+  assert.equal(task.position.next, 2);
+  assert.equal((await events.next()).done, true);
+  assert.equal(await task.result, 42);
+});
+
+test('a loop that is left early lets the task go on', async () => {
+  const w = new World();
+  const { client } = await openOn(w);
+  const task = client.submit('make', {}, { taskId: 't' });
+  const loop = (async () => {
+    for await (const e of task) if (e.event === 'log') break;
+  })();
+  w.socket.give(event(1, 0));
+  await loop;
+  w.socket.give(event(2, 1, 'result'));
+  assert.equal(await task.result, 42);
+});
+
+test('a handler that throws is reported, and the event counts as had', async () => {
+  const w = new World();
+  const { client, errors } = await openOn(w);
+  const task = client.submit('make', {}, { taskId: 't' });
+  task.on('log', () => {
+    throw new Error('page bug');
+  });
+  task.on('result', () => Promise.reject(new Error('async page bug')));
+  w.socket.give(event(1, 0));
+  w.socket.give(event(2, 1, 'result'));
+  await task.result;
+  assert.deepEqual(errors.map(String), ['Error: page bug', 'Error: async page bug']);
+});
+
+test('duplicates and events of unknown or finished tasks are acknowledged, and not handed out', async () => {
+  const w = new World();
+  const { client } = await openOn(w);
+  const task = client.submit('make', {}, { taskId: 't' });
+  let count = 0;
+  task.on('*', () => void count++);
+  for (const _ of [1, 2, 3]) w.socket.give(event(1, 0));
+  w.socket.give(event(2, 1, 'result'));
+  w.socket.give(event(2, 1, 'result'));
+  w.socket.give(event(8, 7, 'log', { task_id: 'stranger' }));
+  w.socket.give(event(7, 6, 'log', { task_id: 'stranger' }));
+  w.socket.give(event(9, 8, 'progress', { task_id: 'stranger' }));
+  await w.advance(250);
+  assert.equal(count, 2);
+  assert.deepEqual(w.socket.of('ack')[0]?.tasks.map((p) => [p.task_id, p.next]), [['t', 3], ['stranger', 9]]);
+});
+
+test('after a reload the open tasks come back and go on behind what was had', async () => {
+  const w = new World();
+  const { client } = await openOn(w);
+  const task = client.submit('make', {}, { taskId: 't' });
+  task.on('log', (e) => (e.seq === 3 ? new Promise(() => {}) : undefined));
+  for (let i = 1; i <= 4; i++) w.socket.give(event(i, i - 1));
+  w.page('pagehide', false);
+  assert.deepEqual(w.socket.of('ack').map((a) => a.tasks[0]?.next), [3], 'told on the way out');
+
+  const after = new World(w.storage, w.locks);
+  const { client: again, restored } = clientOn(after);
+  const seen: number[] = [];
+  again.on('task', (t) => void t.on('log', (e) => void seen.push(e.seq)));
+  again.connect();
+  await settled();
+  assert.deepEqual(restored.map((t) => [t.id, t.kind, t.position.next]), [['t', 'make', 3]]);
+  await after.socket.welcome({ resumed: true, tasks: [{ task_id: 't', state: 'running' }] });
+  assert.deepEqual(after.socket.of('hello'), [
+    { type: 'hello', token: 'token-1', tasks: [{ task_id: 't', attempt: 1, run_id: run1, next: 3 }] },
+  ]);
+  for (let i = 2; i <= 4; i++) after.socket.give(event(i, i - 1));
+  after.socket.give(event(5, 4, 'result'));
+  assert.equal(await restored[0]!.result, 42);
+  assert.deepEqual(seen, [3, 4]);
+  const third = clientOn(new World(w.storage, w.locks));
+  after.page('pagehide', false);
+  third.client.connect();
+  await settled();
+  assert.deepEqual(third.restored, []);
+});
+
+test('what the server no longer knows is lost, and says so', async () => {
+  const w = new World();
+  const { client } = await openOn(w);
+  const task = client.submit('make', {}, { taskId: 't' });
+  w.socket.give({ type: 'accepted', task_id: 't' });
+  const loop = (async () => {
+    for await (const _ of task);
+  })();
+  w.socket.cut();
+  await w.advance(1000);
+  await w.socket.welcome({ reason: 'expired', tasks: [{ task_id: 't', state: 'unknown' }] });
+  await assert.rejects(task.result, { code: 'lost', retryable: true });
+  await loop;
+  assert.deepEqual(client.tasks, []);
+});
+
+test('a duplicated page starts its own session; a reload waits for the page before to let go', async () => {
+  const w = new World();
+  const { client } = await openOn(w);
+  client.submit('make', {}, { taskId: 't' });
+  w.socket.give({ type: 'accepted', task_id: 't' });
+
+  const copy = new World(w.storage.copy(), w.locks);
+  const duplicate = clientOn(copy);
+  duplicate.client.connect();
+  await copy.advance(claimWaitMs);
+  await copy.socket.welcome({ client_id: 'c2', token: 'token-2' });
+  assert.deepEqual(copy.socket.of('hello'), [{ type: 'hello' }]);
+  assert.deepEqual(duplicate.restored, []);
+  assert.equal([...Array(copy.storage.length).keys()].some((i) => copy.storage.key(i)!.includes('task:')), false);
+
+  const reload = new World(w.storage, w.locks);
+  const after = clientOn(reload);
+  after.client.connect();
+  await reload.advance(claimWaitMs / 2);
+  assert.equal(reload.sockets.length, 0);
+  w.page('pagehide', false);
+  await settled();
+  await reload.socket.welcome({ resumed: true });
+  assert.equal(after.restored.length, 1);
+});
+
+test('without Web Locks a stored session is taken up as it is', async () => {
+  const w = new World();
+  await openOn(w);
+  const after = new World(w.storage);
+  const client = new Client({ platform: { ...after.platform, locks: undefined } });
+  client.connect();
+  await settled();
+  await after.socket.welcome({ resumed: true });
+  assert.equal(after.socket.of('hello')[0]?.token, 'token-1');
+});
+
+test('a full storage is told once; the session goes on in memory, and a reload finds none', async () => {
+  const w = new World();
+  const { client, errors } = await openOn(w);
+  w.storage.full = true;
+  const task = client.submit('make', {}, { taskId: 't' });
+  w.socket.give(event(1, 0));
+  w.socket.give(event(2, 1));
+  assert.equal(errors.length, 1);
+  assert.equal((w.storage as FakeStorage).length, 0);
+  w.socket.cut();
+  await w.advance(1000);
+  await w.socket.welcome({ resumed: true });
+  assert.equal(w.socket.of('hello')[0]?.token, 'token-1');
+  assert.equal(w.socket.of('hello')[0]?.tasks?.[0]?.next, 3);
+  assert.equal(task.position.next, 3);
+});
+
+test('the client comes back with jitter below 200, 400, 800 ms, and a steady socket begins anew', async () => {
+  const w = new World();
+  const { states } = await openOn(w);
+  for (let i = 0; i < 3; i++) {
+    w.socket.cut();
+    await w.advance(10_000);
+  }
+  await w.socket.welcome();
+  await w.advance(5_000);
+  w.socket.cut();
+  const waits = states.filter((s) => s.name === 'waiting').map((s) => [s.attempt, s.delayMs]);
+  assert.deepEqual(waits, [[1, 100], [2, 200], [3, 400], [1, 100]]);
+});
+
+test('a client told to stop stops, and says why; connect begins again', async () => {
+  for (const code of [1008, 4000, 4001]) {
+    const w = new World();
+    const { client, states } = await openOn(w);
+    w.socket.give({ type: 'bye', code, reason: 'told' });
+    w.socket.cut();
+    await w.advance(100_000);
+    assert.deepEqual(states.at(-1), { name: 'closed', code, reason: 'told' });
+    assert.equal(w.sockets.length, 1);
+    assert.equal(w.timers, 0);
+    client.connect();
+    await settled();
+    assert.equal(w.sockets.length, 2);
+  }
+});
+
+test('bye names the time of the return, and neither online nor a click on the tab hurries it', async () => {
+  const w = new World();
+  const { states } = await openOn(w);
+  w.socket.give({ type: 'bye', code: 1012, reason: 'drain', retry_after_ms: 2500 });
+  w.socket.cut(1012);
+  assert.deepEqual(states.at(-1), { name: 'waiting', attempt: 1, delayMs: 2500, code: 1012, reason: 'drain' });
+  w.window.dispatchEvent(new Event('online'));
+  w.document.dispatchEvent(new Event('visibilitychange'));
+  await w.advance(2499);
+  assert.equal(w.sockets.length, 1);
+  await w.advance(1);
+  assert.equal(w.sockets.length, 2);
+});
+
+test('4208 resumes at once', async () => {
+  const w = new World();
+  await openOn(w);
+  w.socket.cut(4208, 'slow');
+  await w.advance(0);
+  assert.equal(w.sockets.length, 2);
+});
+
+test('online cuts a wait short', async () => {
+  const w = new World();
+  w.random = 0.99;
+  await openOn(w);
+  w.socket.cut();
+  w.window.dispatchEvent(new Event('online'));
+  await settled();
+  assert.equal(w.sockets.length, 2);
+  await w.advance(1000);
+  assert.equal(w.sockets.length, 2, 'the wait itself is over');
+});
+
+test('maxRetries ends the row', async () => {
+  const w = new World();
+  const { states } = clientOn(w, { maxRetries: 2 });
+  const { client, states: seen } = clientOn(w, { maxRetries: 2 });
+  client.connect();
+  for (let i = 0; i < 3; i++) {
+    await settled();
+    w.socket.cut();
+    await w.advance(60_000);
+  }
+  assert.deepEqual(names(seen), ['connecting', 'waiting', 'connecting', 'waiting', 'connecting', 'closed']);
+  assert.equal(w.sockets.length, 3);
+  assert.deepEqual(states, []);
+});
+
+test('a socket that is not welcomed within 10 s is given up', async () => {
+  const w = new World();
+  const { client, states } = clientOn(w);
+  client.connect();
+  await settled();
+  w.socket.onopen?.();
+  await w.advance(10_000);
+  assert.equal(states.at(-1)?.name, 'waiting');
+  assert.equal(w.socket.closed, true);
+});
+
+test('a silent socket is asked after two heartbeats, and given up 2 s later', async () => {
+  const w = new World();
+  await openOn(w);
+  const { socket } = w;
+  await w.advance(29_999);
+  assert.equal(socket.of('ping').length, 0);
+  await w.advance(1);
+  assert.equal(socket.of('ping').length, 1);
+  socket.give({ type: 'pong' });
+  await w.advance(29_000);
+  assert.equal(w.sockets.length, 1);
+  await w.advance(3_100);
+  assert.equal(socket.closed, true);
+  assert.equal(w.sockets.length, 2);
+});
+
+test('coming online asks at once', async () => {
+  const w = new World();
+  const { states } = await openOn(w);
+  w.window.dispatchEvent(new Event('online'));
+  w.document.dispatchEvent(new Event('visibilitychange'));
+  assert.equal(w.socket.of('ping').length, 1);
+  await w.advance(2_000);
+  assert.equal(states.at(-1)?.name, 'waiting');
+});
+
+test('what a socket says after its end is not heard', async () => {
+  const w = new World();
+  const { client, states } = await openOn(w);
+  const old = w.socket;
+  client.submit('make', {}, { taskId: 't' });
+  w.window.dispatchEvent(new Event('online'));
+  await w.advance(2_500);
+  await w.socket.welcome({ resumed: true });
+  const before = states.length;
+  old.give(event(1, 0));
+  old.give({ type: 'bye', code: 4000, reason: 'late' });
+  old.cut(4000);
+  await w.advance(100);
+  assert.equal(states.length, before);
+  assert.equal(client.tasks[0]?.position.next, 0);
+});
+
+test('a page kept for "back" closes its socket, and comes back when it is shown again', async () => {
+  const w = new World();
+  const { client } = await openOn(w);
+  const old = w.socket;
+  w.page('pagehide', true);
+  assert.equal(old.closed, true);
+  assert.equal(client.state.name, 'waiting');
+  await w.advance(60_000);
+  assert.equal(w.sockets.length, 1);
+  w.page('pageshow', true);
+  await settled();
+  await w.socket.welcome({ resumed: true });
+  old.cut(1006);
+  assert.equal(client.state.name, 'open');
+  assert.equal(w.sockets.length, 2);
+});
+
+test('close acknowledges, closes and stays closed', async () => {
+  const w = new World();
+  const { client } = await openOn(w);
+  client.submit('make', {}, { taskId: 't' });
+  w.socket.give(event(1, 0));
+  client.close();
+  assert.equal(w.socket.of('ack').length, 1);
+  assert.equal(w.socket.closedWith, 1000);
+  w.window.dispatchEvent(new Event('online'));
+  w.page('pageshow', true);
+  await w.advance(100_000);
+  assert.equal(w.sockets.length, 1);
+  assert.equal(w.timers, 0);
+});
+
+test('close while connecting opens nothing', async () => {
+  const w = new World();
+  const { client } = clientOn(w);
+  client.connect();
+  client.close();
+  await settled();
+  assert.equal(w.sockets.length, 0);
+});
+
+test('the route ticket goes into the URL only if asked for, the token never', async () => {
+  for (const [affinity, want] of [['route', 'ws://127.0.0.1:9/x?a=1&route=route-1'], ['cookie', 'ws://127.0.0.1:9/x?a=1']] as const) {
+    const w = new World();
+    await openOn(w, { affinity, url: 'http://127.0.0.1:9/x?a=1' });
+    assert.equal(w.sockets[0]!.url, 'ws://127.0.0.1:9/x?a=1');
+    w.socket.cut();
+    await w.advance(1000);
+    assert.equal(w.sockets[1]!.url, want);
+  }
+});
+
+test('auth is asked for anew for each socket; its failure is a retry', async () => {
+  const w = new World();
+  let n = 0;
+  const { client, errors } = clientOn(w, {
+    auth: () => {
+      if (++n === 2) throw new Error('login is away');
+      return 'jwt-' + n;
+    },
+  });
+  client.connect();
+  await settled();
+  await w.socket.welcome();
+  w.socket.cut();
+  await w.advance(1000);
+  assert.equal(errors.length, 1);
+  await w.socket.welcome();
+  assert.deepEqual(w.sockets.map((s) => s.of('hello')[0]?.auth), ['jwt-1', 'jwt-3']);
+});
+
+test('a renewed token is kept for the next hello', async () => {
+  const w = new World();
+  const { states } = await openOn(w);
+  w.socket.give(meta({ token: 'token-9' }));
+  assert.deepEqual(names(states), ['connecting', 'open']);
+  w.socket.cut();
+  await w.advance(1000);
+  await w.socket.welcome({ resumed: true });
+  assert.equal(w.socket.of('hello')[0]?.token, 'token-9');
+});

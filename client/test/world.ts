@@ -1,0 +1,186 @@
+import type { Platform, Socket } from '../src/platform.ts';
+import type { ClientMessage, EventName, ServerMessage, SocketMeta, TaskEvent } from '../src/wire.ts';
+
+/** Lets every promise that can settle do so. */
+export const settled = () => new Promise<void>((resolve) => setImmediate(resolve));
+
+/** A socket whose other end is the test. */
+export class FakeSocket implements Socket {
+  onopen: (() => void) | null = null;
+  onmessage: ((e: { data: unknown }) => void) | null = null;
+  onclose: ((e: { code: number; reason: string }) => void) | null = null;
+  readonly sent: ClientMessage[] = [];
+  closedWith: number | undefined;
+  closed = false;
+
+  constructor(
+    readonly url: string,
+    readonly protocol: string,
+  ) {}
+
+  send(data: string): void {
+    this.sent.push(JSON.parse(data) as ClientMessage);
+  }
+
+  close(code?: number): void {
+    this.closed = true;
+    this.closedWith = code;
+  }
+
+  give(m: ServerMessage): void {
+    this.onmessage?.({ data: JSON.stringify(m) });
+  }
+
+  /** Opens, and answers the hello. */
+  async welcome(m: Partial<SocketMeta> = {}): Promise<void> {
+    this.onopen?.();
+    this.give(meta(m));
+    await settled();
+  }
+
+  cut(code = 1006, reason = ''): void {
+    this.onclose?.({ code, reason });
+  }
+
+  of<T extends ClientMessage['type']>(type: T): Extract<ClientMessage, { type: T }>[] {
+    return this.sent.filter((m): m is Extract<ClientMessage, { type: T }> => m.type === type);
+  }
+}
+
+/** Storage as a page has it: survives a new World made from it. */
+export class FakeStorage {
+  #map = new Map<string, string>();
+  full = false;
+  get length(): number {
+    return this.#map.size;
+  }
+  key(i: number): string | null {
+    return [...this.#map.keys()][i] ?? null;
+  }
+  getItem(k: string): string | null {
+    return this.#map.get(k) ?? null;
+  }
+  setItem(k: string, v: string): void {
+    if (this.full) throw new DOMException('full', 'QuotaExceededError');
+    this.#map.set(k, v);
+  }
+  removeItem(k: string): void {
+    this.#map.delete(k);
+  }
+  copy(): FakeStorage {
+    const c = new FakeStorage();
+    for (const [k, v] of this.#map) c.setItem(k, v);
+    return c;
+  }
+}
+
+/** The Web Locks of one origin, shared by its pages. */
+export class FakeLocks {
+  #held = new Set<string>();
+  #queue: { name: string; grant: () => void }[] = [];
+
+  async request(name: string, o: { signal?: AbortSignal }, fn: () => Promise<unknown>): Promise<unknown> {
+    if (this.#held.has(name)) {
+      await new Promise<void>((grant, reject) => {
+        const waiting = { name, grant };
+        this.#queue.push(waiting);
+        o.signal?.addEventListener('abort', () => {
+          this.#queue = this.#queue.filter((w) => w !== waiting);
+          reject(o.signal!.reason as Error);
+        });
+      });
+    }
+    this.#held.add(name);
+    try {
+      return await fn();
+    } finally {
+      this.#held.delete(name);
+      const i = this.#queue.findIndex((w) => w.name === name);
+      if (i >= 0) this.#queue.splice(i, 1)[0]!.grant();
+    }
+  }
+}
+
+/** One page: its clock stands still until advance, its sockets are FakeSockets. */
+export class World {
+  readonly sockets: FakeSocket[] = [];
+  readonly window = new EventTarget();
+  readonly document = Object.assign(new EventTarget(), { visibilityState: 'visible' });
+  now = Date.UTC(2026, 0, 1);
+  random = 0.5;
+  #timers = new Set<{ at: number; fn: () => void }>();
+
+  constructor(
+    readonly storage = new FakeStorage(),
+    readonly locks = new FakeLocks(),
+  ) {}
+
+  get platform(): Platform {
+    return {
+      connect: (url, protocol) => {
+        const s = new FakeSocket(url, protocol);
+        this.sockets.push(s);
+        return s;
+      },
+      now: () => this.now,
+      random: () => this.random,
+      setTimeout: (fn, ms) => {
+        const t = { at: this.now + ms, fn };
+        this.#timers.add(t);
+        return t;
+      },
+      clearTimeout: (t) => void this.#timers.delete(t as { at: number; fn: () => void }),
+      base: 'https://ci.example/app/',
+      storage: this.storage,
+      locks: this.locks as unknown as LockManager,
+      window: this.window,
+      document: this.document,
+    };
+  }
+
+  get timers(): number {
+    return this.#timers.size;
+  }
+
+  /** The newest socket. */
+  get socket(): FakeSocket {
+    return this.sockets.at(-1)!;
+  }
+
+  async advance(ms: number): Promise<void> {
+    const end = this.now + ms;
+    for (;;) {
+      await settled();
+      const due = [...this.#timers].filter((t) => t.at <= end).sort((a, b) => a.at - b.at)[0];
+      if (!due) break;
+      this.#timers.delete(due);
+      this.now = Math.max(this.now, due.at);
+      due.fn();
+    }
+    this.now = end;
+  }
+
+  page(name: 'pagehide' | 'pageshow', persisted: boolean): void {
+    this.window.dispatchEvent(Object.assign(new Event(name), { persisted }));
+  }
+}
+
+export const run1 = '018f6d9a-30aa-7b11-9c22-000000000001';
+export const run2 = '018f6d9a-30aa-7b11-9c22-000000000002';
+
+export function meta(m: Partial<SocketMeta> = {}): SocketMeta {
+  return {
+    type: 'socket_meta', client_id: 'c1', server_id: 'i1-w1', epoch: 1, token: 'token-1', route: 'route-1',
+    heartbeat_ms: 15_000, resume_window_ms: 600_000, resumed: false, ...m,
+  };
+}
+
+/** Event seq of task t after prev: progress is transient, result and error are final. */
+export function event(seq: number, prev: number, name: EventName = 'log', over: Partial<TaskEvent> = {}): TaskEvent {
+  return {
+    type: 'event', task_id: 't', attempt: 1, run_id: run1, seq, prev, event: name,
+    durable: name !== 'progress', last: name === 'result' || name === 'error',
+    body: name === 'log' ? { first_line: seq, lines: ['line ' + seq] } : name === 'result' ? { value: 42 } : {},
+    ...over,
+  } as TaskEvent;
+}
