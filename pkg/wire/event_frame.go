@@ -35,7 +35,7 @@ func AppendEventFrame(dst []byte, e *Event) []byte {
 }
 
 // decodeEventFrame reads what AppendEventFrame writes.
-func decodeEventFrame(p []byte) (*Event, error) {
+func decodeEventFrame(p []byte) (ServerMessage, error) {
 	var f struct {
 		Task    TaskID          `json:"task_id"`
 		Attempt int             `json:"attempt"`

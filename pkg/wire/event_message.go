@@ -77,6 +77,9 @@ func DecodeEvent(typ, correlation string, headers map[string]any, body []byte) (
 	if e.Client, err = socketmeta.ParseClientID(client); err != nil {
 		return Event{}, fmt.Errorf("event client_id, in the header or the body: %w", err)
 	}
+	if e.Epoch < 0 || e.Epoch > MaxNumber {
+		return Event{}, fmt.Errorf("event header epoch: %d is out of range", e.Epoch)
+	}
 	if e.Home != "" {
 		if _, err := socketmeta.ParseServerID(string(e.Home)); err != nil {
 			return Event{}, fmt.Errorf("event header home: %w", err)
