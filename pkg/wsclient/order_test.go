@@ -193,22 +193,41 @@ func TestADuplicateOfAnEndedTaskIsAcknowledgedByItsEnd(t *testing.T) {
 }
 
 func TestARunThatBeganDuringTheFinalEventIsAcknowledged(t *testing.T) {
-	b := newTestInbox()
-	final := event(1, runA, 1, 0, wire.EventResult)
-	b.put(&final)
-	b.take("t")
-	for _, e := range []wire.Event{event(2, runB, 1, 0, wire.EventStarted), event(2, runB, 4, 3, wire.EventStep)} {
-		b.put(&e)
+	start, ahead := event(2, runB, 1, 0, wire.EventStarted), event(2, runB, 4, 3, wire.EventStep)
+	for next, begun := range map[int64][]wire.Event{2: {start}, 5: {start, ahead}} {
+		b := newTestInbox()
+		final := event(1, runA, 1, 0, wire.EventResult)
+		b.put(&final)
+		b.take("t")
+		for _, e := range begun {
+			b.put(&e)
+		}
+		if !b.took("t") {
+			t.Fatal("the task is not over after its final event")
+		}
+		want := []wire.Position{{Task: "t", Attempt: 2, Run: runB, Next: next}}
+		if got := b.acknowledge(); !slices.Equal(got, want) {
+			t.Errorf("acknowledged %+v, want %+v", got, want)
+		}
+		if b.room != (room{events: 100, bytes: 1 << 20}) {
+			t.Errorf("room %+v is left", b.room)
+		}
 	}
-	if !b.took("t") {
-		t.Fatal("the task is not over after its final event")
+}
+
+func TestATaskThatWaitsStarvesNoOther(t *testing.T) {
+	b := newInbox(1, 1<<20)
+	b.begin(wire.Position{Task: "t"})
+	b.begin(wire.Position{Task: "s"})
+	waits, other := step(2, 1), step(1, 0)
+	other.Task = "s"
+	b.put(&waits)
+	if got := b.put(&other); got != shed {
+		t.Fatalf("put = %v, want shed: the room is full", got)
 	}
-	want := []wire.Position{{Task: "t", Attempt: 2, Run: runB, Next: 5}}
-	if got := b.acknowledge(); !slices.Equal(got, want) {
-		t.Errorf("acknowledged %+v, want %+v", got, want)
-	}
-	if b.room != (room{events: 100, bytes: 1 << 20}) {
-		t.Errorf("room %+v is left", b.room)
+	b.restart()
+	if got := b.put(&other); got != inOrder {
+		t.Errorf("put = %v after a restart, want in order", got)
 	}
 }
 
@@ -255,6 +274,9 @@ func TestFullRoomDropsTheHighest(t *testing.T) {
 		if got := b.put(&p.e); got != p.want {
 			t.Errorf("put %d = %v, want %v", p.e.Seq, got, p.want)
 		}
+	}
+	if b.starved() {
+		t.Error("starved, while the application has something to take")
 	}
 	if got, want := drain(b), []string{"1", "2", "3"}; !slices.Equal(got, want) {
 		t.Errorf("the application got %q, want %q", got, want)
