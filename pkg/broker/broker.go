@@ -49,20 +49,22 @@ type Link interface {
 	// flight at once. Messages published by one goroutine to one address are stored in that order.
 	// It blocks while the link's window of unanswered publishes is full or the broker takes no
 	// bytes (memory alarm), at most until ctx or the link ends. An error means that m was not
-	// sent (ErrTooLarge, ErrLinkGone, ctx's); a nil error means that the receipt will say.
+	// sent (what Message.Check says, ErrLinkGone, ctx's); a nil error means that the receipt will
+	// say. Nothing of m is used after Publish has returned.
 	Publish(ctx context.Context, to Address, m Message) (Receipt, error)
 
 	// OpenMailbox makes sure that the mailbox of s exists and is bound, takes ownership and
 	// starts the deliveries: at most prefetch unsettled ones (1 to 65,535), redelivered ones
-	// first, in order. ErrRefused if somebody else owns it.
+	// first, in order. ErrRefused if it has an owner, be it on this very link.
 	OpenMailbox(ctx context.Context, s socketmeta.ServerID, prefetch int) (Consumer, error)
 
 	// OpenTasks makes sure that the queues of the kinds exist and starts taking tasks from them:
-	// at most slots unsettled ones over all kinds.
+	// at most slots (1 to 65,535) unsettled ones over all kinds, of which there is at least one.
 	OpenTasks(ctx context.Context, kinds []string, slots int) (Consumer, error)
 
 	// Inbox delivers the control messages for this identity and those for all. They are
-	// transient and bounded: the newest are dropped when nobody reads. Closed when the link ends.
+	// transient and bounded: the newest are dropped when nobody reads (before 5,000 wait). Closed
+	// when the link ends.
 	Inbox() <-chan Message
 
 	// Blocked reports whether the broker has said that it takes no publishes now (an alarm).
@@ -74,10 +76,13 @@ type Link interface {
 
 	// Close ends the link: it stops the consumers, waits for the receipts in flight until ctx
 	// ends, frees the lock and disconnects. What was not settled is delivered again elsewhere.
+	// It returns an error if ctx ended first: the receipts still in flight are then Unknown.
+	// Closing a link that has ended does nothing.
 	Close(ctx context.Context) error
 }
 
-// Message is what crosses the broker.
+// Message is what crosses the broker. Who receives one must not change its Headers or Body: others
+// may have been given the same.
 type Message struct {
 	ID          string         // unique name for people and logs; not used to de-duplicate
 	Type        string         // what Body is
@@ -144,7 +149,7 @@ type Consumer interface {
 	Ack(tag uint64) error
 
 	// Requeue gives the delivery back for another try, here or elsewhere. Tasks only: a mailbox
-	// would lose its order.
+	// would lose its order, so there it is an error and settles nothing.
 	Requeue(tag uint64) error
 
 	// Pause stops new deliveries (those under way still come); Resume starts them again, in

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -30,6 +31,7 @@ func connect(t *testing.T) brokertest.Harness {
 	return brokertest.Harness{
 		Broker:  func() broker.Broker { return b },
 		Cut:     func(_ *testing.T, l broker.Link) { memory.CutLink(b, l) },
+		Quiet:   5 * time.Millisecond, // this broker delivers before Publish returns
 		Restart: func(*testing.T) { b.Down(true); b.Down(false) },
 		Limited: func() (socketmeta.ServerID, int) {
 			limited++

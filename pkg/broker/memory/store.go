@@ -14,7 +14,7 @@ import (
 //
 // After every call, no queue has a message ready while one of its takers has room for it.
 type store struct {
-	limit   limit // of every queue that is made
+	limit   limit             // of every queue that is made
 	queues  map[string]*queue // by name; never shrinks
 	inboxes []*inbox
 }
