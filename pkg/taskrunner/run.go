@@ -1,0 +1,210 @@
+package taskrunner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/wire"
+	"go.uber.org/zap"
+)
+
+var (
+	errEnded      = errors.New("the task has ended")
+	errStopped    = errors.New("the task runner stops")
+	errSuperseded = errors.New("another runner may have started the task meanwhile")
+	errOrphaned   = errors.New("the link was lost before the task began")
+)
+
+// run is one run of one task: a handler that tells, and a publisher that sends what was told.
+type run struct {
+	task   *wire.Task
+	kind   Kind
+	refuse *wire.Error // if set, the run is over before it begins
+	log    *zap.Logger
+	now    func() time.Time
+
+	abandon context.CancelCauseFunc // ends the context of the whole run, the sending of its last event included
+	after   <-chan struct{}         // closed when the run before this one of the same task is gone; nil if there was none
+	done    chan struct{}   // closed when nothing of this run is left
+
+	// Guarded by shift.mu.
+	holds []hold // deliveries to acknowledge at the end; those of lost links are taken out
+	tries int    // the attempt of the delivery that came last
+	began bool
+
+	wake chan struct{} // cap 1: there is something to send; never closed
+
+	mu      sync.Mutex
+	room    sync.Cond // the outbox has shrunk, or waiting has ended
+	waitEnd error     // guarded by mu: why nobody may wait for room any more
+	story   story     // guarded by mu
+}
+
+// hold is one delivery that is to be settled.
+type hold struct {
+	from broker.Consumer
+	tag  uint64
+}
+
+// newRun returns a run, and the context that its abandon ends.
+func newRun(ctx context.Context, task *wire.Task, attempt int, s *shift) (context.Context, *run) {
+	u := &run{
+		task: task, kind: s.kinds[task.Kind], now: time.Now,
+		done: make(chan struct{}), wake: make(chan struct{}, 1),
+		story: story{task: task, attempt: attempt, run: wire.NewRunID(), runner: s.name, out: outbox{limit: s.bufferBytes}},
+	}
+	u.log = s.log.With(zap.String("task_id", string(task.Task)), zap.Int("attempt", attempt), zap.String("run_id", string(u.story.run)))
+	u.room.L = &u.mu
+	ctx, u.abandon = context.WithCancelCause(ctx)
+	return ctx, u
+}
+
+// play runs the handler to its end and reports whether the final event was stored. It is not if
+// the run was abandoned.
+func (u *run) play(ctx context.Context, links *links) (stored bool) {
+	var wg sync.WaitGroup
+	wg.Go(func() { stored = u.send(ctx, links) })
+	wg.Go(func() { u.handle(ctx) })
+	wg.Wait()
+	return stored
+}
+
+// handle calls the handler and tells how it began and ended.
+func (u *run) handle(ctx context.Context) {
+	if u.refuse != nil {
+		u.finish(nil, u.refuse)
+		return
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, u.kind.Timeout, refusal(wire.CodeTimeout,
+		fmt.Sprintf("the task ran longer than %v, the limit of its kind", u.kind.Timeout)))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { u.endWait(context.Cause(ctx)) })()
+	u.mu.Lock()
+	err := u.story.started(u.kind.Steps, u.now())
+	u.mu.Unlock()
+	u.told(err)
+
+	// Should the handler end its goroutine (runtime.Goexit), the run fails, not the process.
+	var result any
+	fault := refusal(wire.CodeInternal, "the task's handler ended without a result; the runner's log has the rest")
+	defer func() { u.finish(result, fault) }()
+	defer func() {
+		if p := recover(); p != nil {
+			u.log.Error("handler panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+		}
+	}()
+	result, err = u.kind.Handler.Run(ctx, &Task{
+		ID: u.task.Task, Kind: u.task.Kind, Meta: u.task.Meta, Subject: u.task.Subject,
+		Attempt: u.story.attempt, Run: u.story.run, Submitted: u.task.Submitted.Time,
+		params: u.task.Params, run: u,
+	})
+	fault = faultOf(ctx, err)
+}
+
+// faultOf turns a handler's error into what the client hears; nil for nil.
+func faultOf(ctx context.Context, err error) *wire.Error {
+	if err == nil {
+		return nil
+	}
+	if e, ok := errors.AsType[*wire.Error](err); ok && e.Code.Known() {
+		return refusal(e.Code, e.Message)
+	}
+	if timeout, ok := errors.AsType[*wire.Error](context.Cause(ctx)); ok {
+		return timeout
+	}
+	return refusal(wire.CodeFailed, err.Error())
+}
+
+func (u *run) finish(result any, fault *wire.Error) {
+	if fault != nil {
+		u.log.Info("handler failed", zap.String("code", string(fault.Code)), zap.String("reason", clip(fault.Message)))
+	}
+	u.mu.Lock()
+	err := u.story.end(result, fault, u.now())
+	u.mu.Unlock()
+	u.told(err)
+}
+
+// told wakes the sender, and logs what could not be told.
+func (u *run) told(err error) {
+	if err != nil {
+		u.log.Error("event dropped", zap.Error(err))
+	}
+	select {
+	case u.wake <- struct{}{}:
+	default:
+	}
+}
+
+// endWait is the end of the handler's context: nobody waits for room any more.
+func (u *run) endWait(cause error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.waitEnd = cause
+	u.room.Broadcast()
+}
+
+// whenRoom calls tell under the lock once the outbox has room. It returns the cause if the
+// handler's context ends first, and errEnded after the run.
+func (u *run) whenRoom(tell func(s *story, now time.Time) error) error {
+	u.mu.Lock()
+	for !u.story.over && !u.story.out.room() && u.waitEnd == nil {
+		u.room.Wait()
+	}
+	var err, failed error
+	switch {
+	case u.story.over:
+		err = errEnded
+	case !u.story.out.room():
+		err = u.waitEnd
+	default:
+		failed = tell(&u.story, u.now())
+	}
+	u.mu.Unlock()
+	u.told(failed)
+	return errors.Join(err, failed)
+}
+
+func (u *run) setSteps(total uint32) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.story.steps = max(total, u.story.step)
+}
+
+// begin drops the step if there is no room for it until the handler's context ends: what follows
+// is the final event, which tells the same.
+func (u *run) begin(name string) {
+	_ = u.whenRoom(func(s *story, now time.Time) error { return s.begin(name, now) })
+}
+
+func (u *run) artifact(a wire.Artifact) error {
+	return u.whenRoom(func(s *story, _ time.Time) error { return s.tell(wire.EventArtifact, a) })
+}
+
+func (u *run) setProgress(done, total uint32, message string) {
+	u.mu.Lock()
+	waiting := u.story.progress != nil
+	if !u.story.over {
+		u.story.progress = u.story.update(wire.StatusRunning, done, total, message, u.now())
+	}
+	u.mu.Unlock()
+	if !waiting { // else the sender knows when to look
+		u.told(nil)
+	}
+}
+
+func (u *run) write(p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		err = u.whenRoom(func(s *story, now time.Time) error {
+			took, err := s.write(p[n:], now)
+			n += took
+			return err
+		})
+	}
+	return n, err
+}

@@ -1,0 +1,129 @@
+// Package taskrunner is the SDK for programs that do tasks: it takes tasks from the broker, calls
+// a Handler for each, numbers the events that the handler tells and brings them to the mailbox of
+// the worker that the task came from. Where the client is by then is not its affair.
+//
+// What it promises: every durable event (all but progress) is published again, under the same
+// numbers, until the broker has stored it; events of a run are stored in order; and a task is
+// acknowledged after its final event is stored, so that a task whose runner dies is run again by
+// another one. A run goes on while the broker is away.
+package taskrunner
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/wire"
+	"go.uber.org/zap"
+)
+
+// Runner takes tasks and runs them. Set its fields before Run and leave them alone after.
+type Runner struct {
+	Name   string          // required: [a-z0-9-], of one process at a time
+	Broker broker.Broker   // required
+	Kinds  map[string]Kind // required: the kinds that it takes, by name
+
+	Slots       int                // tasks that run at once; 0 means one for each CPU
+	MaxAttempts int                // starts of one task before it fails with code attempts; 0 means 10
+	Grace       time.Duration      // what running tasks get to end when Run's context has; 0 means 30 s, below 0 none
+	BufferBytes int                // events of one run that wait for the broker before the handler does; 0 means 1 MiB
+	Log         *zap.Logger        // nil logs nothing
+	OnState     func(broker.State) // hears how the link to the broker is; must not block; may be nil
+}
+
+const (
+	maxSlots   = 65535 // what a broker counts to
+	minBuffer  = 64 << 10
+	buryPause  = time.Second
+	hourOfWork = time.Hour // Kind.Timeout's default
+)
+
+// Run takes tasks until ctx ends, whatever becomes of the broker meanwhile: it joins again and
+// the runs go on. When ctx ends, it takes no more tasks, gives those that run Grace to end, ends
+// the contexts of the others, and returns when all handlers have returned. Tasks that have not
+// ended go back to the broker. An error before that says which field is wrong; after it, what
+// failed while leaving the broker.
+func (r *Runner) Run(ctx context.Context) error {
+	if err := r.validate(); err != nil {
+		return err
+	}
+	s := r.shift()
+	kept, leave := context.WithCancel(context.WithoutCancel(ctx))
+	defer leave()
+	var keeping sync.WaitGroup
+	var left error
+	keeping.Go(func() {
+		left = broker.Keep(kept, r.Broker, broker.Runner(r.Name), broker.KeepOptions{Log: s.log, OnState: r.OnState}, s.serve)
+	})
+
+	<-ctx.Done()
+	s.stop()
+	idle := make(chan struct{})
+	var waiting sync.WaitGroup
+	waiting.Go(func() { s.work.Wait(); close(idle) })
+	select {
+	case <-idle:
+	case <-time.After(cmp.Or(r.Grace, 30*time.Second)):
+		s.abandonAll()
+	}
+	waiting.Wait()
+	leave()
+	keeping.Wait()
+	return left
+}
+
+func (r *Runner) validate() error {
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf("runner: "+format, args...)) }
+	if wire.CheckKind(r.Name) != nil { // a name has the letters of a kind
+		wrong("Name %.80q must have 1 to %d bytes of [a-z0-9-]", r.Name, wire.MaxID)
+	}
+	if r.Broker == nil {
+		wrong("Broker must be set")
+	}
+	if len(r.Kinds) == 0 {
+		wrong("Kinds must have at least one kind")
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Kinds)) {
+		if err := wire.CheckKind(name); err != nil {
+			wrong("Kinds: %w", err)
+		}
+		if k := r.Kinds[name]; k.Handler == nil || k.Timeout < 0 {
+			wrong("Kinds: %q must have a Handler and no negative Timeout", name)
+		}
+	}
+	if r.Slots < 0 || r.Slots > maxSlots {
+		wrong("Slots %d must be between 1 and %d, or 0 for one for each CPU", r.Slots, maxSlots)
+	}
+	if r.MaxAttempts < 0 {
+		wrong("MaxAttempts %d must be 1 or more, or 0 for 10", r.MaxAttempts)
+	}
+	if r.BufferBytes != 0 && r.BufferBytes < minBuffer {
+		wrong("BufferBytes %d must be at least %d, or 0 for 1 MiB", r.BufferBytes, minBuffer)
+	}
+	return errors.Join(errs...)
+}
+
+// shift returns the state of one Run, with defaults for what is not set.
+func (r *Runner) shift() *shift {
+	kinds := maps.Clone(r.Kinds)
+	for name, k := range kinds {
+		k.Timeout = cmp.Or(k.Timeout, hourOfWork)
+		kinds[name] = k
+	}
+	slots := cmp.Or(r.Slots, runtime.GOMAXPROCS(0))
+	return &shift{
+		name: r.Name, kinds: kinds, slots: slots,
+		maxAttempts: cmp.Or(r.MaxAttempts, 10), bufferBytes: cmp.Or(r.BufferBytes, 1<<20),
+		log:   cmp.Or(r.Log, zap.NewNop()).With(zap.String("runner", r.Name)),
+		links: newLinks(), places: make(chan struct{}, slots), stopping: make(chan struct{}),
+		running: map[wire.TaskID]*run{},
+	}
+}

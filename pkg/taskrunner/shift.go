@@ -1,0 +1,232 @@
+package taskrunner
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/wire"
+	"go.uber.org/zap"
+)
+
+// shift is one call of Runner.Run: the runs that go on, over as many links as it takes.
+type shift struct {
+	name        string
+	kinds       map[string]Kind
+	slots       int
+	maxAttempts int
+	bufferBytes int
+	log         *zap.Logger
+
+	links    *links
+	places   chan struct{} // one for each run that has begun; cap slots
+	stopping chan struct{} // closed: take nothing any more
+	work     sync.WaitGroup
+
+	mu      sync.Mutex
+	running map[wire.TaskID]*run
+	ended   memory
+	stopped bool // stopping is closed
+}
+
+// serve takes tasks over one link until ctx or the link ends.
+func (s *shift) serve(ctx context.Context, link broker.Link) error {
+	s.links.set(link)
+	defer s.links.set(nil)
+	select {
+	case <-s.stopping: // what still runs only needs the link
+		<-ctx.Done()
+		return nil
+	default:
+	}
+	kinds := slices.Sorted(maps.Keys(s.kinds))
+	from, err := link.OpenTasks(ctx, kinds, s.slots)
+	if err != nil {
+		return fmt.Errorf("take tasks of %v: %w", kinds, err)
+	}
+	defer s.lose(from)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	wg.Go(func() {
+		select {
+		case <-s.stopping:
+			// An error means that the consumer has ended, which is as good.
+			_ = from.Pause(ctx)
+		case <-ctx.Done():
+		}
+	})
+	for {
+		select {
+		case d, ok := <-from.Deliveries():
+			if !ok {
+				return fmt.Errorf("taking tasks ended: %w", cmp.Or(from.Err(), errors.New("the consumer was closed")))
+			}
+			s.take(ctx, link, hold{from, d.Tag}, d, &wg)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// take finds the run for a delivery, or begins it. It does not block.
+func (s *shift) take(ctx context.Context, link broker.Link, h hold, d broker.Delivery, wg *sync.WaitGroup) {
+	task, err := wire.DecodeTask(d.Body)
+	if err != nil {
+		s.log.Error("task cannot be read, moved to the dead tasks", zap.String("message_id", d.ID), zap.Error(err))
+		wg.Go(func() { s.bury(ctx, link, h, d.Message) })
+		return
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return // it goes back with the link
+	}
+	var after chan struct{}
+	if u := s.running[task.Task]; u != nil {
+		if continues(u.tries, d) {
+			u.holds, u.tries = append(u.holds, h), max(u.tries, d.Attempt)
+			return
+		}
+		u.abandon(errSuperseded)
+		after = u.done
+	} else if tries, ok := s.ended.tries(task.Task); ok && continues(tries, d) {
+		wg.Go(func() { s.settle(h) })
+		return
+	}
+
+	ctx, u := newRun(context.WithoutCancel(ctx), task, max(1, d.Attempt), s)
+	u.holds, u.tries, u.after = []hold{h}, d.Attempt, after
+	switch {
+	case d.Attempt > s.maxAttempts:
+		u.refuse = refusal(wire.CodeAttempts, fmt.Sprintf("the task was started %d times without an end", d.Attempt-1))
+	case u.kind.Handler == nil:
+		u.refuse = refusal(wire.CodeUnknownKind, fmt.Sprintf("this runner has no kind %q", task.Kind))
+	}
+	s.running[task.Task] = u
+	s.work.Go(func() { s.live(ctx, u) })
+}
+
+// live is a run from its delivery to its acknowledgement.
+func (s *shift) live(ctx context.Context, u *run) {
+	defer close(u.done)
+	defer u.abandon(errEnded)
+	stored := false
+	if s.begin(ctx, u) {
+		u.log.Info("task begins", zap.String("kind", u.task.Kind), zap.Stringer("client_id", u.task.Client))
+		stored = u.play(ctx, s.links)
+		<-s.places
+	}
+
+	s.mu.Lock()
+	if s.running[u.task.Task] == u {
+		delete(s.running, u.task.Task)
+	}
+	if stored {
+		s.ended.add(u.task.Task, u.tries)
+	}
+	holds := u.holds
+	s.mu.Unlock()
+	if !stored {
+		u.log.Info("task given back", zap.NamedError("reason", context.Cause(ctx)))
+		return
+	}
+	for _, h := range holds {
+		s.settle(h)
+	}
+	u.log.Info("task ended")
+}
+
+// begin waits for a place and takes it; false if the run was abandoned before.
+func (s *shift) begin(ctx context.Context, u *run) bool {
+	if u.after != nil {
+		<-u.after // not bounded by ctx: u must not be gone before
+	}
+	select {
+	case s.places <- struct{}{}:
+	case <-ctx.Done():
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ctx.Err() != nil {
+		<-s.places
+		return false
+	}
+	u.began = true
+	return true
+}
+
+// settle acknowledges a task whose final event is stored.
+func (s *shift) settle(h hold) {
+	if err := h.from.Ack(h.tag); err != nil && !errors.Is(err, broker.ErrLinkGone) {
+		s.log.Warn("task not acknowledged, it will come again", zap.Error(err))
+	}
+}
+
+// lose forgets the deliveries of a consumer that has ended. A run that has not begun ends with
+// its last delivery: whoever gets that one begins it.
+func (s *shift) lose(from broker.Consumer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, u := range s.running {
+		u.holds = slices.DeleteFunc(u.holds, func(h hold) bool { return h.from == from })
+		if len(u.holds) == 0 && !u.began {
+			u.abandon(errOrphaned)
+			delete(s.running, u.task.Task)
+		}
+	}
+}
+
+// stop takes no task any more and gives back those that wait for a place.
+func (s *shift) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopped = true
+	close(s.stopping)
+	for _, u := range s.running {
+		if !u.began {
+			u.abandon(errStopped)
+		}
+	}
+}
+
+// abandonAll ends the runs that go on; their tasks go back.
+func (s *shift) abandonAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, u := range s.running {
+		u.abandon(errStopped)
+	}
+}
+
+// bury publishes what cannot be read to the dead tasks, and acknowledges it once it is stored
+// there. It tries again until ctx or the link ends.
+func (s *shift) bury(ctx context.Context, link broker.Link, h hold, m broker.Message) {
+	headers := maps.Clone(m.Headers)
+	if headers == nil {
+		headers = map[string]any{}
+	}
+	headers["reason"] = "bad_body"
+	m.Headers = headers
+	for {
+		receipt, err := link.Publish(ctx, broker.ToDeadTasks(), m)
+		if err != nil {
+			return
+		}
+		if outcome, _ := broker.Await(ctx, receipt); outcome == broker.Stored {
+			s.settle(h)
+			return
+		}
+		if !rest(ctx, link, buryPause) {
+			return
+		}
+	}
+}

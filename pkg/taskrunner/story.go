@@ -1,0 +1,184 @@
+package taskrunner
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/wscluster/wscluster/pkg/wire"
+)
+
+const (
+	logDelay      = 100 * time.Millisecond // a line waits no longer for others before it is an event
+	progressEvery = 100 * time.Millisecond // between two progress events
+	maxText       = 4 << 10                // bytes of a step's name, a progress message or an error's text
+)
+
+// story is what one run tells: it turns what a handler says into numbered events in an outbox.
+// It is pure, down to the clock, which every call is given.
+type story struct {
+	task    *wire.Task
+	attempt int
+	run     wire.RunID
+	runner  string
+
+	out       outbox
+	seq, prev int64
+
+	step, steps uint32 // steps is never lower than step
+	stepName    string
+
+	lines    lines
+	lastLine int64
+	logDue   time.Time // when the whole lines must become an event; zero if there are none
+
+	progress    *wire.Update // the latest, not yet told
+	progressDue time.Time    // when the next may be told
+
+	over bool // the final event is in the outbox
+}
+
+func (s *story) started(steps uint32, now time.Time) error {
+	s.steps = steps
+	return s.tell(wire.EventStarted, wire.Started{Kind: s.task.Kind, Runner: s.runner, TotalSteps: steps, Timestamp: wire.Time{Time: now}})
+}
+
+// begin ends the step of now as succeeded and begins the next.
+func (s *story) begin(name string, now time.Time) error {
+	if err := s.endStep(wire.StatusSucceeded, now); err != nil {
+		return err
+	}
+	s.step++
+	s.steps = max(s.steps, s.step)
+	s.stepName = clip(name)
+	return s.tellStep(wire.StatusRunning, now)
+}
+
+func (s *story) endStep(status wire.UpdateStatus, now time.Time) error {
+	if err := errors.Join(s.tellLines(false), s.tellProgress(now)); err != nil || s.step == 0 {
+		return err
+	}
+	return s.tellStep(status, now)
+}
+
+func (s *story) tellStep(status wire.UpdateStatus, now time.Time) error {
+	return s.tell(wire.EventStep, s.update(status, s.step, s.steps, s.stepName, now))
+}
+
+func (s *story) update(status wire.UpdateStatus, current, total uint32, message string, now time.Time) *wire.Update {
+	return &wire.Update{WorkflowID: s.task.Task, Status: status, CurrentStep: current, TotalSteps: total, Message: clip(message), Timestamp: wire.Time{Time: now}}
+}
+
+// write takes output and returns how much of p it took: less than all means that it filled a
+// batch, which is an event now.
+func (s *story) write(p []byte, now time.Time) (int, error) {
+	n := s.lines.write(p)
+	if s.lines.full() {
+		return n, s.tellLines(false)
+	}
+	if len(s.lines.whole) > 0 && s.logDue.IsZero() {
+		s.logDue = now.Add(logDelay)
+	}
+	return n, nil
+}
+
+func (s *story) tellLines(last bool) error {
+	s.logDue = time.Time{}
+	taken := s.lines.take(last)
+	if len(taken) == 0 {
+		return nil
+	}
+	first := s.lastLine + 1
+	s.lastLine += int64(len(taken))
+	return s.tell(wire.EventLog, wire.Log{FirstLine: first, Lines: taken})
+}
+
+func (s *story) tellProgress(now time.Time) error {
+	p := s.progress
+	if p == nil {
+		return nil
+	}
+	s.progress, s.progressDue = nil, now.Add(progressEvery)
+	return s.tell(wire.EventProgress, p)
+}
+
+// tick tells what is due at now, and returns when it must be called again; zero if nothing waits
+// for time alone.
+func (s *story) tick(now time.Time) (due time.Time, err error) {
+	if !s.logDue.IsZero() && !now.Before(s.logDue) {
+		err = s.tellLines(false)
+	}
+	if s.progress != nil && !s.out.unsent() && !now.Before(s.progressDue) {
+		err = errors.Join(err, s.tellProgress(now))
+	}
+	due = s.logDue
+	if s.progress != nil && now.Before(s.progressDue) && (due.IsZero() || s.progressDue.Before(due)) {
+		due = s.progressDue
+	}
+	return due, err
+}
+
+// end tells what is left and the final event: the result if fault is nil. A result that cannot be
+// an event ends the task as failed instead.
+func (s *story) end(result any, fault *wire.Error, now time.Time) error {
+	err := s.tellLines(true)
+	value, marshalErr := json.Marshal(result)
+	if fault == nil && marshalErr != nil {
+		fault = refusal(wire.CodeInternal, "the task's result cannot be written as JSON")
+		err = errors.Join(err, fmt.Errorf("result: %w", marshalErr))
+	}
+	// The final event must fit before the step may end as succeeded.
+	if fault == nil && len(value) > wire.MaxEvent-eventOverhead {
+		fault = refusal(wire.CodeOutputLimit, fmt.Sprintf("the task's result has %d bytes; at most %d fit", len(value), wire.MaxEvent-eventOverhead))
+	}
+	status := wire.StatusSucceeded
+	if fault != nil {
+		status = wire.StatusFailed
+	}
+	err = errors.Join(err, s.endStep(status, now))
+	if fault == nil {
+		err = errors.Join(err, s.tell(wire.EventResult, wire.Result{Value: value, LastLine: s.lastLine, Timestamp: wire.Time{Time: now}}))
+	} else {
+		f := *fault
+		f.Message = clip(f.Message)
+		err = errors.Join(err, s.tell(wire.EventError, wire.Failure{Error: f, LastLine: s.lastLine, Timestamp: wire.Time{Time: now}}))
+	}
+	s.over = true
+	return err
+}
+
+// tell numbers an event and puts it into the outbox. An error means that the event is too large,
+// or no object: nothing was told.
+func (s *story) tell(typ wire.EventType, body any) error {
+	encoded, err := wire.Body(s.task.Client, body)
+	if err != nil {
+		return fmt.Errorf("%s event: %w", typ, err)
+	}
+	s.seq++
+	e := &wire.Event{
+		Client: s.task.Client, Task: s.task.Task, Epoch: s.task.Epoch, Home: s.task.Server,
+		Attempt: s.attempt, Run: s.run, Seq: s.seq, Prev: s.prev,
+		Type: typ, Durable: typ != wire.EventProgress, Last: typ == wire.EventResult || typ == wire.EventError,
+		Body: encoded,
+	}
+	if e.Durable {
+		s.prev = s.seq
+	}
+	s.out.add(e)
+	return nil
+}
+
+// refusal is an error of the closed list.
+func refusal(code wire.Code, message string) *wire.Error {
+	return &wire.Error{Code: code, Message: message, Retryable: code.Retryable()}
+}
+
+// clip makes text valid UTF-8 of at most maxText bytes.
+func clip(text string) string {
+	if len(text) > maxText {
+		text = text[:maxText]
+	}
+	return strings.ToValidUTF8(text, "")
+}

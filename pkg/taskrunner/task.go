@@ -1,0 +1,74 @@
+package taskrunner
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/wscluster/wscluster/pkg/socketmeta"
+	"github.com/wscluster/wscluster/pkg/wire"
+)
+
+// Task is one run of one task, as its handler sees it: what was asked, and the means to tell how
+// it goes. The methods may be called by several goroutines.
+//
+// Step, Log, Progress and Artifact tell the client at once. When the broker is away or the
+// client's mailbox is full, they go on until Runner.BufferBytes wait, and then block, except
+// Progress, which forgets. A call that blocks ends when the handler's context does. What is told
+// after Run has returned is dropped.
+type Task struct {
+	ID        wire.TaskID
+	Kind      string
+	Meta      socketmeta.Meta // whose it is, and where the client was when it asked
+	Subject   string          // who asked, as the worker knows; "" where nobody is asked
+	Attempt   int             // from 1: how often this task has been started, counting this run
+	Run       wire.RunID      // names this run and no other; it can be a file's name
+	Submitted time.Time
+
+	params json.RawMessage
+	run    *run
+}
+
+// Params decodes the parameters into a pointer, as encoding/json does, and refuses fields that it
+// does not have. The error is a *wire.Error with code bad_params: return it as it is.
+func (t *Task) Params(into any) error {
+	d := json.NewDecoder(bytes.NewReader(t.params))
+	d.DisallowUnknownFields()
+	err := d.Decode(into)
+	if err == nil {
+		return nil
+	}
+	what := strings.TrimPrefix(err.Error(), "json: ")
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		what = fmt.Sprintf("%s cannot be %s", wrong.Field, wrong.Value)
+	}
+	return refusal(wire.CodeBadParams, what)
+}
+
+// Steps says how many steps there will be. It is told with the next step.
+func (t *Task) Steps(total uint32) { t.run.setSteps(total) }
+
+// Step ends the step that was begun before, as succeeded, and begins the next one. The last step
+// ends with the run: as succeeded if the handler returns no error, else as failed.
+func (t *Task) Step(name string) { t.run.begin(name) }
+
+// Progress says that done of total units of the current step are done, with total 0 if it is not
+// known. The client hears of the latest call, at most ten times a second, or never if it is away.
+func (t *Task) Progress(done, total uint32, message string) { t.run.setProgress(done, total, message) }
+
+// Log returns a writer for the task's output. It is cut into lines of at most MaxLine bytes and
+// numbered; lines go out within 100 ms or when 16 KiB are together. A Write that returns an error
+// wrote less; it is the cause of the context's end.
+func (t *Task) Log() io.Writer { return logWriter{t.run} }
+
+// Artifact tells of something that the task has made. The error says that it cannot be told, for
+// its size.
+func (t *Task) Artifact(a wire.Artifact) error { return t.run.artifact(a) }
+
+type logWriter struct{ run *run }
+
+func (w logWriter) Write(p []byte) (int, error) { return w.run.write(p) }
