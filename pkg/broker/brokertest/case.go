@@ -14,27 +14,23 @@ import (
 	"github.com/wscluster/wscluster/pkg/socketmeta"
 )
 
-// patience is how long a test waits for what must happen.
-const patience = 20 * time.Second
+// patience is how long a test waits for what must happen, all in all.
+const patience = 30 * time.Second
 
 // testCase is one subtest: its broker, its unique names, and steps that fail the test.
 type testCase struct {
 	*testing.T
 	Harness
-	name  string // [a-z0-9]+, unique
+	ctx   context.Context // ends when patience does, after all that the test closes
+	name  string          // [a-z0-9]+, unique
 	count int
 }
 
 func newCase(t *testing.T, h Harness) *testCase {
 	h.Quiet = cmp.Or(h.Quiet, 50*time.Millisecond)
-	return &testCase{T: t, Harness: h, name: "t" + strconv.FormatUint(rand.Uint64(), 36)}
-}
-
-// bounded returns a context that ends when patience does.
-func (c *testCase) bounded() context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	c.Cleanup(cancel)
-	return ctx
+	t.Cleanup(cancel)
+	return &testCase{T: t, Harness: h, ctx: ctx, name: "t" + strconv.FormatUint(rand.Uint64(), 36)}
 }
 
 func (c *testCase) server() socketmeta.ServerID {
@@ -59,10 +55,10 @@ func (c *testCase) join() broker.Link {
 func (c *testCase) joinAs(b broker.Broker, id broker.Identity) (l broker.Link) {
 	c.Helper()
 	c.soon("join as "+id.String(), broker.ErrLocked, func() (err error) {
-		l, err = b.Join(c.bounded(), id)
+		l, err = b.Join(c.ctx, id)
 		return err
 	})
-	c.Cleanup(func() { l.Close(c.bounded()) })
+	c.Cleanup(func() { l.Close(c.ctx) })
 	return l
 }
 
@@ -84,7 +80,7 @@ func (c *testCase) soon(what string, passing error, try func() error) {
 func (c *testCase) own(l broker.Link, s socketmeta.ServerID, prefetch int) (m broker.Consumer) {
 	c.Helper()
 	c.soon("open the mailbox of "+string(s), broker.ErrRefused, func() (err error) {
-		m, err = l.OpenMailbox(c.bounded(), s, prefetch)
+		m, err = l.OpenMailbox(c.ctx, s, prefetch)
 		return err
 	})
 	return m
@@ -92,7 +88,7 @@ func (c *testCase) own(l broker.Link, s socketmeta.ServerID, prefetch int) (m br
 
 func (c *testCase) take(l broker.Link, slots int, kinds ...string) broker.Consumer {
 	c.Helper()
-	k, err := l.OpenTasks(c.bounded(), kinds, slots)
+	k, err := l.OpenTasks(c.ctx, kinds, slots)
 	if err != nil {
 		c.Fatalf("open tasks: %v", err)
 	}
@@ -101,7 +97,7 @@ func (c *testCase) take(l broker.Link, slots int, kinds ...string) broker.Consum
 
 func (c *testCase) publish(l broker.Link, to broker.Address, m broker.Message) broker.Receipt {
 	c.Helper()
-	r, err := l.Publish(c.bounded(), to, m)
+	r, err := l.Publish(c.ctx, to, m)
 	if err != nil {
 		c.Fatalf("publish %q to %v: %v", m.ID, to, err)
 	}
@@ -110,7 +106,7 @@ func (c *testCase) publish(l broker.Link, to broker.Address, m broker.Message) b
 
 func (c *testCase) await(r broker.Receipt) broker.Outcome {
 	c.Helper()
-	o, err := broker.Await(c.bounded(), r)
+	o, err := broker.Await(c.ctx, r)
 	if err != nil {
 		c.Fatalf("no answer to a publish: %v", err)
 	}
@@ -192,14 +188,14 @@ func (c *testCase) ack(k broker.Consumer, ds ...broker.Delivery) {
 
 func (c *testCase) closeConsumer(k broker.Consumer) {
 	c.Helper()
-	if err := k.Close(c.bounded()); err != nil {
+	if err := k.Close(c.ctx); err != nil {
 		c.Fatalf("close the consumer: %v", err)
 	}
 }
 
 func (c *testCase) closeLink(l broker.Link) {
 	c.Helper()
-	if err := l.Close(c.bounded()); err != nil {
+	if err := l.Close(c.ctx); err != nil {
 		c.Fatalf("close the link: %v", err)
 	}
 }

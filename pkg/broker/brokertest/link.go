@@ -11,7 +11,7 @@ func joinTakesTheLock(c *testCase) {
 	b, id := c.Broker(), c.worker()
 	c.joinAs(b, id)
 	for name, other := range map[string]broker.Broker{"the same process": b, "another process": c.Broker()} {
-		if _, err := other.Join(c.bounded(), id); !errors.Is(err, broker.ErrLocked) {
+		if _, err := other.Join(c.ctx, id); !errors.Is(err, broker.ErrLocked) {
 			c.Errorf("second join from %s: got %v, want ErrLocked", name, err)
 		}
 	}
@@ -56,7 +56,7 @@ func contextBoundsOnlyTheJoining(c *testCase) {
 	if err != nil {
 		c.Fatalf("join: %v", err)
 	}
-	c.Cleanup(func() { l.Close(c.bounded()) })
+	c.Cleanup(func() { l.Close(c.ctx) })
 	m, err := l.OpenMailbox(ctx, s, 10)
 	if err != nil {
 		c.Fatalf("open the mailbox: %v", err)
@@ -83,7 +83,7 @@ func closeEndsTheLink(c *testCase) {
 			c.Errorf("%s: error after Close of its link: %v, want nil", name, err)
 		}
 	}
-	if err := o.link.Close(c.bounded()); err != nil {
+	if err := o.link.Close(c.ctx); err != nil {
 		c.Errorf("second Close: %v", err)
 	}
 }
@@ -100,7 +100,7 @@ func cutEndsTheLink(c *testCase) {
 			c.Errorf("%s: error after a cut is nil", name)
 		}
 	}
-	if err := o.link.Close(c.bounded()); err != nil {
+	if err := o.link.Close(c.ctx); err != nil {
 		c.Errorf("Close after a cut: %v", err)
 	}
 }
@@ -140,21 +140,21 @@ func (c *testCase) allEnded(o *opened) {
 			c.Errorf("%s: ack after the end: got %v, want ErrLinkGone", name, err)
 		}
 		for call, f := range map[string]func(context.Context) error{"Pause": k.Pause, "Resume": k.Resume} {
-			if err := f(c.bounded()); !errors.Is(err, broker.ErrLinkGone) {
+			if err := f(c.ctx); !errors.Is(err, broker.ErrLinkGone) {
 				c.Errorf("%s: %s after the end: got %v, want ErrLinkGone", name, call, err)
 			}
 		}
-		if err := k.Close(c.bounded()); err != nil {
+		if err := k.Close(c.ctx); err != nil {
 			c.Errorf("%s: Close after the end: %v", name, err)
 		}
 	}
-	if _, err := o.link.Publish(c.bounded(), broker.ToAll(), broker.Message{}); !errors.Is(err, broker.ErrLinkGone) {
+	if _, err := o.link.Publish(c.ctx, broker.ToAll(), broker.Message{}); !errors.Is(err, broker.ErrLinkGone) {
 		c.Errorf("publish after the end: got %v, want ErrLinkGone", err)
 	}
-	if _, err := o.link.OpenMailbox(c.bounded(), c.server(), 1); !errors.Is(err, broker.ErrLinkGone) {
+	if _, err := o.link.OpenMailbox(c.ctx, c.server(), 1); !errors.Is(err, broker.ErrLinkGone) {
 		c.Errorf("open a mailbox after the end: got %v, want ErrLinkGone", err)
 	}
-	if _, err := o.link.OpenTasks(c.bounded(), []string{c.kind()}, 1); !errors.Is(err, broker.ErrLinkGone) {
+	if _, err := o.link.OpenTasks(c.ctx, []string{c.kind()}, 1); !errors.Is(err, broker.ErrLinkGone) {
 		c.Errorf("open tasks after the end: got %v, want ErrLinkGone", err)
 	}
 }

@@ -13,7 +13,7 @@ func mailboxHasOneOwner(c *testCase) {
 	m := c.own(l, s, 10)
 	other := c.join()
 	for name, l := range map[string]broker.Link{"the owner's link": l, "another link": other} {
-		if _, err := l.OpenMailbox(c.bounded(), s, 10); !errors.Is(err, broker.ErrRefused) {
+		if _, err := l.OpenMailbox(c.ctx, s, 10); !errors.Is(err, broker.ErrRefused) {
 			c.Errorf("second open from %s: got %v, want ErrRefused", name, err)
 		}
 	}
@@ -65,7 +65,7 @@ func prefetchOutOfRangeIsAnError(c *testCase) {
 	s := c.server()
 	l := c.join()
 	for _, prefetch := range []int{-1, 0, 1 << 16} {
-		if _, err := l.OpenMailbox(c.bounded(), s, prefetch); err == nil {
+		if _, err := l.OpenMailbox(c.ctx, s, prefetch); err == nil {
 			c.Errorf("a mailbox with prefetch %d was opened", prefetch)
 		}
 	}
@@ -168,7 +168,7 @@ func pauseKeepsOrderAndLosesNothing(c *testCase) {
 	m := c.own(l, s, 5)
 	c.store(l, broker.ToMailbox(s), ids("m", 1, 12)...)
 	held := c.expect(m, "m1", "m2") // stays unsettled throughout
-	if err := m.Pause(c.bounded()); err != nil {
+	if err := m.Pause(c.ctx); err != nil {
 		c.Fatalf("pause: %v", err)
 	}
 	var got []string
@@ -191,7 +191,7 @@ func pauseKeepsOrderAndLosesNothing(c *testCase) {
 		}
 	}
 	c.silent(m)
-	if err := m.Resume(c.bounded()); err != nil {
+	if err := m.Resume(c.ctx); err != nil {
 		c.Fatalf("resume: %v", err)
 	}
 	for len(got) < 13 {
@@ -210,20 +210,20 @@ func pauseKeepsTheOwnership(c *testCase) {
 	s := c.server()
 	l, other := c.join(), c.join()
 	m := c.own(l, s, 5)
-	if err := m.Pause(c.bounded()); err != nil {
+	if err := m.Pause(c.ctx); err != nil {
 		c.Fatalf("pause: %v", err)
 	}
-	if _, err := other.OpenMailbox(c.bounded(), s, 5); !errors.Is(err, broker.ErrRefused) {
+	if _, err := other.OpenMailbox(c.ctx, s, 5); !errors.Is(err, broker.ErrRefused) {
 		c.Errorf("open while the owner pauses: got %v, want ErrRefused", err)
 	}
 	c.store(other, broker.ToMailbox(s), "m")
 	c.silent(m)
-	if err := m.Resume(c.bounded()); err != nil {
+	if err := m.Resume(c.ctx); err != nil {
 		c.Fatalf("resume: %v", err)
 	}
 	c.ack(m, c.expect(m, "m")...)
 
-	if err := m.Pause(c.bounded()); err != nil {
+	if err := m.Pause(c.ctx); err != nil {
 		c.Fatalf("second pause: %v", err)
 	}
 	c.closeConsumer(m)

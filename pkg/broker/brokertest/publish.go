@@ -84,7 +84,7 @@ func messageOverTheLimitIsNotSent(c *testCase) {
 	s := c.server()
 	l := c.join()
 	m := c.own(l, s, 10)
-	_, err := l.Publish(c.bounded(), broker.ToMailbox(s), broker.Message{Body: make([]byte, broker.MaxMessage+1)})
+	_, err := l.Publish(c.ctx, broker.ToMailbox(s), broker.Message{Body: make([]byte, broker.MaxMessage+1)})
 	if !errors.Is(err, broker.ErrTooLarge) {
 		c.Errorf("got %v, want ErrTooLarge", err)
 	}
@@ -97,7 +97,7 @@ func headerOfAnotherTypeIsNotSent(c *testCase) {
 	l := c.join()
 	m := c.own(l, s, 10)
 	for _, v := range []any{nil, 1, uint64(1), 1.5, []byte("x"), time.Now(), map[string]any{}} {
-		if _, err := l.Publish(c.bounded(), broker.ToMailbox(s), broker.Message{Headers: map[string]any{"h": v}}); err == nil {
+		if _, err := l.Publish(c.ctx, broker.ToMailbox(s), broker.Message{Headers: map[string]any{"h": v}}); err == nil {
 			c.Errorf("a header of type %T was taken", v)
 		}
 	}
@@ -194,13 +194,12 @@ func thousandGoroutinesPublishOnOneLink(c *testCase) {
 	s := c.server()
 	l := c.join()
 	m := c.own(c.join(), s, 500)
-	ctx := c.bounded()
 	var publishers sync.WaitGroup
 	for g := range goroutines {
 		publishers.Go(func() {
 			var rs []broker.Receipt
 			for i := range each {
-				r, err := l.Publish(ctx, broker.ToMailbox(s), broker.Message{Headers: map[string]any{"g": int64(g), "i": int64(i)}})
+				r, err := l.Publish(c.ctx, broker.ToMailbox(s), broker.Message{Headers: map[string]any{"g": int64(g), "i": int64(i)}})
 				if err != nil {
 					c.Errorf("goroutine %d: publish %d: %v", g, i, err)
 					return
@@ -208,7 +207,7 @@ func thousandGoroutinesPublishOnOneLink(c *testCase) {
 				rs = append(rs, r)
 			}
 			for i, r := range rs {
-				if o, err := broker.Await(ctx, r); o != broker.Stored {
+				if o, err := broker.Await(c.ctx, r); o != broker.Stored {
 					c.Errorf("goroutine %d: publish %d: %v, %v; want stored", g, i, o, err)
 				}
 			}
@@ -250,12 +249,11 @@ func cutLeavesNoReceiptPending(c *testCase) {
 	m := c.own(c.join(), s, 10_000)
 	l := c.join()
 	started := make(chan struct{})
-	ctx := c.bounded()
 	var rs []broker.Receipt
 	var publisher sync.WaitGroup
 	publisher.Go(func() {
 		for i := 1; ; i++ {
-			r, err := l.Publish(ctx, broker.ToMailbox(s), broker.Message{ID: fmt.Sprint(i)})
+			r, err := l.Publish(c.ctx, broker.ToMailbox(s), broker.Message{ID: fmt.Sprint(i)})
 			if err != nil {
 				if !errors.Is(err, broker.ErrLinkGone) {
 					c.Errorf("publish while the link is cut: got %v, want ErrLinkGone", err)

@@ -129,14 +129,14 @@ func pausedTakerTakesNothing(c *testCase) {
 	kind := c.kind()
 	l := c.join()
 	paused, other := c.take(l, 1, kind), c.take(c.join(), 10, kind)
-	if err := paused.Pause(c.bounded()); err != nil {
+	if err := paused.Pause(c.ctx); err != nil {
 		c.Fatalf("pause: %v", err)
 	}
 	c.store(l, broker.ToTasks(kind), ids("t", 1, 3)...)
 	c.ack(other, c.expect(other, ids("t", 1, 3)...)...)
 	c.silent(paused)
 	c.closeConsumer(other)
-	if err := paused.Resume(c.bounded()); err != nil {
+	if err := paused.Resume(c.ctx); err != nil {
 		c.Fatalf("resume: %v", err)
 	}
 	c.store(l, broker.ToTasks(kind), "t4")
