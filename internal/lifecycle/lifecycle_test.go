@@ -178,7 +178,7 @@ func TestPanicBecomesAnErrorThatNamesThePart(t *testing.T) {
 		var d diary
 		err := Run(t.Context(),
 			ready(d.part("broker", 0), 0),
-			Part{Name: "mailbox", Run: func(context.Context) error { time.Sleep(1); panic("no such slot") }})
+			Part{Name: "mailbox", Run: func(context.Context) error { time.Sleep(time.Second); panic("no such slot") }})
 		if err == nil || !strings.HasPrefix(err.Error(), "mailbox: panic: no such slot\n") || !strings.Contains(err.Error(), "lifecycle_test.go") {
 			t.Errorf("Run = %v, want the panic, its part and its stack", err)
 		}

@@ -84,10 +84,15 @@ func (b *inbox) took(id wire.TaskID) (last bool) {
 // end forgets all of a task but its name and the application's position.
 func (b *inbox) end(id wire.TaskID) {
 	if v := b.open[id]; v != nil {
-		v.forget()
-		delete(b.open, id)
+		b.drop(id)
 		b.ended.add(v.had)
 	}
+}
+
+// drop forgets all of an open task.
+func (b *inbox) drop(id wire.TaskID) {
+	b.open[id].forget()
+	delete(b.open, id)
 }
 
 // restart prepares for another socket, which brings again whatever is not acknowledged.

@@ -1,0 +1,176 @@
+package wsclient
+
+import (
+	"errors"
+	"time"
+
+	"github.com/gobwas/ws"
+	"go.uber.org/zap"
+
+	"github.com/wscluster/wscluster/pkg/wire"
+)
+
+// Errors of tasks of which nothing more will come. Task.Wait wraps them.
+var (
+	ErrTaskFinished = errors.New("the final event was acknowledged in an earlier life of this client")
+	ErrTaskUnknown  = errors.New("the server does not know the task: it is older than the resume window, or the session is new")
+)
+
+// read takes messages off s until it ends, and returns why.
+func (c *Client) read(s *socket) error {
+	for {
+		p, err := s.next(func(h ws.Header, p []byte) { c.control(s, h, p) })
+		if err != nil {
+			return err
+		}
+		m, err := wire.DecodeServer(p)
+		if errors.Is(err, wire.ErrUnknownType) {
+			c.heard(s)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		switch c.o.Faults.receive(m) {
+		case Lose:
+			continue
+		case Cut:
+			return errCut
+		}
+		c.receive(s, m)
+	}
+}
+
+// control answers the server's ping; only the latest one needs an answer (RFC 6455 section 5.5.3).
+func (c *Client) control(s *socket, h ws.Header, p []byte) {
+	c.heard(s)
+	if h.OpCode == ws.OpPing {
+		c.mu.Lock()
+		s.pong = []ws.Frame{ws.NewPongFrame(p)}
+		c.mu.Unlock()
+		c.poke()
+	}
+}
+
+func (c *Client) heard(s *socket) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.heard, s.pinged = time.Now(), time.Time{}
+}
+
+func (c *Client) receive(s *socket, m wire.ServerMessage) {
+	c.heard(s)
+	switch m := m.(type) {
+	case *wire.SocketMeta:
+		c.welcome(s, m)
+	case *wire.Event:
+		c.event(m)
+	case *wire.Accepted:
+		c.accepted(m)
+	case *wire.Refused:
+		c.refused(m)
+	case *wire.Bye:
+		c.mu.Lock()
+		s.bye = m
+		c.mu.Unlock()
+	case *wire.Pong:
+	}
+}
+
+func (c *Client) welcome(s *socket, m *wire.SocketMeta) {
+	c.mu.Lock()
+	c.meta = *m
+	if s.opened.IsZero() {
+		s.opened = s.heard
+		c.stats.Sockets++
+	}
+	for _, status := range m.Tasks {
+		t := c.tasks[status.Task]
+		if t == nil {
+			continue
+		}
+		switch status.State {
+		case wire.TaskFinished:
+			t.err = ErrTaskFinished
+			c.end(t)
+		case wire.TaskUnknown:
+			t.err = ErrTaskUnknown
+			c.end(t)
+		}
+	}
+	c.mu.Unlock()
+	if c.o.OnMeta != nil {
+		c.o.OnMeta(*m)
+	}
+	c.poke()
+}
+
+func (c *Client) event(e *wire.Event) {
+	c.mu.Lock()
+	t := c.tasks[e.Task]
+	if t != nil {
+		c.began(t)
+	}
+	idle, dropped := len(c.in.owed) == 0, c.in.room.shed
+	what := c.in.put(e)
+	c.stats.Dropped += c.in.room.shed - dropped
+	switch what {
+	case early:
+		c.stats.Reordered++
+	case duplicate:
+		c.stats.Duplicates++
+	case unknown:
+		c.stats.Unknown++
+	}
+	if idle && len(c.in.owed) > 0 || c.in.count >= c.o.AckEvery || c.in.starved() {
+		c.poke()
+	}
+	c.mu.Unlock()
+	if what != inOrder {
+		return
+	}
+	if c.o.OnEvent == nil {
+		select {
+		case t.wake <- struct{}{}:
+		default: // it is awake
+		}
+		return
+	}
+	for e, ok := c.take(t); ok; e, ok = c.take(t) {
+		c.o.OnEvent(t, e)
+		c.took(t, &e)
+	}
+}
+
+func (c *Client) accepted(m *wire.Accepted) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t := c.tasks[m.Task]; t != nil {
+		t.accepted, t.position = true, m.Position
+	}
+	if a := c.asking(m.ID, m.Task); a != nil {
+		c.answered(a, nil)
+	}
+}
+
+func (c *Client) refused(m *wire.Refused) {
+	c.mu.Lock()
+	a := c.asking(m.ID, m.Task)
+	if a != nil {
+		c.answered(a, &m.Error)
+	}
+	c.mu.Unlock()
+	if a == nil {
+		c.o.Log.Warn("the server refused something", zap.String("id", m.ID), zap.Error(&m.Error))
+	}
+}
+
+// asking finds the submit that a reply is for. Guarded by c.mu.
+func (c *Client) asking(id string, task wire.TaskID) *ask {
+	for _, a := range c.asks {
+		if a.msg.ID == id && a.msg.Task == task {
+			return a
+		}
+	}
+	return nil
+}
