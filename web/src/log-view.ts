@@ -1,0 +1,138 @@
+import type { Block, LogLines } from './log.ts';
+import { Painter } from './sgr.ts';
+import type { Run } from './sgr.ts';
+
+/** Lines of one chunk: what the browser lays out, or skips, at a time. style.css knows the height of a full one. */
+export const chunkLines = 250;
+
+/**
+ * LogView shows one LogLines in a scrolling element. Every line is in the document, so that the browser's
+ * own find and copy work; chunks out of sight cost no layout (content-visibility). Line numbers are drawn
+ * by style.css from data-n, so that they are not copied.
+ *
+ * While the end is in sight, new lines scroll into it; scrolling up stops that, and scrolling to the end
+ * starts it again.
+ */
+export class LogView {
+  #scroller: HTMLElement;
+  #following: (on: boolean) => void;
+  #log: LogLines | undefined;
+  #painter = new Painter();
+  #shown = 0; // blocks of #log that are in the document or gone, counted from its first
+  #next = 1; // the number of the line that would be next without a gap
+  #chunk: HTMLElement | undefined;
+  #begins: HTMLElement[] = []; // by block of #log that is in the document: the chunk in which it begins
+  #follow = true;
+  #top = 0;
+
+  /** following is told when the view begins or ceases to follow the end. */
+  constructor(scroller: HTMLElement, following: (on: boolean) => void) {
+    this.#scroller = scroller;
+    this.#following = following;
+    scroller.addEventListener('scroll', () => this.#scrolled(), { passive: true });
+  }
+
+  get follow(): boolean {
+    return this.#follow;
+  }
+
+  set follow(on: boolean) {
+    if (on !== this.#follow) this.#following((this.#follow = on));
+    if (on) this.#toEnd();
+  }
+
+  /** Brings the document up to log. Another log than before starts afresh. */
+  show(log: LogLines): void {
+    if (log !== this.#log) this.#clear(log);
+    this.#dropOld(log);
+    const fresh = log.blocks.slice(Math.max(0, this.#shown - log.dropped));
+    if (!fresh.length) return;
+    for (const b of fresh) this.#append(b);
+    this.#shown = log.dropped + log.blocks.length;
+    if (this.#follow) this.#toEnd();
+  }
+
+  #clear(log: LogLines): void {
+    this.#log = log;
+    this.#painter = new Painter();
+    this.#shown = log.dropped;
+    this.#next = 1;
+    this.#chunk = undefined;
+    this.#begins = [];
+    this.#scroller.replaceChildren();
+    this.follow = true;
+  }
+
+  /** Takes the chunks out that hold only lines of dropped blocks. */
+  #dropOld(log: LogLines): void {
+    const old = this.#begins.length - Math.max(0, this.#shown - log.dropped);
+    if (old <= 0) return;
+    this.#begins.splice(0, old);
+    const keep = this.#begins[0];
+    while (this.#scroller.firstElementChild && this.#scroller.firstElementChild !== keep) {
+      this.#scroller.firstElementChild.remove();
+    }
+    if (!keep) {
+      this.#chunk = undefined;
+      this.#next = log.blocks[0]!.first;
+    }
+    const first = keep ? Number(keep.querySelector<HTMLElement>('.line')?.dataset.n) : this.#next;
+    this.#scroller.prepend(this.#gap(1, first - 1, 'not shown any more'));
+  }
+
+  #append(b: Block): void {
+    if (b.first > this.#next) this.#into(this.#gap(this.#next, b.first - 1, 'not kept over the reload'));
+    b.lines.forEach((text, i) => {
+      const line = document.createElement('div');
+      line.className = 'line';
+      line.dataset.n = String(b.first + i);
+      line.append(...this.#painter.paint(text).map(paint));
+      this.#into(line);
+      if (i === 0) this.#begins.push(this.#chunk!);
+    });
+    this.#next = b.first + b.lines.length;
+  }
+
+  #into(line: HTMLElement): void {
+    if (!this.#chunk || this.#chunk.childElementCount >= chunkLines) {
+      this.#chunk?.classList.add('full');
+      this.#chunk = document.createElement('div');
+      this.#chunk.className = 'chunk';
+      this.#scroller.append(this.#chunk);
+    }
+    this.#chunk.append(line);
+  }
+
+  #gap(first: number, last: number, why: string): HTMLElement {
+    const gap = document.createElement('div');
+    gap.className = 'gap';
+    gap.textContent = `${first === last ? `line ${first}` : `lines ${first}–${last}`} ${why}`;
+    return gap;
+  }
+
+  #toEnd(): void {
+    this.#scroller.scrollTop = this.#scroller.scrollHeight;
+    this.#top = this.#scroller.scrollTop;
+  }
+
+  #scrolled(): void {
+    const { scrollTop, clientHeight, scrollHeight } = this.#scroller;
+    const up = scrollTop < this.#top - 1;
+    const atEnd = scrollTop + clientHeight >= scrollHeight - 4;
+    this.#top = scrollTop;
+    if (atEnd || up) {
+      if (atEnd !== this.#follow) this.#following((this.#follow = atEnd));
+    }
+  }
+}
+
+function paint(r: Run): Node {
+  const text = document.createTextNode(r.text);
+  if (!r.classes.length && !r.fg && !r.bg) return text;
+  const span = document.createElement('span');
+  span.className = r.classes.join(' ');
+  if (r.fg) span.style.color = r.fg;
+  if (r.bg) span.style.backgroundColor = r.bg;
+  span.append(text);
+  return span;
+}

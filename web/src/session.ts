@@ -1,0 +1,163 @@
+import { Client, TaskError } from '../../client/src/index.ts';
+import type { State, Task } from '../../client/src/index.ts';
+import type { Journal } from './journal.ts';
+import { apply, ended, fail, newTaskView } from './task-view.ts';
+import type { TaskState, TaskView } from './task-view.ts';
+
+/** Tasks in the list; when a new one would be over it, the oldest that has ended goes. */
+export const maxTasks = 20;
+
+/** One task of this tab as sessionStorage keeps it; its events are in the journal. */
+interface Entry {
+  id: string;
+  kind: string;
+  params: object;
+  at: number;
+  end?: TaskState;
+  error?: TaskView['error'];
+}
+
+/** The parts of the page's storage that a Session uses. */
+export type TabStorage = Pick<Storage, 'getItem' | 'setItem'>;
+
+const key = 'wscluster-console.tasks';
+
+/**
+ * Session joins the client, the journal and the views of this tab's tasks. An event is first journalled,
+ * then shown, and only then does its handler return and the client acknowledge it. changed is called after
+ * every change, with the task whose view changed, if it was only that.
+ */
+export class Session {
+  readonly tasks: TaskView[] = []; // newest first
+  connection: State = { name: 'idle' };
+  /** The next attempt to connect, in Unix milliseconds. */
+  retryAt = 0;
+  /** Some of what is shown could not be journalled: a reload will show less. */
+  unkept = false;
+
+  #client: Client;
+  #journal: Journal;
+  #storage: TabStorage | undefined;
+  #changed: (task?: TaskView) => void;
+  #loaded = new Map<string, Promise<void>>();
+
+  constructor(client: Client, journal: Journal, storage: TabStorage | undefined, changed: (task?: TaskView) => void) {
+    this.#client = client;
+    this.#journal = journal;
+    this.#storage = storage;
+    this.#changed = changed;
+    for (const e of this.#stored()) {
+      const v = newTaskView(e.id, e.kind, e.params, e.at);
+      // Until the client says that it is open, a task that had not ended belongs to nobody: a copied tab.
+      v.state = e.end ?? 'lost';
+      v.error = e.error;
+      this.tasks.push(v);
+    }
+    client.on('state', (s) => {
+      this.connection = s;
+      if (s.name === 'waiting') this.retryAt = Date.now() + s.delayMs;
+      changed();
+    });
+    client.on('task', (t) => this.#restore(t));
+    client.on('error', (e) => console.warn(e));
+  }
+
+  get meta() {
+    return this.#client.meta;
+  }
+
+  connect(): void {
+    this.#client.connect();
+  }
+
+  /** Submits a task and puts it on top of the list. Throws a TaskError if it is certain to be refused. */
+  submit(kind: string, params: object): TaskView {
+    const task = this.#client.submit(kind, params);
+    const v = newTaskView(task.id, kind, params, Date.now());
+    this.#loaded.set(v.id, Promise.resolve());
+    this.#add(v);
+    this.#follow(v, task);
+    return v;
+  }
+
+  /** Reads what the journal has of a task, once. */
+  load(v: TaskView): Promise<void> {
+    let loaded = this.#loaded.get(v.id);
+    if (!loaded) {
+      loaded = this.#journal.read(v.id).then((events) => {
+        const state = v.state;
+        for (const e of events) apply(v, e);
+        if (ended(state)) v.state = state;
+        this.#changed(v);
+      });
+      this.#loaded.set(v.id, loaded);
+    }
+    return loaded;
+  }
+
+  #restore(task: Task): void {
+    let v = this.tasks.find((x) => x.id === task.id);
+    if (!v) this.#add((v = newTaskView(task.id, task.kind, {}, Date.now())));
+    v.state = task.position.attempt || task.position.run_id ? 'running' : 'queued';
+    void this.load(v);
+    this.#follow(v, task);
+    this.#changed();
+  }
+
+  #follow(v: TaskView, task: Task): void {
+    task.on('*', async (step) => {
+      await this.load(v);
+      if (step.event === 'reset') await this.#journal.forget(v.id);
+      else if (!(await this.#journal.keep(step))) this.unkept = true;
+      apply(v, step);
+      if (ended(v.state)) this.#save();
+      this.#changed(v);
+    });
+    task.accepted.then(
+      (a) => {
+        v.queuePosition = a.queuePosition;
+        if (v.state === 'submitting') v.state = 'queued';
+        this.#changed(v);
+      },
+      () => {}, // result says the same
+    );
+    task.result.catch((e: unknown) => {
+      if (e instanceof TaskError) fail(v, e);
+      this.#save();
+      this.#changed(v);
+    });
+  }
+
+  #add(v: TaskView): void {
+    this.tasks.unshift(v);
+    while (this.tasks.length > maxTasks) {
+      const i = this.tasks.findLastIndex((x) => ended(x.state));
+      if (i < 0) break; // the client's own bound on open tasks holds
+      const [old] = this.tasks.splice(i, 1);
+      this.#loaded.delete(old!.id);
+      void this.#journal.forget(old!.id);
+    }
+    this.#save();
+    this.#changed();
+  }
+
+  #stored(): Entry[] {
+    try {
+      return JSON.parse(this.#storage?.getItem(key) ?? '[]') as Entry[];
+    } catch {
+      return [];
+    }
+  }
+
+  #save(): void {
+    const entries = this.tasks.map((v): Entry => {
+      const e = { id: v.id, kind: v.kind, params: v.params, at: v.submittedAt };
+      return ended(v.state) ? { ...e, end: v.state, ...(v.error && { error: v.error }) } : e;
+    });
+    try {
+      this.#storage?.setItem(key, JSON.stringify(entries));
+    } catch {
+      this.unkept = true;
+    }
+  }
+}

@@ -1,0 +1,127 @@
+import type { Artifact, Step, TaskEvent, Update, WireError } from '../../client/src/index.ts';
+import { LogLines } from './log.ts';
+
+export type TaskState = 'submitting' | 'queued' | 'running' | 'succeeded' | 'failed' | 'refused' | 'lost';
+
+export interface StepView {
+  index: number;
+  name: string;
+  status: Update['status'];
+  startedAt: number;
+  /** Unix milliseconds, as startedAt; undefined while it runs. */
+  endedAt?: number;
+}
+
+/** What the page shows of one task. apply is its only way forward; nothing here touches the page. */
+export interface TaskView {
+  readonly id: string;
+  readonly kind: string;
+  readonly params: object;
+  readonly submittedAt: number;
+  state: TaskState;
+  queuePosition?: number | undefined;
+  runner?: string;
+  steps: StepView[];
+  totalSteps: number;
+  /** The step or progress event that came last: the progress bar and its message. */
+  latest?: Update;
+  artifacts: Artifact[];
+  log: LogLines;
+  startedAt?: number;
+  endedAt?: number;
+  value?: unknown;
+  error?: Pick<WireError, 'code' | 'message' | 'retryable'> | undefined;
+  /** Times the task began anew. */
+  restarts: number;
+  /** The run that is shown, and the last durable event of it. */
+  attempt: number;
+  run: string;
+  seq: number;
+}
+
+export function newTaskView(id: string, kind: string, params: object, submittedAt: number): TaskView {
+  return {
+    id, kind, params, submittedAt, state: 'submitting',
+    steps: [], totalSteps: 0, artifacts: [], log: new LogLines(), restarts: 0, attempt: 0, run: '', seq: 0,
+  };
+}
+
+export function ended(s: TaskState): boolean {
+  return s !== 'submitting' && s !== 'queued' && s !== 'running';
+}
+
+/**
+ * Brings a step into the view. Steps come from the client and from the journal of before a reload, so a
+ * durable event may come twice: the second changes nothing. A step of another run begins the view anew.
+ */
+export function apply(v: TaskView, step: Step): void {
+  if (step.attempt !== v.attempt || step.run_id !== v.run) begin(v, step);
+  if (step.event === 'reset' || step.seq <= v.seq) return;
+  if (step.durable) v.seq = step.seq;
+  if (!ended(v.state)) v.state = 'running';
+  applyEvent(v, step);
+}
+
+function begin(v: TaskView, step: Step): void {
+  if (v.attempt || v.run) v.restarts++;
+  v.attempt = step.attempt;
+  v.run = step.run_id;
+  v.seq = 0;
+  v.steps = [];
+  v.totalSteps = 0;
+  v.artifacts = [];
+  v.log = new LogLines();
+  delete v.latest;
+  delete v.startedAt;
+}
+
+function applyEvent(v: TaskView, e: TaskEvent): void {
+  switch (e.event) {
+    case 'started':
+      v.runner = e.body.runner;
+      v.totalSteps = e.body.total_steps;
+      v.startedAt = Date.parse(e.body.timestamp);
+      return;
+    case 'step':
+      applyStep(v, e.body);
+      v.latest = e.body;
+      return;
+    case 'progress':
+      v.latest = e.body;
+      return;
+    case 'log':
+      v.log.append(e.body.first_line, e.body.lines);
+      return;
+    case 'artifact':
+      v.artifacts.push(e.body);
+      return;
+    case 'result':
+      v.state = 'succeeded';
+      v.value = 'value' in e.body ? e.body.value : e.body;
+      v.endedAt = Date.parse(e.body.timestamp);
+      return;
+    case 'error':
+      v.state = 'failed';
+      v.error = e.body;
+      v.endedAt = Date.parse(e.body.timestamp);
+  }
+}
+
+function applyStep(v: TaskView, u: Update): void {
+  const at = Date.parse(u.timestamp);
+  v.totalSteps = u.total_steps;
+  let s = v.steps.find((x) => x.index === u.current_step);
+  if (!s) {
+    s = { index: u.current_step, name: u.message, status: u.status, startedAt: at };
+    v.steps.push(s);
+  }
+  s.status = u.status;
+  if (u.status !== 'running') s.endedAt = at;
+}
+
+/** The task ended without a final event: refused at its submit, or lost. */
+export function fail(v: TaskView, e: Pick<WireError, 'code' | 'message' | 'retryable'>): void {
+  if (ended(v.state)) return;
+  v.state = e.code === 'lost' ? 'lost' : v.attempt || v.run ? 'failed' : 'refused';
+  v.error = e;
+}
