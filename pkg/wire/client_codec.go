@@ -9,8 +9,8 @@ import (
 
 // DecodeClient reads one frame of a client. It keeps nothing of p.
 //
-// Types and limits are strict, unknown fields are ignored, and of a field that comes twice the
-// last one counts. What it refuses it answers: the *Refused is ready to be sent, and has the
+// Types and limits are strict, unknown fields are ignored, names may be written in any case, and
+// of a field that comes twice the last one counts. What it refuses it answers: the *Refused is ready to be sent, and has the
 // request's id and task_id if they could be read.
 func DecodeClient(p []byte) (ClientMessage, *Refused) {
 	if len(p) > MaxClientFrame {

@@ -74,6 +74,7 @@ func TestPlainEvent(t *testing.T) {
 		want             Event
 	}{
 		"all in the body":           {"", "", nil, inBody, Event{Task: "t1", Type: EventError, Last: true}},
+		"the correlation wins":      {"", "t2", nil, inBody, Event{Task: "t2", Type: EventError, Last: true}},
 		"a result if nothing says":  {"", "t2", client, `{"ok":true}`, Event{Task: "t2", Type: EventResult, Last: true}},
 		"the property wins":         {"log", "t2", client, inBody, Event{Task: "t2", Type: EventLog}},
 		"progress is durable here":  {"progress", "t2", client, `{}`, Event{Task: "t2", Type: EventProgress}},
@@ -163,6 +164,9 @@ func TestDecodeEventRefuses(t *testing.T) {
 	}
 	if _, err := DecodeEvent("step", "t", nil, []byte(`{}`)); !errors.Is(err, socketmeta.ErrClientID) {
 		t.Errorf("no client at all: got %v, want ErrClientID", err)
+	}
+	if _, err := DecodeEvent("step", "t", map[string]any{headerClient: goldenClient}, []byte(pad(`{"a":1`, MaxEvent+1))); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("plain body over the limit: got %v, want ErrTooLarge", err)
 	}
 	transientEnd := e.Headers()
 	transientEnd[headerDurable], transientEnd[headerLast] = false, true

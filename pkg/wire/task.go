@@ -64,7 +64,9 @@ func (t *Task) check() error {
 	if err := CheckKind(t.Kind); err != nil {
 		return fmt.Errorf("kind: %w", err)
 	}
-	switch {
+	switch year := t.Submitted.UTC().Year(); {
+	case year < 1 || year > 9999:
+		return errors.New("submitted_at is outside the years 1 to 9999 of RFC 3339")
 	case t.Epoch < 0 || t.Epoch > MaxNumber:
 		return fmt.Errorf("epoch %d is out of range", t.Epoch)
 	case t.Params != nil && !isObject(t.Params):
