@@ -1,0 +1,161 @@
+package rig
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// rabbitBin is where Debian keeps RabbitMQ's scripts. The ones in /usr/sbin give themselves to the
+// user rabbitmq when root calls them, and that user cannot read private folders.
+const rabbitBin = "/usr/lib/rabbitmq/bin"
+
+// rabbitStart bounds the time from the start of a node to its first answer.
+const rabbitStart = 60 * time.Second
+
+// RabbitOptions say what a private RabbitMQ runs with. The zero value is a node with what
+// deploy/rabbitmq ships.
+type RabbitOptions struct {
+	Dir    string    // an empty folder for its data; "" makes one that Stop removes
+	Config string    // more lines for rabbitmq.conf, after those of deploy/rabbitmq
+	Log    io.Writer // gets what the node writes; nil keeps only the tail, for errors
+}
+
+// RabbitMQ is one private node, with its own name, data, users and Erlang port mapper, listening
+// on 127.0.0.1 only. Its users are the shipped ones: worker, runner and operator. Its methods may
+// be called from any goroutine, those that start or end it one at a time.
+type RabbitMQ struct {
+	dir    string
+	ownDir bool
+	log    io.Writer
+	env    []string
+	addr   string // of the AMQP listener
+	secret string // every user's password, and the Erlang cookie
+	epmd   *Process
+	node   *Process
+}
+
+// StartRabbitMQ returns once the node speaks AMQP: after some 4 s, 3 of which it computes. An
+// error shows what it wrote, and leaves nothing behind. ctx bounds the start only.
+func StartRabbitMQ(ctx context.Context, o RabbitOptions) (_ *RabbitMQ, err error) {
+	r := &RabbitMQ{dir: o.Dir, log: o.Log}
+	if r.dir == "" {
+		if r.dir, err = os.MkdirTemp("", "rabbitmq-"); err != nil {
+			return nil, fmt.Errorf("start rabbitmq: %w", err)
+		}
+		r.ownDir = true
+	}
+	if err := r.install(o.Config); err != nil {
+		return nil, errors.Join(fmt.Errorf("start rabbitmq: %w", err), r.Stop())
+	}
+	if err := r.Restart(ctx); err != nil {
+		return nil, errors.Join(err, r.Stop())
+	}
+	return r, nil
+}
+
+// Restart starts the node, killing it before if it runs, on the data that it has.
+func (r *RabbitMQ) Restart(ctx context.Context) (err error) {
+	r.Kill()
+	ctx, cancel := context.WithTimeout(ctx, rabbitStart)
+	defer cancel()
+	// Our own port mapper, in the foreground: the one that a node starts would outlive it.
+	if r.epmd == nil {
+		r.epmd, err = Start(Program{Path: "epmd", Args: []string{"-port", r.get("ERL_EPMD_PORT"), "-address", "127.0.0.1"}, Env: r.env})
+		if err != nil {
+			return fmt.Errorf("start rabbitmq: %w", err)
+		}
+		if err := r.epmd.WaitPort(ctx, net.JoinHostPort("127.0.0.1", r.get("ERL_EPMD_PORT"))); err != nil {
+			return fmt.Errorf("start rabbitmq: %w", err)
+		}
+	}
+	r.node, err = Start(Program{Path: filepath.Join(rabbitBin, "rabbitmq-server"), Env: r.env, Dir: r.dir, Log: r.log})
+	if err != nil {
+		return fmt.Errorf("start rabbitmq: %w", err)
+	}
+	return r.node.WaitReady(ctx, func() error { return speaksAMQP(r.addr) })
+}
+
+// speaksAMQP reports why addr does not answer a protocol header (AMQP 0-9-1, section 4.2.2).
+func speaksAMQP(addr string) error {
+	conn, err := net.DialTimeout("tcp", addr, time.Second)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	if _, err := conn.Write([]byte("AMQP\x00\x00\x09\x01")); err != nil {
+		return err
+	}
+	_, err = conn.Read(make([]byte, 1))
+	return err
+}
+
+// URL is where the user operator, who may do everything, reaches the node.
+func (r *RabbitMQ) URL() string { return r.URLFor("operator") }
+
+// URLFor is URL for another user of deploy/rabbitmq/users.json: worker or runner, whose rights
+// are those of the file.
+func (r *RabbitMQ) URLFor(user string) string {
+	u := url.URL{Scheme: "amqp", User: url.UserPassword(user, r.secret), Host: r.addr, Path: "/"}
+	return u.String()
+}
+
+// Node is the node's process: the Erlang machine itself. It is another one after Restart.
+func (r *RabbitMQ) Node() *Process { return r.node }
+
+// Ctl runs rabbitmqctl on the node and returns what it printed. It takes a second or so.
+func (r *RabbitMQ) Ctl(ctx context.Context, args ...string) (string, error) {
+	var out bytes.Buffer
+	p, err := Start(Program{Path: filepath.Join(rabbitBin, "rabbitmqctl"), Args: append([]string{"-q"}, args...), Env: r.env, Dir: r.dir, Log: &out})
+	if err != nil {
+		return "", err
+	}
+	select {
+	case <-p.Done():
+	case <-ctx.Done():
+		p.Kill()
+		return "", fmt.Errorf("rabbitmqctl %s: %w", args[0], context.Cause(ctx))
+	}
+	if code := p.ExitCode(); code != 0 {
+		return "", fmt.Errorf("rabbitmqctl %s: exit code %d: %s", strings.Join(args, " "), code, strings.TrimSpace(out.String()))
+	}
+	return out.String(), nil
+}
+
+// Kill ends the node with SIGKILL, as a fault would. Restart brings it back.
+func (r *RabbitMQ) Kill() {
+	if r.node != nil {
+		r.node.Kill()
+	}
+}
+
+// Stop ends the node and its port mapper, and removes its data if the folder was its own. It does
+// not give the node time: what it has confirmed is on disk. Stopping it twice does nothing more.
+func (r *RabbitMQ) Stop() error {
+	r.Kill()
+	if r.epmd != nil {
+		r.epmd.Kill()
+	}
+	if !r.ownDir {
+		return nil
+	}
+	return os.RemoveAll(r.dir)
+}
+
+func (r *RabbitMQ) get(key string) string {
+	for _, e := range r.env {
+		if value, ok := strings.CutPrefix(e, key+"="); ok {
+			return value
+		}
+	}
+	return ""
+}

@@ -1,0 +1,52 @@
+package rig
+
+import (
+	"net"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestRabbitMQLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	began := time.Now()
+	r, err := StartRabbitMQ(t.Context(), RabbitOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Stop() })
+	t.Logf("the first start took %v", time.Since(began))
+
+	began = time.Now()
+	out, err := r.Ctl(t.Context(), "list_users")
+	if err != nil || !strings.Contains(out, "operator") || strings.Contains(out, "guest") {
+		t.Errorf("list_users: %v\n%s", err, out)
+	}
+	t.Logf("rabbitmqctl took %v", time.Since(began))
+	if _, err := r.Ctl(t.Context(), "no_such_command"); err == nil {
+		t.Error("an unknown command worked")
+	}
+
+	if err := r.Stop(); err != nil {
+		t.Error(err)
+	}
+	u, _ := url.Parse(r.URL())
+	for _, addr := range []string{u.Host, net.JoinHostPort("127.0.0.1", r.get("ERL_EPMD_PORT")), net.JoinHostPort("127.0.0.1", r.get("RABBITMQ_DIST_PORT"))} {
+		if err := dialable(addr); err == nil {
+			t.Errorf("%s still listens", addr)
+		}
+	}
+	if _, err := os.Stat(r.dir); !os.IsNotExist(err) {
+		t.Errorf("%s is still there: %v", r.dir, err)
+	}
+}
+
+func TestRabbitMQSaysWhyItCannotStart(t *testing.T) {
+	t.Parallel()
+	_, err := StartRabbitMQ(t.Context(), RabbitOptions{Config: "no.such.key = 1"})
+	if err == nil || !strings.Contains(err.Error(), "no.such.key") {
+		t.Errorf("got %v, want an error that quotes the node", err)
+	}
+}
