@@ -1,0 +1,105 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/wscluster/wscluster/pkg/socketmeta"
+)
+
+// http is the plain HTTP of the traffic listener. HAProxy refuses the health paths from outside.
+func (w *Worker) http(o Options) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(rw http.ResponseWriter, _ *http.Request) { writeHealth(rw, http.StatusOK, o.Server, nil) })
+	mux.HandleFunc("GET /readyz", w.readyz)
+	if o.Site != nil {
+		mux.Handle("/", o.Site)
+	}
+	return mux
+}
+
+// readyz answers 200 while new clients are welcome, else 404, which HAProxy takes as "no new
+// clients, leave the open ones be"; a 503 would have it cut them all (FIELD-NOTES.md, HAProxy).
+func (w *Worker) readyz(rw http.ResponseWriter, _ *http.Request) {
+	if err := w.Ready(); err != nil {
+		writeHealth(rw, http.StatusNotFound, w.o.Server, err)
+		return
+	}
+	writeHealth(rw, http.StatusOK, w.o.Server, nil)
+}
+
+func writeHealth(rw http.ResponseWriter, status int, s socketmeta.ServerID, why error) {
+	body := struct {
+		Server  socketmeta.ServerID `json:"server_id"`
+		Ready   bool                `json:"ready"`
+		Reasons []string            `json:"reasons,omitempty"`
+	}{Server: s, Ready: why == nil}
+	if why != nil {
+		body.Reasons = []string{why.Error()}
+	}
+	rw.Header().Set("Content-Type", "application/json")
+	rw.Header().Set("Cache-Control", "no-store")
+	rw.WriteHeader(status)
+	_ = json.NewEncoder(rw).Encode(body) // the prober is gone: nobody to tell
+}
+
+// serveInternal serves metrics and profiles until ctx ends. It has no authentication: the
+// listener belongs on loopback or an operators' network.
+func (w *Worker) serveInternal(ctx context.Context, ln net.Listener) error {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(w.metrics, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /readyz", w.readyz)
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		if srv.Shutdown(bound) != nil {
+			srv.Close() // a profile that is still being taken
+		}
+	})
+	err := srv.Serve(ln)
+	if !stop() {
+		<-stopped // Serve returns as Shutdown begins, not as it ends
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// collector reads the gauges of the sockets and sessions when it is asked.
+type collector struct{ *Worker }
+
+var (
+	descConns    = prometheus.NewDesc("wscluster_connections", "Open WebSocket connections.", nil, nil)
+	descSessions = prometheus.NewDesc("wscluster_sessions", "Sessions that this worker holds, by whether the client has a socket.", []string{"state"}, nil)
+	descReady    = prometheus.NewDesc("wscluster_ready", "1 while new clients are welcome.", nil, nil)
+)
+
+func (c collector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
+
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	known, attached := c.sessions.Count()
+	ready := 0.
+	if c.Ready() == nil {
+		ready = 1
+	}
+	ch <- prometheus.MustNewConstMetric(descConns, prometheus.GaugeValue, float64(c.engine.Conns()))
+	ch <- prometheus.MustNewConstMetric(descSessions, prometheus.GaugeValue, float64(attached), "attached")
+	ch <- prometheus.MustNewConstMetric(descSessions, prometheus.GaugeValue, float64(known-attached), "absent")
+	ch <- prometheus.MustNewConstMetric(descReady, prometheus.GaugeValue, ready)
+}

@@ -1,0 +1,139 @@
+// Package worker is one WebSocket worker: the assembly of the socket engine, the sessions and the
+// mailbox, and the HTTP surface around them. It never imports a broker driver: cmd chooses one.
+package worker
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.uber.org/zap"
+
+	"github.com/wscluster/wscluster/internal/auth"
+	"github.com/wscluster/wscluster/internal/engine"
+	"github.com/wscluster/wscluster/internal/lifecycle"
+	"github.com/wscluster/wscluster/internal/mailbox"
+	"github.com/wscluster/wscluster/internal/session"
+	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/socketmeta"
+	"github.com/wscluster/wscluster/pkg/wire"
+)
+
+// Options of a worker. Server, Broker, Keys and RouteKeys must be set.
+type Options struct {
+	Server    socketmeta.ServerID
+	Broker    broker.Broker
+	Keys      socketmeta.Keys // sign and verify tokens; the same on every worker
+	RouteKeys socketmeta.Keys // sign route tickets; HAProxy has them too
+	Origins   auth.Origins
+	Site      http.Handler // what the traffic listener serves beside the worker's own paths; nil for nothing
+	Log       *zap.Logger  // nil logs nothing
+
+	ResumeWindow time.Duration // how long an absent client may come back; 0 means 10 min
+	DrainWindow  time.Duration // over how long a stopping worker spreads its clients' return; 0 means 30 s
+	BrokerGrace  time.Duration // the broker may be away for so long before clients are told; 0 means 30 s
+	HelloWithin  time.Duration // a client that says nothing for so long gets a new session; 0 means 1 s
+	MaxHeld      int           // events held for clients; 0 means 20,000
+	MaxHeldBytes int           // their bytes; 0 means 256 MiB
+
+	Engine engine.Options // limits of the sockets; HTTP and Log are set by the worker
+}
+
+// Worker is one worker. Make it with New and Run it once.
+type Worker struct {
+	o        Options
+	log      *zap.Logger
+	metrics  *prometheus.Registry
+	engine   *engine.Engine
+	sessions *session.Registry
+	mailbox  *mailbox.Mailbox
+	surface  *surface
+	draining atomic.Bool
+}
+
+// New assembles a worker. It starts nothing.
+func New(o Options) (*Worker, error) {
+	o.Log = cmp.Or(o.Log, zap.NewNop())
+	o.ResumeWindow = cmp.Or(o.ResumeWindow, 10*time.Minute)
+	o.DrainWindow = cmp.Or(o.DrainWindow, 30*time.Second)
+	o.HelloWithin = cmp.Or(o.HelloWithin, time.Second)
+	o.Engine.PingEvery = cmp.Or(o.Engine.PingEvery, 15*time.Second)
+	w := &Worker{log: o.Log.With(zap.String("server_id", string(o.Server))), metrics: prometheus.NewRegistry()}
+	w.surface = newSurface(w)
+	o.Engine.HTTP, o.Engine.Log = w.http(o), w.log
+	w.o = o
+	if err := o.Engine.Validate(); err != nil {
+		return nil, fmt.Errorf("the socket engine: %w", err)
+	}
+	w.engine = engine.New(w.surface, o.Engine)
+	w.sessions = session.New(session.Options{Socket: w.engine, Window: o.ResumeWindow})
+	w.mailbox = mailbox.New(mailbox.Options{
+		Server: o.Server, Broker: o.Broker, Sessions: w.sessions, Renew: w.renew, Log: w.log,
+		Metrics: mailbox.NewMetrics(w.metrics), MaxHeld: o.MaxHeld, MaxHeldBytes: o.MaxHeldBytes, BrokerGrace: o.BrokerGrace,
+	})
+	w.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collector{w})
+	return w, nil
+}
+
+// Run serves clients on traffic and operators on internal (nil for none) until ctx ends, then
+// drains: new clients are refused with 503, which HAProxy answers by trying another worker, open
+// ones are told to come back elsewhere, each after a time of its own within the drain window, and
+// what they had not acknowledged stays in the mailbox. It closes both listeners.
+func (w *Worker) Run(ctx context.Context, traffic, internal net.Listener) error {
+	parts := []lifecycle.Part{{Name: "mailbox", Run: w.mailbox.Run}}
+	if internal != nil {
+		parts = append(parts, lifecycle.Part{Name: "internal listener", Run: func(ctx context.Context) error { return w.serveInternal(ctx, internal) }})
+	}
+	parts = append(parts, lifecycle.Part{Name: "sockets", Run: func(ctx context.Context) error { return w.serveSockets(ctx, traffic) }})
+	return lifecycle.Run(ctx, parts...)
+}
+
+// drainWithin bounds the time in which the open sockets are told and flushed.
+const drainWithin = 3 * time.Second
+
+// serveSockets serves the engine until ctx ends and every client has been told why.
+func (w *Worker) serveSockets(ctx context.Context, ln net.Listener) error {
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	drained := context.AfterFunc(ctx, func() {
+		w.draining.Store(true)
+		w.sessions.Bye(wire.CloseServiceRestart, "this worker is stopping", w.o.DrainWindow)
+		w.awaitEmpty()
+		stop()
+	})
+	defer drained()
+	return w.engine.Serve(serving, ln)
+}
+
+// awaitEmpty waits until no socket is open, at most drainWithin.
+func (w *Worker) awaitEmpty() {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for range int(drainWithin / (20 * time.Millisecond)) {
+		if w.engine.Conns() == 0 {
+			return
+		}
+		<-tick.C
+	}
+}
+
+// Ready returns nil while new clients are welcome, else every reason why not.
+func (w *Worker) Ready() error {
+	if w.draining.Load() {
+		return errDraining
+	}
+	return w.mailbox.Ready()
+}
+
+// renew makes the frame that gives a client a fresh token on a live socket.
+func (w *Worker) renew(c socketmeta.ClientID, e socketmeta.Epoch, subject string) *engine.Frame {
+	m := w.meta(socketmeta.Meta{Client: c, Server: w.o.Server, Epoch: e}, subject)
+	m.Resumed = true
+	return engine.NewText(wire.EncodeServer(m))
+}
