@@ -1,0 +1,156 @@
+package engine
+
+import (
+	"context"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gobwas/ws"
+)
+
+// face is what every engine offers. The tests that use eachEngine hold for all of them, over
+// real sockets; those of one engine's own clock and inner parts do not use it.
+type face interface {
+	Serve(ctx context.Context, ln net.Listener) error
+	Send(c ConnRef, f *Frame) error
+	CloseConn(c ConnRef, code ws.StatusCode, reason string, last *Frame)
+	Pause(c ConnRef, on bool)
+	Decide(c ConnRef, d Decision)
+	Conns() int
+	Stats() Stats
+}
+
+type newEngine func(h Handler, o Options) face
+
+var engines = map[string]newEngine{
+	"goroutine": func(h Handler, o Options) face { return New(h, o) },
+}
+
+func eachEngine(t *testing.T, test func(t *testing.T, make newEngine)) {
+	for name, make := range engines {
+		t.Run(name, func(t *testing.T) { test(t, make) })
+	}
+}
+
+// hooks is a Handler made of functions; a nil one accepts, or does nothing.
+type hooks struct {
+	handshake func(c ConnRef, r *Request) Decision
+	open      func(c ConnRef, r *Request)
+	message   func(c ConnRef, op ws.OpCode, p []byte)
+	writable  func(c ConnRef)
+	closed    func(c ConnRef, code ws.StatusCode, cause error)
+}
+
+func (h *hooks) Handshake(c ConnRef, r *Request) Decision {
+	if h.handshake == nil {
+		return Decision{}
+	}
+	return h.handshake(c, r)
+}
+
+func (h *hooks) Open(c ConnRef, r *Request) {
+	if h.open != nil {
+		h.open(c, r)
+	}
+}
+
+func (h *hooks) Message(c ConnRef, op ws.OpCode, p []byte) {
+	if h.message != nil {
+		h.message(c, op, p)
+	}
+}
+
+func (h *hooks) Writable(c ConnRef) {
+	if h.writable != nil {
+		h.writable(c)
+	}
+}
+
+func (h *hooks) Closed(c ConnRef, code ws.StatusCode, cause error) {
+	if h.closed != nil {
+		h.closed(c, code, cause)
+	}
+}
+
+// end is one Closed call.
+type end struct {
+	ref   ConnRef
+	code  ws.StatusCode
+	cause error
+}
+
+// server is an engine that serves a loopback port for the length of a test.
+type server struct {
+	face
+	addr   string
+	opened chan ConnRef // one for each Open; room for 4,096
+	ended  chan end     // one for each Closed; room for 4,096
+	stop   func()       // ends Serve and waits for it
+}
+
+// start serves h. Its open and closed hooks are called before the channels hear of it.
+func start(t *testing.T, make newEngine, h *hooks, o Options) *server {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return startOn(t, ln, make, h, o)
+}
+
+func startOn(t *testing.T, ln net.Listener, build newEngine, h *hooks, o Options) *server {
+	t.Helper()
+	s := &server{addr: ln.Addr().String(), opened: make(chan ConnRef, 4096), ended: make(chan end, 4096)}
+	all := *h
+	all.open = func(c ConnRef, r *Request) {
+		h.Open(c, r)
+		s.opened <- c
+	}
+	all.closed = func(c ConnRef, code ws.StatusCode, cause error) {
+		defer func() { s.ended <- end{c, code, cause} }()
+		h.Closed(c, code, cause)
+	}
+	s.face = build(&all, o)
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ctx, ln) }()
+	s.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	t.Cleanup(s.stop)
+	return s
+}
+
+// echo answers every message with itself.
+func echo(s **server) *hooks {
+	return &hooks{message: func(c ConnRef, op ws.OpCode, p []byte) {
+		// A client that is gone, or does not read its echo, has no claim to it.
+		_ = (*s).Send(c, newFrame(op, p))
+	}}
+}
+
+func startEcho(t *testing.T, build newEngine, o Options) *server {
+	t.Helper()
+	var s *server
+	s = start(t, build, echo(&s), o)
+	return s
+}
+
+// patience bounds every wait of a test for what must happen.
+const patience = 20 * time.Second
+
+func get[T any](t *testing.T, ch <-chan T, what string) T {
+	t.Helper()
+	select {
+	case v := <-ch:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("no %s came", what)
+		panic("unreachable")
+	}
+}
