@@ -1,6 +1,7 @@
 package taskrunner
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,7 +31,7 @@ type run struct {
 
 	abandon context.CancelCauseFunc // ends the context of the whole run, the sending of its last event included
 	after   <-chan struct{}         // closed when the run before this one of the same task is gone; nil if there was none
-	done    chan struct{}   // closed when nothing of this run is left
+	done    chan struct{}           // closed when nothing of this run is left
 
 	// Guarded by shift.mu.
 	holds []hold // deliveries to acknowledge at the end; those of lost links are taken out
@@ -101,7 +102,7 @@ func (u *run) handle(ctx context.Context) {
 	result, err = u.kind.Handler.Run(ctx, &Task{
 		ID: u.task.Task, Kind: u.task.Kind, Meta: u.task.Meta, Subject: u.task.Subject,
 		Attempt: u.story.attempt, Run: u.story.run, Submitted: u.task.Submitted.Time,
-		params: u.task.Params, run: u,
+		params: cmp.Or(string(u.task.Params), "{}"), run: u,
 	})
 	fault = faultOf(ctx, err)
 }
@@ -167,7 +168,7 @@ func (u *run) whenRoom(tell func(s *story, now time.Time) error) error {
 	}
 	u.mu.Unlock()
 	u.told(failed)
-	return errors.Join(err, failed)
+	return cmp.Or(err, failed)
 }
 
 func (u *run) setSteps(total uint32) {

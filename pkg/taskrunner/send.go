@@ -48,13 +48,12 @@ func (u *run) sendOver(ctx context.Context, link broker.Link) bool {
 	for {
 		if len(flying) > 0 && flying[0].Outcome() != broker.Pending {
 			outcome := flying[0].Outcome()
-			switch done := u.settle(outcome); {
-			case done && outcome == broker.Stored:
-				pause.Reset()
-				fallthrough
-			case done:
+			if u.settle(outcome) {
 				flying = flying[1:]
-			case !again(zap.Stringer("outcome", outcome)):
+				if outcome == broker.Stored {
+					pause.Reset()
+				}
+			} else if !again(zap.Stringer("outcome", outcome)) {
 				return false
 			}
 			continue

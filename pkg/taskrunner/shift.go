@@ -30,7 +30,7 @@ type shift struct {
 
 	mu      sync.Mutex
 	running map[wire.TaskID]*run
-	ended   memory
+	ended   recent
 	stopped bool // stopping is closed
 }
 
@@ -52,8 +52,8 @@ func (s *shift) serve(ctx context.Context, link broker.Link) error {
 	defer s.lose(from)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	wg.Go(func() {
 		select {
 		case <-s.stopping:

@@ -1,7 +1,6 @@
 package taskrunner
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,14 +28,14 @@ type Task struct {
 	Run       wire.RunID      // names this run and no other; it can be a file's name
 	Submitted time.Time
 
-	params json.RawMessage
+	params string // one JSON object
 	run    *run
 }
 
 // Params decodes the parameters into a pointer, as encoding/json does, and refuses fields that it
 // does not have. The error is a *wire.Error with code bad_params: return it as it is.
 func (t *Task) Params(into any) error {
-	d := json.NewDecoder(bytes.NewReader(t.params))
+	d := json.NewDecoder(strings.NewReader(t.params))
 	d.DisallowUnknownFields()
 	err := d.Decode(into)
 	if err == nil {

@@ -15,32 +15,32 @@ func continues(tries int, d broker.Delivery) bool {
 	return d.Attempt <= tries+1
 }
 
-// memorySize bounds the tasks that a runner remembers after their end, for deliveries whose
+// recentSize bounds the tasks that a runner remembers after their end, for deliveries whose
 // acknowledgement was lost with a link.
-const memorySize = 1024
+const recentSize = 1024
 
-// memory is the tasks that ended last, with the attempt of their last delivery. When it is full
+// recent is the tasks that ended last, with the attempt of their last delivery. When it is full
 // the oldest is forgotten: should that one come again, it runs again.
-type memory struct {
+type recent struct {
 	byTask map[wire.TaskID]int
 	order  []wire.TaskID // oldest first
 }
 
-func (m *memory) add(t wire.TaskID, tries int) {
-	if m.byTask == nil {
-		m.byTask = map[wire.TaskID]int{}
+func (r *recent) add(t wire.TaskID, tries int) {
+	if r.byTask == nil {
+		r.byTask = map[wire.TaskID]int{}
 	}
-	if _, ok := m.byTask[t]; !ok {
-		m.order = append(m.order, t)
+	if _, ok := r.byTask[t]; !ok {
+		r.order = append(r.order, t)
 	}
-	m.byTask[t] = tries
-	if len(m.order) > memorySize {
-		delete(m.byTask, m.order[0])
-		m.order = m.order[1:]
+	r.byTask[t] = tries
+	if len(r.order) > recentSize {
+		delete(r.byTask, r.order[0])
+		r.order = r.order[1:]
 	}
 }
 
-func (m *memory) tries(t wire.TaskID) (int, bool) {
-	tries, ok := m.byTask[t]
+func (r *recent) tries(t wire.TaskID) (int, bool) {
+	tries, ok := r.byTask[t]
 	return tries, ok
 }
