@@ -66,8 +66,9 @@ func StartCluster(ctx context.Context, o ClusterOptions) (_ *Cluster, err error)
 	if c.Rabbit, err = StartRabbitMQ(ctx, RabbitOptions{Dir: data}); err != nil {
 		return nil, err
 	}
-	shared := append(slices.Clone(os.Environ()), "WSCLUSTER_AMQP_URL="+c.Rabbit.URL(), "WSCLUSTER_LOG_FORMAT=console")
-	shared = append(shared, o.Settings...)
+	settings := func(user string, own ...string) []string {
+		return slices.Concat(os.Environ(), []string{"WSCLUSTER_AMQP_URL=" + c.Rabbit.URLFor(user), "WSCLUSTER_LOG_FORMAT=console"}, own, o.Settings)
+	}
 	for _, id := range o.Workers {
 		w := &Member{Name: id}
 		if w.Addr, err = FreePort("127.0.0.1"); err != nil {
@@ -76,13 +77,13 @@ func StartCluster(ctx context.Context, o ClusterOptions) (_ *Cluster, err error)
 		if w.Internal, err = FreePort("127.0.0.1"); err != nil {
 			return nil, err
 		}
-		w.program = o.program("wsworker", id, append(slices.Clone(shared), "WSCLUSTER_SERVER_ID="+id, "WSCLUSTER_LISTEN="+w.Addr,
+		w.program = o.program("wsworker", id, settings("worker", "WSCLUSTER_SERVER_ID="+id, "WSCLUSTER_LISTEN="+w.Addr,
 			"WSCLUSTER_INTERNAL_LISTEN="+w.Internal, "WSCLUSTER_META_KEYS_FILE="+metaKeys, "WSCLUSTER_ROUTE_KEY_FILE="+routeKeys))
 		c.Workers = append(c.Workers, w)
 	}
 	for _, name := range o.Runners {
 		c.Runners = append(c.Runners, &Member{Name: name, program: o.program("taskrunner", name,
-			append(slices.Clone(shared), "WSCLUSTER_NAME="+name, "WSCLUSTER_REPO_ROOTS="+strings.Join(o.Repos, ","),
+			settings("runner", "WSCLUSTER_NAME="+name, "WSCLUSTER_REPO_ROOTS="+strings.Join(o.Repos, ","),
 				"WSCLUSTER_WORK_DIR="+filepath.Join(o.Dir, "work-"+name)))})
 	}
 	for _, m := range slices.Concat(c.Workers, c.Runners) {
