@@ -446,6 +446,34 @@ func TestNoMoreTasksRunThanThereAreSlots(t *testing.T) {
 	})
 }
 
+func TestATaskThatWaitsForAPlaceGoesWithItsLink(t *testing.T) {
+	inWorld(t, func(w *world) {
+		defer w.run(&Runner{Slots: 1, Kinds: map[string]Kind{"k": {Handler: HandlerFunc(func(_ context.Context, task *Task) (any, error) {
+			if task.ID == "t2" {
+				t.Error("a task was begun that another runner has")
+			}
+			time.Sleep(20 * time.Second)
+			return nil, nil
+		})}}})()
+		w.submit("t1", "k", nil)
+		w.submit("t2", "k", nil)
+		synctest.Wait()
+		other := mustJoin(w, broker.Runner("other"))
+		take := func() {
+			_, err := other.OpenTasks(w.Context(), []string{"k"}, 1)
+			must(t, err)
+			w.Cut(broker.Runner("r1"))
+			pass(5 * time.Second)
+		}
+		take()                                             // t1, which goes on
+		w.wantQueues(map[string][2]int{"tasks.k": {0, 2}}) // t2 waits for its place
+		take()                                             // t2
+		pass(time.Minute)
+		w.wantQueues(map[string][2]int{"tasks.k": {0, 2}})
+		w.want("t1", "started", "result null")
+	})
+}
+
 func TestTheBuildWaitsWhenTheMailboxIsFull(t *testing.T) {
 	const limit = minBuffer
 	inWorld(t, func(w *world) {
