@@ -239,6 +239,34 @@ func TestKeepSaysThatAnotherProcessIsAlive(t *testing.T) {
 	})
 }
 
+func TestKeepCountsTriesInARowOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := memory.New(memory.Options{})
+		lock := func() {
+			if _, err := b.Join(t.Context(), worker); err != nil {
+				t.Fatal(err)
+			}
+		}
+		lock()
+		k := keep(t, b, untilEnd)
+		after(750 * time.Millisecond) // two tries
+		b.Down(true)
+		after(250 * time.Millisecond) // the third finds no broker
+		b.Down(false)
+		lock()
+		after(900 * time.Millisecond) // the fourth is the first again
+		for _, s := range k.seen().states {
+			if s.Phase != broker.Down {
+				t.Errorf("state %+v, want down", s)
+			}
+		}
+		after(time.Second)
+		if s := k.seen().last(); s.Phase != broker.Locked {
+			t.Errorf("after three tries in a row: %+v, want locked", s)
+		}
+	})
+}
+
 func TestKeepGivesUpALinkThatServeLeaves(t *testing.T) {
 	for name, refused := range map[string]error{"with an error": broker.ErrRefused, "with nil": nil} {
 		t.Run(name, func(t *testing.T) {

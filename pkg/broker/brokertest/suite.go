@@ -97,6 +97,7 @@ var promises = []struct {
 	{"PauseKeepsTheOwnership", pauseKeepsTheOwnership},
 
 	{"SlotsBoundTasksOverAllKinds", slotsBoundTasksOverAllKinds},
+	{"TakerKeepsNoTaskFromOthers", takerKeepsNoTaskFromOthers},
 	{"TakersShareTasks", takersShareTasks},
 	{"RequeueRaisesTheAttempt", requeueRaisesTheAttempt},
 	{"TaskOfGoneTakerIsTakenAgain", taskOfGoneTakerIsTakenAgain},

@@ -36,6 +36,26 @@ func slotsBoundTasksOverAllKinds(c *testCase) {
 	}
 }
 
+// takerKeepsNoTaskFromOthers: what does not fit a taker's slots is for those that have room, also
+// where the tasks of several kinds lie in several queues.
+func takerKeepsNoTaskFromOthers(c *testCase) {
+	a, b := c.kind(), c.kind()
+	l := c.join()
+	busy := c.take(l, 1, a, b)
+	c.store(l, broker.ToTasks(a), "a")
+	c.store(l, broker.ToTasks(b), "b")
+	held := c.next(busy)
+	idle := c.take(c.join(), 1, a, b)
+	d := c.next(idle)
+	if d.ID == held.ID {
+		c.Errorf("%s was given to two takers", d.ID)
+	}
+	c.ack(idle, d)
+	c.ack(busy, held)
+	c.silent(idle)
+	c.silent(busy)
+}
+
 func takersShareTasks(c *testCase) {
 	kind := c.kind()
 	l := c.join()

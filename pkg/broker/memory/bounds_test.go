@@ -3,6 +3,7 @@ package memory_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -121,6 +122,22 @@ func TestSettlingTwiceEndsTheLink(t *testing.T) {
 			t.Errorf("second ack: got %v, want ErrLinkGone", err)
 		}
 		<-l.Done()
+	})
+}
+
+func TestKindNamedTwiceIsTakenOnce(t *testing.T) {
+	bubble(t, memory.Options{}, func(t *testing.T, b *memory.Broker, l broker.Link, _ broker.Consumer) {
+		k, err := l.OpenTasks(t.Context(), []string{"make", "build", "make"}, 5)
+		if err != nil {
+			t.Fatal(err)
+		}
+		publish(t, l, broker.ToTasks("make"), broker.Message{ID: "t"})
+		if err := k.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := names(b.Messages(broker.TasksQueue("make"))); !slices.Equal(got, []string{"t"}) {
+			t.Errorf("given back: %v, want t once", got)
+		}
 	})
 }
 

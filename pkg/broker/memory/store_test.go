@@ -85,7 +85,7 @@ func (w *world) publish(t *rapid.T) {
 	}
 	q := w.store.queues[queue]
 	full := q != nil && len(q.ready) == 20
-	switch o := w.store.publish(to, broker.Message{ID: name}); {
+	switch o := w.store.publish(to, broker.Message{ID: name, Body: make([]byte, w.sent%7)}); {
 	case full && o != broker.Refused:
 		t.Fatalf("%s: %v by a full queue", name, o)
 	case q == nil && to.Exchange == broker.ExchangeTasks && o != broker.Returned:
@@ -180,6 +180,9 @@ func (w *world) check(t *rapid.T) {
 		}
 		if !slices.Equal(got, want) {
 			t.Fatalf("%s holds %v, want %v", queue, got, want)
+		}
+		if q.bytes != size(q.ready) {
+			t.Fatalf("%s counts %d bytes of %d", queue, q.bytes, size(q.ready))
 		}
 		if len(q.ready)+q.held != len(want) {
 			t.Fatalf("%s counts %d ready and %d held of %d", queue, len(q.ready), q.held, len(want))
