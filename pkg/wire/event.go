@@ -9,7 +9,8 @@ import (
 // EventType is one of the closed list below.
 type EventType string
 
-// The events of a task. All but progress are durable: the delivery guarantee holds for them.
+// The events of a task. All but progress are durable: the delivery guarantee holds for them. A
+// plain event is durable whatever its type.
 const (
 	EventStarted  EventType = "started"  // Started: a runner took the task
 	EventStep     EventType = "step"     // Update: a step began or ended
@@ -35,6 +36,9 @@ func (t EventType) Known() bool {
 // (Attempt, Run) order the runs of a task: the higher one resets the client's view. Seq counts a
 // run's events from 1; Prev is the Seq of the durable event before this one, 0 if there is none.
 // An event is next in order when its Prev is lower than the client's Next.
+//
+// A plain event, from a publisher that is not ours, has no numbers (Seq 0) until a worker gives it
+// some, in Attempt 0; it may have no Run even then.
 type Event struct {
 	Client  socketmeta.ClientID
 	Task    TaskID
