@@ -182,3 +182,13 @@ func (c *cluster) unacknowledged(queue string) (n int) {
 	c.t.Fatalf("no queue %s among:\n%s", queue, out)
 	return 0
 }
+
+// containsLine reports whether one of text's lines is line.
+func containsLine(text, line string) bool {
+	for have := range strings.Lines(text) {
+		if strings.TrimSpace(have) == line {
+			return true
+		}
+	}
+	return false
+}

@@ -141,6 +141,18 @@ func (c *Cluster) AwaitReady(ctx context.Context) error {
 	return nil
 }
 
+// Double returns another member with the settings of worker m but ports of its own: a second
+// process under one server ID. It is not part of the cluster: whoever starts it ends it.
+func (m *Member) Double() (*Member, error) {
+	d := &Member{Name: m.Name, program: m.program}
+	var err, err2 error
+	d.Addr, err = FreePort("127.0.0.1")
+	d.Internal, err2 = FreePort("127.0.0.1")
+	// The later of two settings of one variable counts.
+	d.program.Env = append(slices.Clone(m.program.Env), "WSCLUSTER_LISTEN="+d.Addr, "WSCLUSTER_INTERNAL_LISTEN="+d.Internal)
+	return d, errors.Join(err, err2)
+}
+
 // Worker returns the worker with the server ID, or nil.
 func (c *Cluster) Worker(id string) *Member {
 	at := slices.IndexFunc(c.Workers, func(m *Member) bool { return m.Name == id })
