@@ -1,0 +1,253 @@
+package wsclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/gobwas/ws/wsutil"
+
+	"github.com/wscluster/wscluster/pkg/socketmeta"
+	"github.com/wscluster/wscluster/pkg/wire"
+)
+
+// server is a scripted server of one client: each connection is a peer that the test plays.
+type server struct {
+	t      *testing.T
+	peers  chan *peer
+	refuse func() error // of the handshake, if set
+	answer http.Header  // of the handshake
+}
+
+// peer is the server's end of one connection.
+type peer struct {
+	t      *testing.T
+	conn   net.Conn
+	target string
+	cookie string
+	in     chan wire.ClientMessage // what the client said; closed at the end
+	pongs  chan string
+	code   ws.StatusCode // of the client's close frame; 0 if there was none; read after in is closed
+}
+
+func newServer(t *testing.T) *server {
+	return &server{t: t, peers: make(chan *peer, 16)}
+}
+
+func (s *server) dial(context.Context, string, string) (net.Conn, error) {
+	here, there := net.Pipe()
+	go s.serve(there)
+	return here, nil
+}
+
+func (s *server) serve(conn net.Conn) {
+	p := &peer{t: s.t, conn: conn, in: make(chan wire.ClientMessage, 1024), pongs: make(chan string, 16)}
+	_, err := ws.Upgrader{
+		Header:   ws.HandshakeHeaderHTTP(s.answer),
+		Protocol: func(proto []byte) bool { return string(proto) == wire.Subprotocol },
+		OnRequest: func(uri []byte) error {
+			p.target = string(uri)
+			if s.refuse != nil {
+				return s.refuse()
+			}
+			return nil
+		},
+		OnHeader: func(key, value []byte) error {
+			if string(key) == "Cookie" {
+				p.cookie = string(value)
+			}
+			return nil
+		},
+	}.Upgrade(conn)
+	if err != nil {
+		conn.Close()
+		return
+	}
+	go p.read()
+	s.peers <- p
+}
+
+// next returns the next connection.
+func (s *server) next() *peer {
+	s.t.Helper()
+	select {
+	case p := <-s.peers:
+		return p
+	case <-time.After(time.Hour):
+		s.t.Fatal("no connection came")
+		return nil
+	}
+}
+
+func (p *peer) read() {
+	defer close(p.in)
+	for {
+		frame, err := ws.ReadFrame(p.conn)
+		if err != nil {
+			return
+		}
+		frame = ws.UnmaskFrameInPlace(frame)
+		switch frame.Header.OpCode {
+		case ws.OpClose:
+			p.code, _ = ws.ParseCloseFrameData(frame.Payload)
+			p.conn.Close()
+			return
+		case ws.OpPong:
+			p.pongs <- string(frame.Payload)
+		case ws.OpText:
+			m, refused := wire.DecodeClient(frame.Payload)
+			if refused != nil {
+				p.t.Errorf("the client sent what a server refuses: %v", &refused.Error)
+				return
+			}
+			p.in <- m
+		}
+	}
+}
+
+// receive returns the client's next message, which must be an M.
+func receive[M wire.ClientMessage](p *peer) (m M) {
+	p.t.Helper()
+	select {
+	case got, ok := <-p.in:
+		if !ok {
+			p.t.Fatalf("the client left, want a %T", m)
+		}
+		if m, ok = got.(M); !ok {
+			p.t.Fatalf("the client sent %#v, want a %T", got, m)
+		}
+	case <-time.After(time.Hour):
+		p.t.Fatalf("the client sent nothing, want a %T", m)
+	}
+	return m
+}
+
+// silent checks that the client has nothing more to say now.
+func (p *peer) silent() {
+	p.t.Helper()
+	synctest.Wait()
+	select {
+	case m, ok := <-p.in:
+		p.t.Errorf("the client sent %#v (open %v), want nothing", m, ok)
+	default:
+	}
+}
+
+func (p *peer) send(m wire.ServerMessage) {
+	p.t.Helper()
+	if err := wsutil.WriteServerText(p.conn, wire.EncodeServer(m)); err != nil && !errors.Is(err, io.ErrClosedPipe) {
+		p.t.Errorf("send %T: %v", m, err)
+	}
+}
+
+func (p *peer) events(es ...wire.Event) {
+	p.t.Helper()
+	for i := range es {
+		p.send(&es[i])
+	}
+}
+
+// bye closes as a server does.
+func (p *peer) bye(code int, retryAfter time.Duration) {
+	p.send(&wire.Bye{Code: code, Reason: "so", RetryAfterMS: retryAfter.Milliseconds()})
+	_ = ws.WriteFrame(p.conn, ws.NewCloseFrame(ws.NewCloseFrameBody(ws.StatusCode(code), "so")))
+}
+
+var testClient = socketmeta.NewClientID()
+
+func meta(token string, tasks ...wire.TaskStatus) *wire.SocketMeta {
+	return &wire.SocketMeta{
+		Client: testClient, Server: "i1-w1", Epoch: 1, Token: token, Route: "r-" + token,
+		HeartbeatMS: 15_000, ResumeWindowMS: 600_000, Tasks: tasks,
+	}
+}
+
+// welcome takes the client's hello and answers it.
+func (p *peer) welcome(token string, tasks ...wire.TaskStatus) *wire.Hello {
+	p.t.Helper()
+	h := receive[*wire.Hello](p)
+	p.send(meta(token, tasks...))
+	return h
+}
+
+// accept takes a submit and answers it.
+func (p *peer) accept() *wire.Submit {
+	p.t.Helper()
+	m := receive[*wire.Submit](p)
+	p.send(&wire.Accepted{ID: m.ID, Task: m.Task})
+	return m
+}
+
+// started is a client that runs until the test ends, and the ways to end it.
+type started struct {
+	*Client
+	stop func() error // ends Run and returns what it returned
+}
+
+func (s *server) start(o Options) started {
+	s.t.Helper()
+	o.URL, o.Dial = "ws://example.test/v1/ws", s.dial
+	c, err := New(o)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(s.t.Context())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	var result error
+	stopped := false
+	stop := func() error {
+		if cancel(); !stopped {
+			result, stopped = <-done, true
+		}
+		return result
+	}
+	s.t.Cleanup(func() { _ = stop() })
+	return started{c, stop}
+}
+
+// submit has c submit a task "t", and p accept it.
+func (p *peer) submit(c started) *Task {
+	p.t.Helper()
+	got := make(chan *Task, 1)
+	go func() {
+		task, err := c.SubmitAs(p.t.Context(), "t", "count", map[string]int{"n": 3})
+		if err != nil {
+			p.t.Errorf("submit: %v", err)
+		}
+		got <- task
+	}()
+	p.accept()
+	return <-got
+}
+
+func result(seq, prev int64, value string) wire.Event {
+	e := event(1, runA, seq, prev, wire.EventResult)
+	e.Body = fmt.Appendf(nil, `{"value":%s,"last_line":0,"timestamp":"2026-01-02T03:04:05.000Z"}`, value)
+	return e
+}
+
+// numbers takes up to n events of t, as numbers.
+func numbers(t *testing.T, task *Task, n int) string {
+	var got []string
+	for e := range task.Events(t.Context()) {
+		got = append(got, fmt.Sprint(e.Seq))
+		if len(got) == n {
+			break
+		}
+	}
+	return strings.Join(got, " ")
+}
+
+func bubble(t *testing.T, f func(t *testing.T, s *server)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { f(t, newServer(t)) })
+}
