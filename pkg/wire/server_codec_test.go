@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -78,8 +79,8 @@ func TestLongestServerFramesFitTheLimit(t *testing.T) {
 			t.Errorf("%T: %v", m, err)
 			continue
 		}
-		if diff := cmp.Diff(m, got); diff != "" {
-			t.Errorf("%T changed on its way (-want +got):\n%.400s", m, diff)
+		if !reflect.DeepEqual(got, m) { // cmp would take seconds for such a body
+			t.Errorf("%T changed on its way", m)
 		}
 	}
 	if room := len(EncodeServer(event)) - len(event.Body); room > eventFrameRoom {
