@@ -73,58 +73,60 @@ func (l *link) Blocked() bool {
 
 // Publish stores m, or does what Broker.OnPublish says, and answers from another goroutine.
 func (l *link) Publish(ctx context.Context, to broker.Address, m broker.Message) (broker.Receipt, error) {
-	if err := m.Check(); err != nil {
+	r, err := l.publish(ctx, to, m)
+	if err != nil {
 		return nil, fmt.Errorf("publish to %s %q: %w", to.Exchange, to.Key, err)
 	}
-	if err := l.claim(ctx); err != nil {
-		return nil, fmt.Errorf("publish to %s %q: %w", to.Exchange, to.Key, err)
+	return r, nil
+}
+
+func (l *link) publish(ctx context.Context, to broker.Address, m broker.Message) (*receipt, error) {
+	if err := m.Check(); err != nil {
+		return nil, err
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
 	m.Body, m.Headers = slices.Clone(m.Body), maps.Clone(m.Headers)
 	m.Time = m.Time.Truncate(time.Second)
 	v := l.b.judge(Publish{l.id, to, m})
 
-	l.b.mu.Lock()
-	for l.b.unblocked != nil && !l.stopped {
-		unblocked := l.b.unblocked
-		l.b.mu.Unlock()
-		if err := l.wait(ctx, unblocked); err != nil {
-			<-l.window
-			return nil, fmt.Errorf("publish to %s %q while the broker is blocked: %w", to.Exchange, to.Key, err)
-		}
-		l.b.mu.Lock()
+	select {
+	case l.window <- struct{}{}: // a place among the unanswered: whoever resolves the receipt frees it
+	case <-l.stop:
+		return nil, broker.ErrLinkGone
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
+	l.b.mu.Lock()
 	defer l.b.mu.Unlock()
-	if l.stopped {
+	err := l.untilUnblocked(ctx)
+	if err == nil && l.stopped {
+		err = l.gone()
+	}
+	if err != nil {
 		<-l.window
-		return nil, fmt.Errorf("publish to %s %q: %w", to.Exchange, to.Key, l.gone())
+		return nil, err
 	}
 	return l.await(v.answer(l.b.store, to, m)), nil
 }
 
-// claim takes a place in the window of unanswered publishes.
-func (l *link) claim(ctx context.Context) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+// untilUnblocked waits for the end of an alarm, or of the link. b.mu is held, but not while it waits.
+func (l *link) untilUnblocked(ctx context.Context) error {
+	for l.b.unblocked != nil && !l.stopped {
+		unblocked := l.b.unblocked
+		l.b.mu.Unlock()
+		select {
+		case <-unblocked:
+		case <-l.stop:
+		case <-ctx.Done():
+		}
+		l.b.mu.Lock()
+		if ctx.Err() != nil {
+			return fmt.Errorf("the broker is blocked: %w", context.Cause(ctx))
+		}
 	}
-	select {
-	case l.window <- struct{}{}:
-		return nil
-	case <-l.stop:
-		return broker.ErrLinkGone
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-func (l *link) wait(ctx context.Context, until <-chan struct{}) error {
-	select {
-	case <-until:
-		return nil
-	case <-l.stop:
-		return broker.ErrLinkGone
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return nil
 }
 
 func (l *link) OpenMailbox(ctx context.Context, s socketmeta.ServerID, prefetch int) (broker.Consumer, error) {

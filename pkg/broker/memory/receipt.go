@@ -80,7 +80,7 @@ func (as *answers) abandon(window <-chan struct{}) {
 }
 
 // await registers an answer and sees to it that somebody gives it. b.mu is held.
-func (l *link) await(a answer) broker.Receipt {
+func (l *link) await(a answer) *receipt {
 	a.receipt = &receipt{done: make(chan struct{})}
 	if a.outcome == broker.Pending {
 		l.answers.never = append(l.answers.never, a.receipt)

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/socketmeta"
 )
 
 // store is what the broker holds: queues, who takes from them, and inboxes. It is the whole queue
@@ -75,7 +76,7 @@ func (s *store) put(q *queue, m broker.Message) broker.Outcome {
 func (s *store) route(to broker.Address) *queue {
 	switch {
 	case to.Exchange == broker.ExchangeUtils:
-		return cmp.Or(s.queues["mailbox."+to.Key], s.queues[broker.QueueParked])
+		return cmp.Or(s.queues[broker.MailboxQueue(socketmeta.ServerID(to.Key))], s.queues[broker.QueueParked])
 	case to.Exchange == broker.ExchangeTasks:
 		return s.queues[broker.TasksQueue(to.Key)]
 	case to == broker.ToDeadEvents():
