@@ -141,19 +141,25 @@ func TestAnEventIsHadWhenTheNextOneIsAskedFor(t *testing.T) {
 func TestEventsByCallback(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		var got []string
-		c := s.start(Options{OnEvent: func(task *Task, e Event) { got = append(got, fmt.Sprint(task.ID(), e.Seq)) }})
+		c := s.start(Options{OnEvent: func(task *Task, e Event) {
+			time.Sleep(time.Second)
+			got = append(got, fmt.Sprint(task.ID(), e.Seq))
+		}})
 		p := s.next()
 		p.welcome("one")
 		task := p.submit(c)
 		go p.events(step(2, 1), step(1, 0), result(3, 2, "1"))
+		time.Sleep(time.Second / 2) // in the middle of the first one
 		if value, err := task.Wait(t.Context()); string(value) != "1" || err != nil {
 			t.Errorf("Wait = %s, %v", value, err)
 		}
 		if want := "[t1 t2 t3]"; fmt.Sprint(got) != want {
 			t.Errorf("the application got %v, want %s", got, want)
 		}
-		if a := receive[*wire.Ack](p); a.Tasks[0].Next != 4 {
-			t.Errorf("acknowledged %+v", a.Tasks)
+		for next := int64(2); next <= 4; next++ { // a second apart
+			if a := receive[*wire.Ack](p); a.Tasks[0].Next != next {
+				t.Errorf("acknowledged %+v, want next %d", a.Tasks, next)
+			}
 		}
 	})
 }
@@ -273,6 +279,50 @@ func TestRefusedSubmitIsAnErrorAndForgotten(t *testing.T) {
 		}
 		if _, err := c.SubmitAs(t.Context(), "t", "count", nil); err != nil {
 			t.Errorf("Submit under the same ID = %v", err)
+		}
+	})
+}
+
+func TestTwoSubmitsOfOneIDAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		c := s.start(Options{})
+		p := s.next()
+		p.welcome("one")
+		errs := map[string]chan error{"count": make(chan error, 1), "other": make(chan error, 1)}
+		for _, kind := range []string{"count", "other"} {
+			go func() {
+				_, err := c.SubmitAs(t.Context(), "t", kind, nil)
+				errs[kind] <- err
+			}()
+			synctest.Wait()
+		}
+		for range errs {
+			if m := receive[*wire.Submit](p); m.Kind == "other" {
+				p.send(&wire.Refused{ID: m.ID, Task: m.Task, Error: *wire.Errorf(wire.CodeConflict, "other contents")})
+			} else {
+				defer p.send(&wire.Accepted{ID: m.ID, Task: m.Task})
+			}
+		}
+		if err := <-errs["other"]; err == nil {
+			t.Error("the refused one is not refused")
+		}
+		if n := len(c.Tasks()); n != 1 {
+			t.Errorf("%d tasks are open, want the one that still waits", n)
+		}
+	})
+}
+
+func TestAcknowledgesWhenItLeaves(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		c := s.start(Options{})
+		p := s.next()
+		p.welcome("one")
+		task := p.submit(c)
+		p.events(step(1, 0))
+		numbers(t, task, 1)
+		_ = c.stop()
+		if a := receive[*wire.Ack](p); a.Tasks[0].Next != 2 {
+			t.Errorf("acknowledged %+v", a.Tasks)
 		}
 	})
 }
@@ -441,6 +491,7 @@ func TestDroppedEventsAreFetchedOnceThereIsRoom(t *testing.T) {
 			}
 			p.events(result(maxHeldEvents+6, maxHeldEvents+5, "1"))
 		}()
+		start := time.Now()
 		var want int64 = 1
 		for e := range task.Events(t.Context()) {
 			if e.Seq != want {
@@ -448,8 +499,8 @@ func TestDroppedEventsAreFetchedOnceThereIsRoom(t *testing.T) {
 			}
 			want++
 		}
-		if want != maxHeldEvents+7 {
-			t.Errorf("the application got %d events", want-1)
+		if want != maxHeldEvents+7 || time.Since(start) != 0 {
+			t.Errorf("the application got %d events after %v, want all at once", want-1, time.Since(start))
 		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,13 +19,27 @@ import (
 )
 
 // history notes every Status.
-type history struct{ all []Status }
+type history struct {
+	mu  sync.Mutex
+	all []Status
+}
 
-func (h *history) note(s Status) { h.all = append(h.all, s) }
+func (h *history) note(s Status) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.all = append(h.all, s)
+}
+
+func (h *history) list() []Status {
+	synctest.Wait()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.all)
+}
 
 func (h *history) phases() string {
 	var all []string
-	for _, s := range h.all {
+	for _, s := range h.list() {
 		all = append(all, string(s.Phase))
 	}
 	return strings.Join(all, " ")
@@ -49,8 +64,8 @@ func TestStatusTellsTheStory(t *testing.T) {
 		if want := "connecting open waiting connecting open closed"; h.phases() != want {
 			t.Errorf("phases %s, want %s", h.phases(), want)
 		}
-		if e, ok := errors.AsType[*CloseError](h.all[2].Err); !ok || e.Code != 1012 || e.Reason != "so" || h.all[2].Retry != 1 {
-			t.Errorf("waiting because of %+v", h.all[2])
+		if e, ok := errors.AsType[*CloseError](h.list()[2].Err); !ok || e.Code != 1012 || e.Reason != "so" || h.list()[2].Retry != 1 {
+			t.Errorf("waiting because of %+v", h.list()[2])
 		}
 	})
 }
@@ -105,7 +120,7 @@ func TestGivesUpAfterMaxRetries(t *testing.T) {
 		if want := strings.Repeat("connecting waiting ", 3) + "connecting closed"; h.phases() != want {
 			t.Errorf("phases %s, want %s", h.phases(), want)
 		}
-		for i, s := range h.all {
+		for i, s := range h.list() {
 			if s.Phase == Waiting && (s.Delay < 0 || s.Delay >= 100*time.Millisecond<<s.Retry) {
 				t.Errorf("status %d waits %v at retry %d", i, s.Delay, s.Retry)
 			}
@@ -125,7 +140,7 @@ func TestASteadySocketEndsARowOfRetries(t *testing.T) {
 		}
 		s.next().welcome("last")
 		var retries []int
-		for _, s := range h.all {
+		for _, s := range h.list() {
 			if s.Phase == Waiting {
 				retries = append(retries, s.Retry)
 			}
@@ -229,13 +244,17 @@ func TestSilentServerIsAskedAndThenLeft(t *testing.T) {
 			t.Errorf("left after %v, want two heartbeats and 2s after the pong", took)
 		}
 		p = s.next()
-		if last := h.all[2]; last.Phase != Waiting || !strings.Contains(last.Err.Error(), "silent") {
+		if last := h.list()[2]; last.Phase != Waiting || !strings.Contains(last.Err.Error(), "silent") {
 			t.Errorf("it says %+v", last)
 		}
+		start = time.Now()
 		for range p.in { // no welcome this time
 		}
+		if took := time.Since(start); took != welcomeWithin {
+			t.Errorf("left after %v, want %v", took, welcomeWithin)
+		}
 		s.next()
-		if last := h.all[len(h.all)-2]; last.Phase != Waiting || !strings.Contains(last.Err.Error(), "no socket_meta") {
+		if last := h.list()[len(h.list())-2]; last.Phase != Waiting || !strings.Contains(last.Err.Error(), "no socket_meta") {
 			t.Errorf("it says %+v", last)
 		}
 	})

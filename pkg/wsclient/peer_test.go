@@ -90,20 +90,24 @@ func (s *server) next() *peer {
 func (p *peer) read() {
 	defer close(p.in)
 	for {
-		frame, err := ws.ReadFrame(p.conn)
+		head, err := ws.ReadHeader(p.conn)
 		if err != nil {
 			return
 		}
-		frame = ws.UnmaskFrameInPlace(frame)
-		switch frame.Header.OpCode {
+		payload := make([]byte, head.Length)
+		if _, err := io.ReadFull(p.conn, payload); err != nil {
+			return
+		}
+		ws.Cipher(payload, head.Mask, 0)
+		switch head.OpCode {
 		case ws.OpClose:
-			p.code, _ = ws.ParseCloseFrameData(frame.Payload)
+			p.code, _ = ws.ParseCloseFrameData(payload)
 			p.conn.Close()
 			return
 		case ws.OpPong:
-			p.pongs <- string(frame.Payload)
+			p.pongs <- string(payload)
 		case ws.OpText:
-			m, refused := wire.DecodeClient(frame.Payload)
+			m, refused := wire.DecodeClient(payload)
 			if refused != nil {
 				p.t.Errorf("the client sent what a server refuses: %v", &refused.Error)
 				return

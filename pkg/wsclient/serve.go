@@ -52,13 +52,10 @@ func (c *Client) connect(ctx context.Context) (opened time.Time, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.sock = nil
-	closed, isClose := errors.AsType[*CloseError](readErr)
 	switch {
 	case errors.Is(err, errStarved):
 	case s.bye != nil:
 		err = &CloseError{Code: s.bye.Code, Reason: s.bye.Reason, RetryAfter: time.Duration(s.bye.RetryAfterMS) * time.Millisecond}
-	case isClose:
-		err = closed
 	case err == nil:
 		err = readErr
 	}
