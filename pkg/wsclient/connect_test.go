@@ -301,6 +301,33 @@ func TestRenewedTokenIsTaken(t *testing.T) {
 	})
 }
 
+func TestASessionIsNotGivenUpForALateHello(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		c := s.start(Options{})
+		s.next().welcome("one")
+		synctest.Wait()
+		c.Cut()
+		p := s.next()
+		receive[*wire.Hello](p)
+		p.send(meta("stranger")) // to a client that said nothing for a second
+		p = s.next()
+		if h := p.welcome("two"); h.Token != "one" {
+			t.Errorf("hello with token %q, want that of the session", h.Token)
+		}
+		synctest.Wait()
+		c.Cut()
+		p = s.next()
+		receive[*wire.Hello](p)
+		refused := meta("three")
+		refused.Reason = "ticket has expired"
+		p.send(refused)
+		synctest.Wait()
+		if got := c.Meta().Token; got != "three" {
+			t.Errorf("token %q, want that of the new session: the old one is over", got)
+		}
+	})
+}
+
 func TestFramesThatCameWithTheHandshakeAreRead(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		var early []byte

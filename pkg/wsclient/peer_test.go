@@ -178,7 +178,9 @@ func meta(token string, tasks ...wire.TaskStatus) *wire.SocketMeta {
 func (p *peer) welcome(token string, tasks ...wire.TaskStatus) *wire.Hello {
 	p.t.Helper()
 	h := receive[*wire.Hello](p)
-	p.send(meta(token, tasks...))
+	m := meta(token, tasks...)
+	m.Resumed = h.Token != ""
+	p.send(m)
 	return h
 }
 

@@ -37,7 +37,9 @@ func (c *Client) read(s *socket) error {
 		case Cut:
 			return errCut
 		}
-		c.receive(s, m)
+		if err := c.receive(s, m); err != nil {
+			return err
+		}
 	}
 }
 
@@ -58,11 +60,11 @@ func (c *Client) heard(s *socket) {
 	s.heard, s.pinged = time.Now(), time.Time{}
 }
 
-func (c *Client) receive(s *socket, m wire.ServerMessage) {
+func (c *Client) receive(s *socket, m wire.ServerMessage) error {
 	c.heard(s)
 	switch m := m.(type) {
 	case *wire.SocketMeta:
-		c.welcome(s, m)
+		return c.welcome(s, m)
 	case *wire.Event:
 		c.event(m)
 	case *wire.Accepted:
@@ -75,10 +77,19 @@ func (c *Client) receive(s *socket, m wire.ServerMessage) {
 		c.mu.Unlock()
 	case *wire.Pong:
 	}
+	return nil
 }
 
-func (c *Client) welcome(s *socket, m *wire.SocketMeta) {
+// errOverlooked ends a socket whose welcome does not answer our hello: it came so late that the
+// server took us for a client that says nothing. Our session is still there, for the next socket.
+var errOverlooked = errors.New("the server did not see the hello in time")
+
+func (c *Client) welcome(s *socket, m *wire.SocketMeta) error {
 	c.mu.Lock()
+	if s.opened.IsZero() && c.meta.Token != "" && !m.Resumed && m.Reason == "" {
+		c.mu.Unlock()
+		return errOverlooked
+	}
 	c.meta = *m
 	if s.opened.IsZero() {
 		s.opened = s.heard
@@ -103,6 +114,7 @@ func (c *Client) welcome(s *socket, m *wire.SocketMeta) {
 		c.o.OnMeta(*m)
 	}
 	c.poke()
+	return nil
 }
 
 func (c *Client) event(e *wire.Event) {
