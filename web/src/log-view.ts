@@ -4,6 +4,8 @@ import type { Run } from './sgr.ts';
 
 /** Lines of one chunk: what the browser lays out, or skips, at a time. style.css knows the height of a full one. */
 export const chunkLines = 250;
+/** Lines that are built in one frame; the rest follows in the next ones, so that the page stays at hand. */
+export const frameLines = 2000;
 
 /**
  * LogView shows one LogLines in a scrolling element. Every line is in the document, so that the browser's
@@ -24,12 +26,14 @@ export class LogView {
   #begins: HTMLElement[] = []; // by block of #log that is in the document: the chunk in which it begins
   #follow = true;
   #top = 0;
+  #scheduled = false;
 
   /** following is told when the view begins or ceases to follow the end. */
   constructor(scroller: HTMLElement, following: (on: boolean) => void) {
     this.#scroller = scroller;
     this.#following = following;
     scroller.addEventListener('scroll', () => this.#scrolled(), { passive: true });
+    new ResizeObserver(() => this.#follow && this.#toEnd()).observe(scroller);
   }
 
   get follow(): boolean {
@@ -41,15 +45,31 @@ export class LogView {
     if (on) this.#toEnd();
   }
 
-  /** Brings the document up to log. Another log than before starts afresh. */
+  /** Brings the document up to log, over several frames if it is far behind. Another log starts afresh. */
   show(log: LogLines): void {
     if (log !== this.#log) this.#clear(log);
     this.#dropOld(log);
-    const fresh = log.blocks.slice(Math.max(0, this.#shown - log.dropped));
-    if (!fresh.length) return;
-    for (const b of fresh) this.#append(b);
-    this.#shown = log.dropped + log.blocks.length;
-    if (this.#follow) this.#toEnd();
+    this.#shown = Math.max(this.#shown, log.dropped);
+    let lines = 0;
+    for (const b of log.blocks.slice(this.#shown - log.dropped)) {
+      if (lines >= frameLines) {
+        this.#again();
+        break;
+      }
+      this.#append(b);
+      this.#shown++;
+      lines += b.lines.length;
+    }
+    if (lines && this.#follow) this.#toEnd();
+  }
+
+  #again(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    requestAnimationFrame(() => {
+      this.#scheduled = false;
+      if (this.#scroller.isConnected) this.show(this.#log!);
+    });
   }
 
   #clear(log: LogLines): void {

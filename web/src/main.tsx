@@ -10,16 +10,23 @@ const root = document.getElementById('app')!;
 const week = 7 * 24 * 3600 * 1000;
 
 let kinds: KindForm[] = builtIn;
-let painting = false;
+let drawnAt = 0;
+let drawing = false;
 
-/** Draws at most once per frame, however much has changed. A hidden page has no frames, and needs none. */
+/**
+ * Draws soon, at once after a pause and at most every 60 ms, however much has changed: painting a log that
+ * scrolls costs more than taking its lines in. A hidden page has no frames, and needs none.
+ */
 function draw(): void {
-  if (painting) return;
-  painting = true;
-  requestAnimationFrame(() => {
-    painting = false;
-    render(<App session={session} kinds={kinds} />, root);
-  });
+  if (drawing) return;
+  drawing = true;
+  setTimeout(() => requestAnimationFrame(drawNow), Math.max(0, drawnAt + 60 - Date.now()));
+}
+
+function drawNow(): void {
+  drawing = false;
+  drawnAt = Date.now();
+  render(<App session={session} kinds={kinds} />, root);
 }
 
 const journal = new Journal(globalThis.indexedDB);

@@ -12,7 +12,7 @@ type Colour = number | string | undefined;
 // One escape sequence of ECMA-48 in each branch: CSI; strings (OSC, DCS, SOS, PM, APC) up to their end or
 // the line's; any other escape; a control character alone (tab is text).
 const sequence =
-  /\x1b\[([0-?]*)[ -/]*([@-~])|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]?|[\x00-\x08\x0a-\x1f\x7f-\x9f]/g;
+  /\x1b\[([0-?]*)[ -/]*([@-~]?)|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]?|[\x00-\x08\x0a-\x1f\x7f-\x9f]/g;
 
 /**
  * Painter turns lines of terminal output into runs of plain text and looks, as SGR sequences ask

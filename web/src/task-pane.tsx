@@ -1,4 +1,4 @@
-import { useEffect, useRef, useState } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { duration } from './format.ts';
 import { LogView } from './log-view.ts';
 import type { Session } from './session.ts';
@@ -13,9 +13,13 @@ interface Props {
 
 /** One task: how far it is, its steps, how it ended, and its log. */
 export function TaskPane({ task, session, retry }: Props) {
-  useEffect(() => void session.load(task), [task]);
+  const pane = useRef<HTMLElement>(null);
+  useEffect(() => {
+    void session.load(task);
+    pane.current!.scrollIntoView({ block: 'nearest' }); // where the page is one column
+  }, [task]);
   return (
-    <article data-testid="task-pane" data-task={task.id} data-state={task.state}>
+    <article ref={pane} data-testid="task-pane" data-task={task.id} data-state={task.state}>
       <Heading task={task} />
       <Progress task={task} />
       <Outcome task={task} retry={retry} />
@@ -149,15 +153,18 @@ function Log({ task }: { task: TaskView }) {
   const [wrap, setWrap] = useState(false);
   const scroller = useRef<HTMLDivElement>(null);
   const view = useRef<LogView>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     view.current = new LogView(scroller.current!, setFollow);
   }, []);
-  useEffect(() => view.current!.show(task.log)); // after every draw; what is shown already costs nothing
+  useLayoutEffect(() => view.current!.show(task.log)); // after every draw; what is shown already costs nothing
   return (
     <section class="log" aria-label="Log">
       <div class="bar">
         <h3>
-          Log <span class="quiet num" data-testid="log-count">{task.log.last.toLocaleString()} lines</span>
+          Log{' '}
+          <span class="quiet num" data-testid="log-count">
+            {task.log.last.toLocaleString()} {task.log.last === 1 ? 'line' : 'lines'}
+          </span>
         </h3>
         <label>
           <input type="checkbox" checked={wrap} onChange={(e) => setWrap(e.currentTarget.checked)} data-testid="wrap" /> wrap

@@ -1,0 +1,266 @@
+package web
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/page"
+	"github.com/chromedp/chromedp"
+)
+
+//go:embed testdata/fake-worker.js
+var fakeWorker string
+
+// tab is a page of a headless Chromium with the fake worker in it.
+type tab struct {
+	t   *testing.T
+	ctx context.Context
+}
+
+// browser starts one Chromium for all tests of the package; TestMain closes it.
+var browser = sync.OnceValues(func() (context.Context, error) {
+	bin, err := exec.LookPath("chromium")
+	if err != nil {
+		return nil, fmt.Errorf("%w: install Debian's chromium, as make deps does", err)
+	}
+	dir, err := os.MkdirTemp("", "console-test-*")
+	if err != nil {
+		return nil, err
+	}
+	alloc, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(bin), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(dir),
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
+		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true))...)
+	ctx, _ := chromedp.NewContext(alloc) // ended by Cancel below
+	closeBrowser = func() error {
+		err := chromedp.Cancel(ctx)
+		stop()
+		os.RemoveAll(dir) // best effort: its children may still write for a moment
+		return err
+	}
+	return ctx, chromedp.Do(ctx) // the context of the first call is the browser's life: no deadline
+})
+
+var closeBrowser = func() error { return nil }
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if err := closeBrowser(); err != nil {
+		fmt.Fprintln(os.Stderr, "closing the browser:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// openConsole opens the console in a fresh profile of the browser, in a window of that size, and waits
+// until it is connected to the fake worker.
+func openConsole(t *testing.T, width, height int64) *tab {
+	t.Helper()
+	parent, err := browser()
+	if err != nil {
+		t.Fatalf("starting the browser: %v", err)
+	}
+	server := httptest.NewServer(Handler())
+	t.Cleanup(server.Close)
+	own, closeTab := chromedp.NewContext(parent, chromedp.WithNewBrowserContext())
+	t.Cleanup(closeTab)
+	if err := chromedp.Do(own); err != nil {
+		t.Fatalf("opening a tab: %v", err)
+	}
+	ctx, done := context.WithTimeout(own, time.Minute)
+	t.Cleanup(done)
+	inject := page.AddScriptToEvaluateOnNewDocumentParams{Source: fakeWorker}
+	if _, err := chromedp.Call(ctx, page.AddScriptToEvaluateOnNewDocument, inject); err != nil {
+		t.Fatal(err)
+	}
+	if err := chromedp.Do(ctx, chromedp.EmulateViewport(width, height), chromedp.Navigate(server.URL)); err != nil {
+		t.Fatal(err)
+	}
+	b := &tab{t, ctx}
+	b.until(`$("connection")?.dataset.state === "open"`)
+	return b
+}
+
+// until waits until the JavaScript expression is true.
+func (b *tab) until(condition string) {
+	b.t.Helper()
+	if _, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool]("until(() => "+condition+")", chromedp.EvalAwaitPromise)); err != nil {
+		text, _ := chromedp.Run(context.WithoutCancel(b.ctx), chromedp.Evaluate[string]("document.body.innerText.slice(0, 2000)"))
+		b.t.Fatalf("waiting for %s: %v; the page says:\n%s", condition, err, text)
+	}
+}
+
+// do runs JavaScript.
+func (b *tab) do(script string) {
+	b.t.Helper()
+	if err := chromedp.Do(b.ctx, chromedp.Evaluate[chromedp.Void](script)); err != nil {
+		b.t.Fatalf("%s: %v", script, err)
+	}
+}
+
+// check compares what a JavaScript expression gives.
+func check[T comparable](b *tab, expression string, want T) {
+	b.t.Helper()
+	got, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](expression))
+	if err != nil {
+		b.t.Fatalf("%s: %v", expression, err)
+	}
+	if got != want {
+		b.t.Errorf("%s: got %v, want %v", expression, got, want)
+	}
+}
+
+// submit fills the free form in, as a person would.
+func (b *tab) submit(kind, params string) {
+	b.t.Helper()
+	b.do(`{ const k = $("kind"); k.value = "*"; k.dispatchEvent(new Event("change", { bubbles: true })); }`)
+	b.until(`$("free-kind")`)
+	b.do(`{ $("free-kind").value = "` + kind + `"; $("free-json").value = ` + "`" + params + "`" + `; $("submit").click(); }`)
+}
+
+func (b *tab) reload() {
+	b.t.Helper()
+	if err := chromedp.Do(b.ctx, chromedp.Reload()); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// unharmed checks that the page ran no script of strangers, broke no policy and threw nothing.
+func (b *tab) unharmed() {
+	b.t.Helper()
+	check(b, `harm.join("; ")`, "")
+	check(b, `String(window.harmed)`, "undefined")
+}
+
+const ordered = `lines().every((n, i) => n === i + 1)`
+
+func TestConsoleFollowsABuild(t *testing.T) {
+	b := openConsole(t, 1280, 800)
+	check(b, `$("server-id").textContent`, "i1-w3")
+	check(b, `$("resumed").textContent`, "no")
+	b.submit("build", `{"ref": "main"}`)
+	b.until(`$("progress")?.max === 25 && $("message").textContent.startsWith("ok pkg")`)
+	b.until(`$("task-state").textContent === "succeeded"`)
+	b.until(`count() === 1004`)
+	check(b, ordered, true)
+	check(b, `$$("step").map((s) => s.dataset.status).join()`, "succeeded,succeeded,succeeded,succeeded")
+	check(b, `$$("step").map((s) => s.querySelector(".name").textContent).join()`, "clone,go vet,go build,go test ./pkg/socketmeta ./pkg/wire")
+	check(b, `JSON.stringify(JSON.parse($("result").textContent))`, `{"packages":60,"failed":0}`)
+	check(b, `$("task-id").textContent === $("task").dataset.task`, true)
+	b.until(atEnd) // also after the result took some of its room
+	b.unharmed()
+}
+
+func TestHostileLogLinesAreText(t *testing.T) {
+	b := openConsole(t, 1280, 800)
+	b.submit("build", "")
+	b.until(`count() >= 8`)
+	check(b, `document.querySelectorAll(".line")[0].textContent`, `<img src=x onerror="window.harmed=1"><script>window.harmed=2</script>`)
+	check(b, `document.querySelectorAll(".line")[1].textContent`, "link red")
+	check(b, `document.querySelectorAll(".line")[1].querySelector("span").className`, "fg1")
+	check(b, `document.querySelectorAll(".line")[2].textContent`, "  spaces\tand a tab ")
+	check(b, `document.querySelectorAll(".line")[3].textContent`, "")
+	check(b, `document.querySelectorAll(".lines img, .lines a, .lines script").length`, 0)
+	check(b, `document.title`, "wscluster")
+	b.unharmed()
+}
+
+func TestReloadMidBuildShowsEachLineOnce(t *testing.T) {
+	b := openConsole(t, 1280, 800)
+	b.submit("build", `{"ref": "main"}`)
+	for _, enough := range []string{"100", "400", "700"} {
+		b.until(`count() >= ` + enough)
+		b.reload()
+		b.until(`$("connection")?.dataset.state === "open" && count() >= ` + enough)
+		check(b, ordered, true)
+	}
+	check(b, `$("resumed").textContent`, "yes")
+	b.until(`$("task-state").textContent === "succeeded"`)
+	b.until(`count() === 1004`)
+	check(b, ordered, true)
+	check(b, `$$("step").length`, 4)
+	check(b, `$$("task").length`, 1)
+
+	b.reload()
+	b.until(`$("result") && count() === 1004`)
+	check(b, `document.querySelectorAll(".gap").length`, 0)
+	b.unharmed()
+}
+
+func TestLogOf20000LinesStaysUsable(t *testing.T) { longLog(t, "flood", 20_000) }
+
+// longLog submits a kind of the fake worker that writes so many lines as fast as it may.
+func longLog(t *testing.T, kind string, total int) {
+	b := openConsole(t, 1280, 800)
+	b.submit(kind, "")
+	b.until(`count() > 5000`)
+	b.until(atEnd)
+	b.do(`$("log").scrollTop -= 2000`)
+	b.until(`!$("follow").checked`)
+	b.do(`stay = $("log").scrollTop`)
+	b.until(`$("task-state").textContent === "succeeded"`)
+	b.until(fmt.Sprintf(`$("log-count").textContent.replace(/\D/g, "") === "%d" && count() === %[1]d`, total))
+	check(b, `Math.abs($("log").scrollTop - stay) < 100`, true)
+	check(b, fmt.Sprintf(`find("line %d")`, total/2+321), true)
+	b.do(`$("follow").click()`)
+	b.until(atEnd)
+	check(b, ordered, true)
+
+	b.reload()
+	b.until(fmt.Sprintf(`count() === %d`, total))
+	b.until(atEnd)
+	check(b, ordered, true)
+	b.unharmed()
+}
+
+const atEnd = `(({ scrollTop, clientHeight, scrollHeight }) => scrollTop + clientHeight >= scrollHeight - 20)($("log"))`
+
+func TestFailedBuildOffersAnotherTry(t *testing.T) {
+	b := openConsole(t, 1280, 800)
+	b.submit("broken", `{"ref": "x"}`)
+	b.until(`$("error-code")?.textContent === "failed"`)
+	check(b, `$("error-message").textContent`, "step go vet: exit status 1")
+	check(b, `$("step").dataset.status`, "failed")
+	b.do(`$("retry").click()`)
+	b.until(`$$("task").length === 2 && $$("task").every((t) => t.dataset.state === "failed")`)
+	check(b, `Object.values(JSON.parse(sessionStorage["fake-worker"]).tasks).map((t) => t.params.ref).join()`, "x,x")
+	b.unharmed()
+}
+
+func TestRefusalIsToldAtTheFormAndInTheTask(t *testing.T) {
+	b := openConsole(t, 1280, 800)
+	b.submit("build", `[1]`)
+	b.until(`$("form-error")?.textContent.includes("JSON object")`)
+	check(b, `$$("task").length`, 0)
+	b.submit("nope", "")
+	b.until(`$("error-code")?.textContent === "unknown_kind"`)
+	check(b, `$$("retry").length`, 0)
+}
+
+func TestCutIsShownWithItsCountdown(t *testing.T) {
+	b := openConsole(t, 1280, 800)
+	b.do(`sockets.at(-1).give({ type: "bye", code: 1012, reason: "drain", retry_after_ms: 1500 }); sockets.at(-1).close(1012)`)
+	b.until(`$("connection").dataset.state === "waiting" && $("retry-countdown").textContent.includes(" s")`)
+	check(b, `$("connection").textContent`, "Disconnected (drain)")
+	b.until(`$("connection").dataset.state === "open"`)
+	b.do(`sockets.at(-1).give({ type: "bye", code: 4000, reason: "replaced" }); sockets.at(-1).close(4000)`)
+	b.until(`$("reconnect")`)
+	b.do(`$("reconnect").click()`)
+	b.until(`$("connection").dataset.state === "open"`)
+}
+
+func TestPageFitsASmallPhone(t *testing.T) {
+	b := openConsole(t, 360, 720)
+	b.submit("build", `{"ref": "`+strings.Repeat("long", 50)+`"}`)
+	b.until(`$("task-state")?.textContent === "succeeded"`)
+	check(b, `document.documentElement.scrollWidth <= innerWidth`, true)
+	check(b, `$$("submit").concat($$("task"), $$("copy-id")).every((e) => e.getBoundingClientRect().right <= innerWidth)`, true)
+}

@@ -1,0 +1,120 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Client } from '../../client/src/index.ts';
+import type { TaskEvent } from '../../client/src/index.ts';
+import { World, event, settled } from '../../client/test/world.ts';
+import type { Journal } from '../src/journal.ts';
+import { Session, maxTasks } from '../src/session.ts';
+
+/** A journal in memory whose writes wait until the test lets them through. */
+class HeldJournal {
+  readonly kept: TaskEvent[] = [];
+  room = true;
+  gate: Promise<void> = Promise.resolve();
+
+  async keep(e: TaskEvent): Promise<boolean> {
+    await this.gate;
+    if (this.room && e.durable) this.kept.push(e);
+    return this.room;
+  }
+  read = async (task: string) => this.kept.filter((e) => e.task_id === task);
+  forget = async (task: string) => void this.kept.splice(0, Infinity, ...this.kept.filter((e) => e.task_id !== task));
+}
+
+async function open(w: World, journal = new HeldJournal()) {
+  const session = new Session(new Client({ platform: w.platform }), journal as unknown as Journal, w.storage, () => {});
+  session.connect();
+  await settled();
+  await w.socket.welcome({ resumed: true });
+  return { session, journal };
+}
+
+const give = (w: World, id: string, seq: number, name: 'log' | 'result' = 'log') => w.socket.give(event(seq, seq - 1, name, { task_id: id }));
+
+test('an event is journalled, then shown, then acknowledged', async () => {
+  const w = new World();
+  const { session, journal } = await open(w);
+  const v = session.submit('make', {});
+  let pass = () => {};
+  journal.gate = new Promise((resolve) => (pass = resolve));
+  give(w, v.id, 1);
+  await w.advance(250);
+  assert.deepEqual([journal.kept.length, v.log.last, w.socket.of('ack').length], [0, 0, 0]);
+  pass();
+  await w.advance(250);
+  assert.deepEqual([journal.kept.length, v.log.last, w.socket.of('ack').length], [1, 1, 1]);
+});
+
+test('a reload shows what was shown, each line once, also if the last acknowledgement was lost', async () => {
+  const w = new World();
+  const { session, journal } = await open(w);
+  const v = session.submit('make', { target: 'all' });
+  for (let i = 1; i <= 3; i++) give(w, v.id, i);
+  await settled();
+  journal.kept.push(event(4, 3, 'log', { task_id: v.id })); // journalled, but the page went before it could say so
+  w.page('pagehide', false);
+
+  const after = new World(w.storage, w.locks);
+  const again = (await open(after, journal)).session;
+  for (let i = 3; i <= 5; i++) give(after, v.id, i);
+  give(after, v.id, 6, 'result');
+  await settled();
+  const [shown] = again.tasks;
+  assert.deepEqual(shown?.log.blocks.flatMap((b) => b.lines), ['line 1', 'line 2', 'line 3', 'line 4', 'line 5']);
+  assert.deepEqual([shown?.state, shown?.params], ['succeeded', { target: 'all' }]);
+  after.page('pagehide', false);
+
+  const third = (await open(new World(w.storage, w.locks), journal)).session;
+  assert.deepEqual(third.tasks.map((t) => t.state), ['succeeded']);
+  await third.load(third.tasks[0]!);
+  assert.deepEqual([third.tasks[0]!.log.last, third.tasks[0]!.value], [5, 42]);
+});
+
+test('a refusal is remembered with its reason', async () => {
+  const w = new World();
+  const { session } = await open(w);
+  const v = session.submit('nope', {});
+  w.socket.give({ type: 'error', task_id: v.id, code: 'unknown_kind', message: 'no such kind', retryable: false });
+  await settled();
+  assert.equal(v.state, 'refused');
+  w.page('pagehide', false);
+  const again = (await open(new World(w.storage, w.locks))).session;
+  assert.deepEqual([again.tasks[0]?.state, again.tasks[0]?.error?.code], ['refused', 'unknown_kind']);
+});
+
+test('in a copied tab the other tab’s open tasks are shown as lost', async () => {
+  const w = new World();
+  const { session } = await open(w);
+  session.submit('make', {});
+  const copy = new World(w.storage.copy(), w.locks);
+  const other = new Session(new Client({ platform: copy.platform }), new HeldJournal() as unknown as Journal, copy.storage, () => {});
+  other.connect();
+  await copy.advance(1000);
+  await copy.socket.welcome({ client_id: 'c2' });
+  assert.deepEqual(other.tasks.map((t) => t.state), ['lost']);
+});
+
+test('what the journal has no room for is still shown, and said', async () => {
+  const w = new World();
+  const { session, journal } = await open(w);
+  const v = session.submit('make', {});
+  journal.room = false;
+  give(w, v.id, 1);
+  await w.advance(250);
+  assert.deepEqual([session.unkept, v.log.last, w.socket.of('ack').length], [true, 1, 1]);
+});
+
+test('of ended tasks the oldest leave the list, and the journal; open ones stay', async () => {
+  const w = new World();
+  const { session, journal } = await open(w);
+  const first = session.submit('make', {});
+  const second = session.submit('make', {});
+  give(w, second.id, 1, 'result');
+  await settled();
+  for (let i = session.tasks.length; i <= maxTasks; i++) session.submit('make', {});
+  await settled();
+  assert.equal(session.tasks.length, maxTasks);
+  assert.equal(session.tasks.includes(second), false);
+  assert.equal(session.tasks.includes(first), true);
+  assert.deepEqual(journal.kept, []);
+});

@@ -1,0 +1,127 @@
+// A worker inside the page, put there before the page's own script: it speaks docs/PROTOCOL.md through a
+// WebSocket class of its own. Event i of a task is a function of its kind and i, so that all the worker has
+// to remember over a reload is when a task began and what was acknowledged.
+(() => {
+  const text = (first, lines) => ({ event: 'log', body: { first_line: first, lines } });
+  const step = (i, of, name, status) => ({ event: 'step', body: { workflow_id: '', status, current_step: i, total_steps: of, message: name } });
+  const many = (first, n) => text(first, Array.from({ length: n }, (_, i) => `\x1b[3${(first + i) % 8}mline\x1b[0m ${first + i}`));
+  const flood = (lines) => [
+    { event: 'started', body: { kind: 'flood', runner: 'r1', total_steps: 0 } },
+    ...Array.from({ length: lines / 250 }, (_, i) => many(1 + i * 250, 250)),
+    { event: 'result', body: { value: null, last_line: lines } },
+  ];
+  const hostile = [
+    '<img src=x onerror="window.harmed=1"><script>window.harmed=2</script>',
+    '\x1b]8;;javascript:window.harmed=3\x07link\x1b]8;;\x07 \x1b]0;title\x07\x1b[2J\x1b[31mred\x1b[0m\x1b[',
+    '  spaces\tand a tab ',
+    '',
+  ];
+  const stories = {
+    // four steps, each with progress and 25 log events of 10 lines; the first ten events are hostile
+    build: [
+      { event: 'started', body: { kind: 'build', runner: 'r1', total_steps: 4 } },
+      text(1, hostile),
+      ...['clone', 'go vet', 'go build', 'go test ./pkg/socketmeta ./pkg/wire'].flatMap((name, s) => [
+        step(s + 1, 4, name, 'running'),
+        ...Array.from({ length: 25 }, (_, i) => [
+          many(5 + s * 250 + i * 10, 10),
+          { event: 'progress', body: { workflow_id: '', status: 'running', current_step: i + 1, total_steps: 25, message: `ok pkg${i}` } },
+        ]).flat(),
+        step(s + 1, 4, name, 'succeeded'),
+      ]),
+      { event: 'artifact', body: { name: 'app.tar.gz', content_type: 'application/gzip', size_bytes: 1048576, sha256: 'ab'.repeat(32) } },
+      { event: 'result', body: { value: { packages: 60, failed: 0 }, last_line: 1004 } },
+    ],
+    flood: flood(20_000),
+    'long-flood': flood(100_000),
+    broken: [
+      { event: 'started', body: { kind: 'broken', runner: 'r1', total_steps: 2 } },
+      step(1, 2, 'go vet', 'running'),
+      text(1, ['vet: undefined: x']),
+      step(1, 2, 'go vet', 'failed'),
+      { event: 'error', body: { code: 'failed', message: 'step go vet: exit status 1', retryable: true, last_line: 1 } },
+    ],
+  };
+  const everyMs = { build: 8, flood: 1, 'long-flood': 1, broken: 5 };
+  const run = '018f6d9a-30aa-7b11-9c22-abcdefabcdef';
+  const stored = JSON.parse(sessionStorage.getItem('fake-worker') ?? '{"tasks":{},"epoch":1}');
+  const save = () => sessionStorage.setItem('fake-worker', JSON.stringify(stored));
+  const begun = performance.timeOrigin;
+
+  window.harm = [];
+  addEventListener('securitypolicyviolation', (e) => harm.push(`${e.violatedDirective} ${e.blockedURI}`));
+  addEventListener('error', (e) => harm.push(e.message));
+  window.sockets = [];
+
+  window.WebSocket = class {
+    constructor(url, protocol) {
+      Object.assign(this, { url, protocol, readyState: 0 });
+      sockets.push(this);
+      setTimeout(() => ((this.readyState = 1), this.onopen?.()));
+    }
+    close(code = 1000, reason = '') {
+      clearInterval(this.timer);
+      this.readyState = 3;
+      setTimeout(() => this.onclose?.({ code, reason }));
+    }
+    give(m) {
+      this.onmessage?.({ data: JSON.stringify(m) });
+    }
+    send(data) {
+      const m = JSON.parse(data);
+      if (m.type === 'hello') this.hello(m);
+      if (m.type === 'ping') this.give({ type: 'pong' });
+      if (m.type === 'ack') for (const p of m.tasks) if (stored.tasks[p.task_id]) stored.tasks[p.task_id].next = p.next;
+      if (m.type === 'submit') {
+        if (!stories[m.kind]) {
+          return this.give({ type: 'error', id: m.id, task_id: m.task_id, code: 'unknown_kind', message: `no task runner has ever offered kind "${m.kind}"`, retryable: false });
+        }
+        stored.tasks[m.task_id] = { kind: m.kind, params: m.params, at: Date.now(), next: 1 };
+        this.sent[m.task_id] = 0;
+        this.give({ type: 'accepted', id: m.id, task_id: m.task_id, queue_position: 0 });
+      }
+      save();
+    }
+    hello(m) {
+      const open = m.tasks ?? [];
+      this.sent = Object.fromEntries(open.map((p) => [p.task_id, Math.max(0, p.next - 2)])); // one event too many
+      this.give({
+        type: 'socket_meta', client_id: '018f6d9a-2b3c-7d4e-8f50-123456789abc', server_id: 'i1-w3', epoch: stored.epoch++,
+        token: 'token', route: 'route', heartbeat_ms: 15000, resume_window_ms: 600000, resumed: !!m.token,
+        tasks: open.map((p) => ({ task_id: p.task_id, state: stored.tasks[p.task_id] ? 'running' : 'unknown' })),
+      });
+      this.timer = setInterval(() => this.emit(), 4);
+    }
+    emit() {
+      for (const [id, sent] of Object.entries(this.sent)) {
+        const { kind, at, next } = stored.tasks[id] ?? {};
+        const story = stories[kind] ?? [];
+        // at most 256 events beyond what is acknowledged, as the worker's own window
+        const due = Math.min(story.length, Math.ceil((Date.now() - at) / everyMs[kind]), next + 255);
+        for (let i = sent; i < due; i++) this.event(id, story, i);
+        this.sent[id] = Math.max(sent, due);
+      }
+    }
+    event(id, story, i) {
+      const { event, body } = story[i];
+      let prev = i; // seq is i + 1
+      while (prev > 0 && story[prev - 1].event === 'progress') prev--;
+      this.give({
+        type: 'event', task_id: id, attempt: 1, run_id: run, seq: i + 1, prev, event, durable: event !== 'progress',
+        last: i === story.length - 1, body: { timestamp: new Date(stored.tasks[id].at + i * 40).toISOString(), ...body, ...('workflow_id' in body && { workflow_id: id }) },
+      });
+    }
+  };
+
+  /** Resolves when condition is true of the page. */
+  window.until = (condition) =>
+    new Promise((resolve) => {
+      const look = () => (condition() ? resolve(true) : requestAnimationFrame(look));
+      look();
+    });
+  window.$ = (id) => document.querySelector(`[data-testid="${id}"]`);
+  window.$$ = (id) => [...document.querySelectorAll(`[data-testid="${id}"]`)];
+  window.lines = () => [...document.querySelectorAll('.line')].map((l) => Number(l.dataset.n));
+  window.count = () => document.getElementsByClassName("line").length; // quick
+  window.begun = begun;
+})();
