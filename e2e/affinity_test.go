@@ -53,7 +53,7 @@ func (c *cluster) everyResultReachesItsClient(t *testing.T) {
 	if len(perWorker) != len(eight) {
 		t.Errorf("the clients are on %v, want all eight workers", perWorker)
 	}
-	submit(t, all[0], "countdown", countdown(0))
+	submit(t, all[0], "countdown", countdown(1))
 	var wg sync.WaitGroup
 	for i, cl := range all {
 		wg.Go(func() {
@@ -81,9 +81,9 @@ func (c *cluster) everyResultReachesItsClient(t *testing.T) {
 	}
 }
 
-// countdown is a task of so many tenths of a second, with a line for each.
-func countdown(tenths int) map[string]any {
-	return map[string]any{"seconds": float64(tenths) / 10, "interval_ms": 100, "lines": 1}
+// countdown is a task of so many lines, one each tenth of a second.
+func countdown(lines int) map[string]any {
+	return map[string]any{"lines": lines, "interval_ms": 100}
 }
 
 func (c *cluster) theCookieLeadsBack(t *testing.T) {
@@ -196,7 +196,7 @@ func (c *cluster) aKilledWorkersClientsMove(t *testing.T) {
 	t.Logf("%d clients are back after %v", len(of), time.Since(killed))
 	for _, cl := range of {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		task, err := cl.Submit(ctx, "countdown", countdown(0))
+		task, err := cl.Submit(ctx, "countdown", countdown(1))
 		if err == nil {
 			_, err = task.Wait(ctx)
 		}

@@ -39,7 +39,7 @@ func awayAtTheEnd(c *cluster, meanwhile func()) {
 	t := c.t
 	before, leave := client(t, c.Workers[0].Addr)
 	began := time.Now()
-	task := submit(t, before, "countdown", map[string]any{"seconds": seconds, "interval_ms": 100, "lines": 1})
+	task := submit(t, before, "countdown", countdown(seconds*10))
 	var seqs []int64
 	for e := range task.Events(t.Context()) {
 		if e.Durable {
