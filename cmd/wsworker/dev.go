@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/wscluster/wscluster/internal/build"
+	"github.com/wscluster/wscluster/internal/config"
+	"github.com/wscluster/wscluster/internal/worker"
+	"github.com/wscluster/wscluster/pkg/broker/memory"
+	"github.com/wscluster/wscluster/pkg/socketmeta"
+	"github.com/wscluster/wscluster/pkg/taskrunner"
+	"github.com/wscluster/wscluster/web"
+)
+
+// devSettings are the keys of wsworker dev.
+type devSettings struct {
+	config.Logging
+
+	Port    int    `config:"port" usage:"first port to try on 127.0.0.1"`
+	Repo    string `config:"repo" usage:"folder whose Git repositories may be built"`
+	WorkDir string `config:"work_dir" usage:"where builds get their workspaces; default: a new folder, removed at the end"`
+}
+
+func devCommand() *cobra.Command {
+	s := devSettings{Logging: config.Logging{LogFormat: "console", LogLevel: "warn"}, Port: 8080, Repo: "."}
+	c := &cobra.Command{
+		Use:   "dev",
+		Short: "Run two workers, a task runner and the console in one process, without RabbitMQ",
+		Long: "Run two workers, a task runner and the console in one process on an in-memory broker.\n" +
+			"It listens on loopback only and forgets everything when it ends.",
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := config.Load(&s, c.Flags(), os.Environ()); err != nil {
+				return err
+			}
+			return dev(c.Context(), s, c.OutOrStdout(), c.ErrOrStderr())
+		},
+	}
+	config.Flags(c.Flags(), &s)
+	return c
+}
+
+// dev serves until ctx ends.
+func dev(ctx context.Context, s devSettings, stdout, stderr io.Writer) error {
+	log, err := s.NewLogger(stderr)
+	if err != nil {
+		return config.WithExit(config.ExitConfig, err)
+	}
+	repo, err := filepath.Abs(s.Repo)
+	if err != nil {
+		return config.WithExit(config.ExitConfig, fmt.Errorf("repo: %w", err))
+	}
+	if s.WorkDir == "" {
+		if s.WorkDir, err = os.MkdirTemp("", "wscluster-"); err != nil {
+			return err
+		}
+		defer os.RemoveAll(s.WorkDir)
+	}
+	recipes, err := build.Shipped()
+	if err != nil {
+		return err
+	}
+	kinds, err := build.Kinds(recipes, build.Options{WorkDir: s.WorkDir, RepoRoots: []string{repo}, Log: log})
+	if err != nil {
+		log.Warn("some kinds cannot run here", zap.Error(err))
+	}
+
+	b := memory.New(memory.Options{})
+	keys, routeKeys := socketmeta.RandomKeys(), socketmeta.RandomKeys()
+	g, ctx := errgroup.WithContext(ctx)
+	var urls []string
+	port := s.Port
+	for _, id := range []socketmeta.ServerID{"dev-w1", "dev-w2"} {
+		ln, err := listenFrom(port)
+		if err != nil {
+			return err
+		}
+		w, err := worker.New(worker.Options{
+			Server: id, Broker: b, Keys: keys, RouteKeys: routeKeys, Log: log, Site: site(repo), DrainWindow: time.Second,
+		})
+		if err != nil {
+			return err
+		}
+		address := ln.Addr().(*net.TCPAddr)
+		port = address.Port + 1
+		urls = append(urls, "http://"+address.String())
+		g.Go(func() error { return w.Run(ctx, ln, nil) })
+	}
+	g.Go(func() error {
+		r := taskrunner.Runner{Name: "dev", Broker: b, Kinds: kinds, Slots: 2, Log: log}
+		return r.Run(ctx)
+	})
+	fmt.Fprintf(stdout, "\n  wscluster is running: two workers, one task runner, an in-memory broker.\n\n"+
+		"  Console            %s\n  The second worker  %s\n\n  Ctrl-C stops it.\n\n", urls[0], urls[1])
+	return g.Wait()
+}
+
+// listenFrom listens on the first free port of loopback from port on.
+func listenFrom(port int) (net.Listener, error) {
+	const tries = 100
+	var err error
+	for p := port; p < port+tries && p <= 65535; p++ {
+		var ln net.Listener
+		if ln, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(p))); err == nil {
+			return ln, nil
+		}
+	}
+	return nil, fmt.Errorf("no port from %d on is free on 127.0.0.1: %w", port, err)
+}
+
+// site is the console with form values that work in this process.
+func site(repo string) http.Handler {
+	type form struct {
+		Kind   string         `json:"kind"`
+		Params map[string]any `json:"params"`
+	}
+	forms, err := json.Marshal(map[string][]form{"kinds": {
+		{"go-build", map[string]any{"repo": repo, "ref": "HEAD", "packages": []string{"./pkg/socketmeta", "./pkg/wire"}}},
+		{"countdown", map[string]any{"lines": 80, "interval_ms": 250, "steps": 4}},
+		{"make", map[string]any{"repo": repo, "ref": "HEAD", "target": "help"}},
+	}})
+	if err != nil {
+		panic(fmt.Errorf("the console's forms are no JSON: %w", err)) // fixed values
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", web.Handler())
+	mux.HandleFunc("GET /v1/console.json", func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Set("Content-Type", "application/json")
+		_, _ = rw.Write(forms) // the page is gone: nobody to tell
+	})
+	return mux
+}
