@@ -1,0 +1,84 @@
+package build
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// The test binary is also the program that the recipes of the tests start: with this variable set
+// it does what the first argument says.
+const programVariable = "WSCLUSTER_BUILD_TEST_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(programVariable) != "" {
+		program(os.Args[1], os.Args[2:])
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func program(what string, args []string) {
+	switch what {
+	case "argv": // prints its arguments
+		fmt.Println(asJSON(args))
+	case "env": // prints its environment
+		fmt.Println(asJSON(os.Environ()))
+	case "print": // prints each argument on a line
+		fmt.Println(strings.Join(args, "\n"))
+	case "exit":
+		if args[0] == "3" {
+			os.Exit(3)
+		}
+	case "flood": // prints for ever
+		for {
+			fmt.Println(strings.Repeat("x", 1000))
+		}
+	case "polite": // takes its time to end, and says so
+		term := make(chan os.Signal, 1)
+		signal.Notify(term, syscall.SIGTERM)
+		fmt.Println("ready")
+		<-term
+		fmt.Println("bye")
+	case "stubborn": // never ends by itself, nor does its child
+		signal.Ignore(syscall.SIGTERM)
+		if len(args) == 0 {
+			fmt.Println(os.Getpid(), child(false, "stubborn", "child"))
+		}
+		time.Sleep(time.Hour)
+	case "leaver": // ends, and leaves a child in its group and one outside, which keep the output open
+		fmt.Println(child(false, "stubborn", "child"), child(true, "stubborn", "child"))
+	case "mess": // leaves what is hard to remove
+		os.MkdirAll("deep/er", 0o700)
+		os.WriteFile("deep/er/file", nil, 0o400)
+		os.Symlink(args[0], "deep/link")
+		os.Chmod("deep/er", 0o500)
+		os.Chmod("deep", 0o500)
+	}
+}
+
+func child(ownSession bool, args ...string) (pid int) {
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Stdout = os.Stdout
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: ownSession}
+	if err := cmd.Start(); err != nil {
+		panic(err)
+	}
+	return cmd.Process.Pid
+}
+
+func asJSON(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}

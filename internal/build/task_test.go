@@ -1,0 +1,155 @@
+package build
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/broker/memory"
+	"github.com/wscluster/wscluster/pkg/socketmeta"
+	"github.com/wscluster/wscluster/pkg/taskrunner"
+	"github.com/wscluster/wscluster/pkg/wire"
+)
+
+// outcome is what a client has of a task at its end.
+type outcome struct {
+	events   []string // steps as "test succeeded", progress as "3/7 message"
+	log      []string
+	result   Result
+	value    string // the result as it was sent
+	failure  wire.Failure
+	duration time.Duration
+}
+
+// do runs one task over a broker in memory, to its end.
+func do(t *testing.T, kinds map[string]taskrunner.Kind, kind string, params any) (o outcome) {
+	t.Helper()
+	b := memory.New(memory.Options{})
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	up := make(chan struct{})
+	r := taskrunner.Runner{Name: "r", Broker: b, Kinds: kinds, Slots: 1, Grace: -1, OnState: func(s broker.State) {
+		if s.Phase == broker.Up {
+			close(up)
+		}
+	}}
+	wg.Go(func() {
+		if err := r.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	<-up
+
+	worker, err := b.Join(ctx, broker.Worker("i1-w1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer worker.Close(context.Background())
+	mailbox, err := worker.OpenMailbox(ctx, "i1-w1", 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if params == nil {
+		params = struct{}{}
+	}
+	task := &wire.Task{Meta: socketmeta.Meta{Client: socketmeta.NewClientID(), Server: "i1-w1"}, Task: "t1", Kind: kind, Params: json.RawMessage(asJSON(params))}
+	body, err := wire.EncodeTask(task)
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	for { // the runner opens its queues just after it is up
+		receipt, err := worker.Publish(ctx, broker.ToTasks(kind), broker.Message{Body: body})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out, _ := broker.Await(ctx, receipt); out == broker.Stored {
+			break
+		}
+	}
+	for d := range mailbox.Deliveries() {
+		switch wire.EventType(d.Type) {
+		case wire.EventStep:
+			u := decode[wire.Update](t, d.Body)
+			o.events = append(o.events, fmt.Sprintf("%s %s", u.Message, u.Status))
+		case wire.EventProgress:
+			u := decode[wire.Update](t, d.Body)
+			o.events = append(o.events, fmt.Sprintf("%d/%d %s", u.CurrentStep, u.TotalSteps, u.Message))
+		case wire.EventLog:
+			o.log = append(o.log, decode[wire.Log](t, d.Body).Lines...)
+		case wire.EventResult:
+			r := decode[wire.Result](t, d.Body)
+			o.value = string(r.Value)
+			o.result = decode[Result](t, r.Value)
+			o.duration = time.Since(began)
+			return o
+		case wire.EventError:
+			o.failure = decode[wire.Failure](t, d.Body)
+			o.duration = time.Since(began)
+			return o
+		}
+		if err := mailbox.Ack(d.Tag); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Fatal("the mailbox was closed")
+	return o
+}
+
+func decode[T any](t *testing.T, b []byte) (v T) {
+	t.Helper()
+	if err := json.Unmarshal(b, &v); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// kindsOf makes recipes ready, with %s in them standing for the test program.
+func kindsOf(t *testing.T, o Options, recipes ...string) map[string]taskrunner.Kind {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.WorkDir == "" {
+		o.WorkDir = t.TempDir()
+	}
+	var all []*Recipe
+	for _, text := range recipes {
+		r, err := ParseRecipe([]byte(strings.ReplaceAll(text, "%s", self)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Env.Set == nil {
+			r.Env.Set = map[string]string{}
+		}
+		r.Env.Set[programVariable] = "1"
+		r.Env.Set["GORACE"] = "atexit_sleep_ms=0" // the race detector's own second at the end of a process
+		all = append(all, r)
+	}
+	kinds, err := Kinds(all, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kinds
+}
+
+// wantEmpty checks that nothing is left of the workspaces.
+func wantEmpty(t *testing.T, dir string) {
+	t.Helper()
+	left, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(left) > 0 {
+		t.Errorf("left in the work directory: %v", left)
+	}
+}
