@@ -13,8 +13,8 @@
 // dropped, never acknowledged, and comes again: as soon as the application has taken all that it
 // can, the client resumes on a new socket.
 //
-// A client costs two goroutines while it is connected, one while it is not, and 1 KiB of buffer;
-// so a process can hold thousands.
+// A client costs two goroutines while it is connected, one while it is not, and some 20 KiB; so a
+// process can hold thousands.
 package wsclient
 
 import (
