@@ -49,6 +49,10 @@ func MailboxQueue(s socketmeta.ServerID) string {
 	return "mailbox." + string(s)
 }
 
+// LockQueue names the exclusive queue that goes with the ownership of the mailbox of s. It never
+// holds a message.
+func LockQueue(s socketmeta.ServerID) string { return "lock." + MailboxQueue(s) }
+
 // TasksQueue names the queue of a kind.
 func TasksQueue(kind string) string { return "tasks." + kind }
 

@@ -1,0 +1,100 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	amqp091 "github.com/rabbitmq/amqp091-go"
+)
+
+// conn is one AMQP connection and the socket under it.
+type conn struct {
+	*amqp091.Connection
+	socket  net.Conn
+	timeout time.Duration // for one call
+}
+
+// dial connects and logs in. ctx and the dial timeout bound it.
+func dial(ctx context.Context, u, name string, o *Options) (*conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.DialTimeout)
+	defer cancel()
+	c := &conn{timeout: o.CallTimeout}
+	stop := func() bool { return true }
+	properties := amqp091.NewConnectionProperties()
+	properties.SetClientConnectionName(name)
+	config := amqp091.Config{
+		Heartbeat:  o.Heartbeat,
+		Properties: properties,
+		Dial: func(network, addr string) (net.Conn, error) {
+			socket, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			c.socket = &deadlined{Conn: socket, timeout: o.WriteTimeout}
+			stop = context.AfterFunc(ctx, c.cut) // the library's handshake has no context
+			return c.socket, nil
+		},
+	}
+	var err error
+	c.Connection, err = amqp091.DialConfig(u, config)
+	if late := !stop(); late || err != nil {
+		if c.socket != nil {
+			c.cut()
+		}
+		if late {
+			err = fmt.Errorf("no answer within %v: %w", o.DialTimeout, errors.Join(context.Cause(ctx), err))
+		}
+		return nil, err
+	}
+	return c, nil
+}
+
+// cut closes the socket. Whoever waits on the connection gets an error at once.
+func (c *conn) cut() { _ = c.socket.Close() }
+
+// watched runs f, which waits for the broker, and cuts the connection if that takes too long:
+// the library itself would wait for ever.
+func (c *conn) watched(f func() error) error {
+	late := time.AfterFunc(c.timeout, c.cut)
+	err := f()
+	if !late.Stop() && err != nil {
+		return fmt.Errorf("no answer within %v: %w", c.timeout, err)
+	}
+	return err
+}
+
+// try runs f on a channel of its own, which an exception may kill without harm to others.
+func (c *conn) try(f func(ch *amqp091.Channel) error) error {
+	return c.watched(func() error {
+		ch, err := c.Channel()
+		if err != nil {
+			return err
+		}
+		defer ch.Close()
+		return f(ch)
+	})
+}
+
+// close says goodbye, which frees what is exclusive to the connection, and cuts it when ctx ends.
+func (c *conn) close(ctx context.Context) error {
+	late := context.AfterFunc(ctx, c.cut)
+	defer late()
+	return c.Connection.Close()
+}
+
+// deadlined is a socket whose writes give up. AMQP is a stream: after a write that gave up the
+// connection is of no more use.
+type deadlined struct {
+	net.Conn
+	timeout time.Duration
+}
+
+func (d *deadlined) Write(p []byte) (int, error) {
+	if err := d.SetWriteDeadline(time.Now().Add(d.timeout)); err != nil {
+		return 0, err
+	}
+	return d.Conn.Write(p)
+}

@@ -1,0 +1,125 @@
+package amqp
+
+import (
+	"fmt"
+	"time"
+
+	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"github.com/wscluster/wscluster/pkg/broker"
+)
+
+// What AMQP 0-9-1 can carry beside a body.
+const (
+	maxShortString = 255      // bytes of a property or of a header's name
+	maxHeaders     = 60 << 10 // bytes of all headers: they must fit into one frame of 128 KiB, with the properties
+)
+
+// Headers of our own and of RabbitMQ that are not part of a broker.Message.
+const (
+	headerPublish       = "x-wscluster-publish" // int64: the publisher's number, by which a Return is known
+	headerDeliveryCount = "x-delivery-count"    // quorum queues: deliveries before this one
+)
+
+const (
+	transient  = 1 // delivery modes
+	persistent = 2
+)
+
+// encode checks m and makes a publishing of it that shares its body and nothing else.
+func encode(m broker.Message) (amqp091.Publishing, error) {
+	if err := m.Check(); err != nil {
+		return amqp091.Publishing{}, err
+	}
+	for _, p := range []string{m.ID, m.Type, m.Correlation, m.App} {
+		if len(p) > maxShortString {
+			return amqp091.Publishing{}, fmt.Errorf("%w: message %.40q: ID, type, correlation and app have at most %d bytes each", broker.ErrTooLarge, m.ID, maxShortString)
+		}
+	}
+	headers := make(amqp091.Table, len(m.Headers)+1)
+	size := 0
+	for name, v := range m.Headers {
+		if len(name) > maxShortString {
+			return amqp091.Publishing{}, fmt.Errorf("%w: message %.40q: the name of header %.40q has over %d bytes", broker.ErrTooLarge, m.ID, name, maxShortString)
+		}
+		text, _ := v.(string)
+		size += len(name) + len(text) + 16
+		headers[name] = v
+	}
+	if size > maxHeaders {
+		return amqp091.Publishing{}, fmt.Errorf("%w: message %.40q has %d bytes of headers, at most %d fit", broker.ErrTooLarge, m.ID, size, maxHeaders)
+	}
+	mode := uint8(persistent)
+	if m.Transient {
+		mode = transient
+	}
+	return amqp091.Publishing{
+		Headers:       headers,
+		ContentType:   "application/json",
+		DeliveryMode:  mode,
+		CorrelationId: m.Correlation,
+		MessageId:     m.ID,
+		Timestamp:     m.Time,
+		Type:          m.Type,
+		AppId:         m.App,
+		Body:          m.Body,
+	}, nil
+}
+
+// decode takes over what d holds. Anybody may have published it: header values of other types
+// are made one of the port's three where that loses nothing, and left out otherwise.
+func decode(d amqp091.Delivery) broker.Delivery {
+	var headers map[string]any
+	for name, v := range d.Headers {
+		if v = value(v); v == nil || name == headerPublish || name == headerDeliveryCount {
+			continue
+		}
+		if headers == nil {
+			headers = make(map[string]any, len(d.Headers))
+		}
+		headers[name] = v
+	}
+	var at time.Time
+	if !d.Timestamp.IsZero() {
+		at = d.Timestamp.UTC()
+	}
+	return broker.Delivery{
+		Message: broker.Message{
+			ID:          d.MessageId,
+			Type:        d.Type,
+			Correlation: d.CorrelationId,
+			App:         d.AppId,
+			Time:        at,
+			Headers:     headers,
+			Body:        d.Body,
+			Transient:   d.DeliveryMode != persistent,
+		},
+		Tag:         d.DeliveryTag,
+		Redelivered: d.Redelivered,
+	}
+}
+
+// value returns v as a string, int64 or bool, or nil if it is none of these.
+func value(v any) any {
+	switch v := v.(type) {
+	case string, int64, bool:
+		return v
+	case []byte:
+		return string(v)
+	case int8:
+		return int64(v)
+	case uint8:
+		return int64(v)
+	case int16:
+		return int64(v)
+	case uint16:
+		return int64(v)
+	case int32:
+		return int64(v)
+	case uint32:
+		return int64(v)
+	case int:
+		return int64(v)
+	}
+	return nil
+}

@@ -1,0 +1,274 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+
+	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"github.com/wscluster/wscluster/pkg/broker"
+)
+
+// taker takes tasks of several kinds into a number of slots that they share. Quorum queues know
+// no prefetch over several consumers, and a task held beyond the slots would wait for hours while
+// another runner is idle. So as long as there are tasks they are fetched one by one (basic.get),
+// from each kind in turn. Only when all kinds are empty do consumers wait on all of them, each
+// with a prefetch of one, until something comes. If then tasks of several kinds come at the same
+// moment and exceed the slots, the rest goes back: that is the only time that an attempt is
+// counted which nobody saw.
+type taker struct {
+	*consumer
+	queues []string
+	slots  int
+	pauses chan pause    // unbuffered: taken by run
+	freed  chan struct{} // cap 1: a slot was freed
+
+	turn  int // run's own: the queue to ask first
+	count int // run's own: of AMQP consumers so far; a tag is never used again
+
+	mu   sync.Mutex
+	held map[uint64]bool // guarded by mu: the tags in the slots
+}
+
+// pause asks run to pause or to go on.
+type pause struct {
+	on   bool
+	done chan<- struct{} // closed once it is so
+}
+
+var _ broker.Consumer = (*taker)(nil)
+
+// OpenTasks looks at ctx before it begins. Each of its steps is bounded by the call timeout.
+func (l *link) OpenTasks(ctx context.Context, kinds []string, slots int) (_ broker.Consumer, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("open tasks: %w", l.failed(err))
+		}
+	}()
+	if len(kinds) == 0 || slots < 1 || slots > maxPrefetch {
+		return nil, fmt.Errorf("%d kinds and %d slots: there must be at least one kind, and 1 to %d slots", len(kinds), slots, maxPrefetch)
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	t := &taker{
+		slots:  slots,
+		pauses: make(chan pause),
+		freed:  make(chan struct{}, 1),
+		held:   make(map[uint64]bool),
+	}
+	for _, kind := range slices.Compact(slices.Sorted(slices.Values(kinds))) {
+		queue := broker.TasksQueue(kind)
+		if _, err := l.ensureQueue(queue, new(bool), taskArgs(), broker.ExchangeTasks, kind); err != nil {
+			return nil, err
+		}
+		t.queues = append(t.queues, queue)
+	}
+	t.consumer, err = l.openConsumer("tasks", slots, func(ch *amqp091.Channel) error { return ch.Qos(1, 0, false) })
+	if err != nil {
+		return nil, err
+	}
+	if err := t.start(t.run, func() {}); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// run takes tasks while there are free slots. All calls on the channel that wait are made here.
+func (t *taker) run() {
+	var paused bool
+	set := func(p pause) {
+		paused = p.on
+		close(p.done)
+	}
+	for {
+		var err error
+		took := false
+		if !paused && t.free() > 0 {
+			if took, err = t.fetch(); err == nil && !took {
+				err = t.wait(set)
+				took = true
+			}
+		}
+		if err != nil { // the channel or the connection is gone
+			t.link.end(fmt.Errorf("take tasks: %w", err))
+			<-t.stop
+			return
+		}
+		if took { // look for other business only
+			select {
+			case <-t.stop:
+				return
+			case p := <-t.pauses:
+				set(p)
+			default:
+			}
+			continue
+		}
+		select {
+		case <-t.stop:
+			return
+		case p := <-t.pauses:
+			set(p)
+		case <-t.freed:
+		}
+	}
+}
+
+// fetch takes one task, from the kind whose turn it is; false if there is none of any kind.
+func (t *taker) fetch() (bool, error) {
+	for range t.queues {
+		queue := t.queues[t.turn]
+		t.turn = (t.turn + 1) % len(t.queues)
+		var d amqp091.Delivery
+		var ok bool
+		err := t.link.consuming.watched(func() (err error) {
+			d, ok, err = t.ch.Get(queue, false)
+			return err
+		})
+		if err != nil {
+			return false, err
+		}
+		if ok {
+			t.take(d)
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// wait waits on all kinds until a task comes and takes it, or until there is other business.
+func (t *taker) wait(set func(pause)) error {
+	arrivals := make(chan amqp091.Delivery, len(t.queues)) // the prefetch is one each
+	var arriving sync.WaitGroup
+	stop := func(err error) error {
+		t.closeChannel() // ends the arrivals too
+		arriving.Wait()
+		return err
+	}
+	var tags []string
+	for _, queue := range t.queues {
+		t.count++
+		tag := strconv.Itoa(t.count)
+		err := t.link.consuming.watched(func() error {
+			in, err := t.ch.Consume(queue, tag, false, false, false, false, nil)
+			if err == nil {
+				arriving.Go(func() {
+					for d := range in {
+						arrivals <- d
+					}
+				})
+			}
+			return err
+		})
+		if err != nil {
+			return stop(err)
+		}
+		tags = append(tags, tag)
+	}
+	var other pause
+	select {
+	case d := <-arrivals:
+		t.take(d)
+	case other = <-t.pauses:
+	case <-t.stop:
+	}
+	for _, tag := range tags {
+		if err := t.link.consuming.watched(func() error { return t.ch.Cancel(tag, false) }); err != nil {
+			return stop(err)
+		}
+	}
+	arriving.Wait()
+	close(arrivals)
+	for d := range arrivals {
+		if t.free() > 0 {
+			t.take(d)
+		} else if err := t.ch.Nack(d.DeliveryTag, false, true); err != nil {
+			return err
+		}
+	}
+	if other.done != nil {
+		set(other)
+	}
+	return nil
+}
+
+// take puts a task into a free slot.
+func (t *taker) take(d amqp091.Delivery) {
+	task := decode(d)
+	task.Attempt = attempt(d)
+	t.mu.Lock()
+	t.held[d.DeliveryTag] = true
+	t.mu.Unlock()
+	t.out <- task // it has room for every slot
+}
+
+// attempt counts the deliveries of a task, this one included; 0 if the broker did not count.
+func attempt(d amqp091.Delivery) int {
+	n, counted := value(d.Headers[headerDeliveryCount]).(int64)
+	if !counted && d.Redelivered {
+		return 0
+	}
+	return int(n) + 1
+}
+
+func (t *taker) free() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.slots - len(t.held)
+}
+
+func (t *taker) Ack(tag uint64) error {
+	return t.empty(tag, func() error { return t.ch.Ack(tag, false) })
+}
+
+func (t *taker) Requeue(tag uint64) error {
+	return t.empty(tag, func() error { return t.ch.Nack(tag, false, true) })
+}
+
+// empty settles the task in a slot and frees it.
+func (t *taker) empty(tag uint64, answer func() error) error {
+	return t.settle(func() error {
+		t.mu.Lock()
+		held := t.held[tag]
+		delete(t.held, tag)
+		t.mu.Unlock()
+		if !held {
+			return errors.New("this tag is not held, or was settled before")
+		}
+		if err := answer(); err != nil {
+			return err
+		}
+		select {
+		case t.freed <- struct{}{}:
+		default:
+		}
+		return nil
+	})
+}
+
+func (t *taker) Pause(ctx context.Context) error  { return t.pause(ctx, true) }
+func (t *taker) Resume(ctx context.Context) error { return t.pause(ctx, false) }
+
+func (t *taker) pause(ctx context.Context, on bool) error {
+	done := make(chan struct{})
+	select {
+	case t.pauses <- pause{on, done}:
+	case <-t.stop:
+		return t.gone()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	select {
+	case <-done:
+		return nil
+	case <-t.stop:
+		return t.gone()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
