@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wscluster/wscluster/internal/rig"
+)
+
+// lab is what all figures share: the repository, a folder that goes away, and how to start servers.
+type lab struct {
+	root     string
+	dir      string
+	progress io.Writer
+	bin      string // the programs; "" until they are built
+}
+
+func newLab(progress io.Writer) (*lab, error) {
+	root, err := rig.Root()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "figures-")
+	if err != nil {
+		return nil, err
+	}
+	return &lab{root: root, dir: dir, progress: progress}, nil
+}
+
+func (l *lab) close() {
+	if err := os.RemoveAll(l.dir); err != nil {
+		l.logf("remove the folder of this run: %v", err)
+	}
+}
+
+func (l *lab) logf(format string, args ...any) { fmt.Fprintf(l.progress, format+"\n", args...) }
+
+// clusterStart bounds the start of RabbitMQ, the workers and HAProxy.
+const clusterStart = 90 * time.Second
+
+// cluster starts a private cluster of the programs as they are now. Dir and Bin of o are the lab's.
+// Whoever starts it stops it.
+func (l *lab) cluster(ctx context.Context, o rig.ClusterOptions) (*rig.Cluster, error) {
+	if l.bin == "" {
+		bin := filepath.Join(l.dir, "bin")
+		build := exec.CommandContext(ctx, "go", "build", "-o", bin+"/", "./cmd/wsworker")
+		build.Dir = l.root
+		if out, err := build.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("build the programs: %w\n%s", err, out)
+		}
+		l.bin = bin
+	}
+	var err error
+	if o.Dir, err = os.MkdirTemp(l.dir, "cluster-"); err != nil {
+		return nil, err
+	}
+	o.Bin = l.bin
+	o.Settings = append(o.Settings, "WSCLUSTER_LOG_LEVEL=warn")
+	ctx, cancel := context.WithTimeout(ctx, clusterStart)
+	defer cancel()
+	return rig.StartCluster(ctx, o)
+}
+
+// stop stops c and says what went wrong, which spoils nothing that was measured.
+func (l *lab) stop(c *rig.Cluster) {
+	if err := c.Stop(); err != nil {
+		l.logf("stop the cluster: %v", err)
+	}
+}
+
+// machine describes where the figures are taken.
+func machine() string {
+	memory := "memory unknown"
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err == nil {
+		memory = fmt.Sprintf("%.1f GiB", float64(info.Totalram)*float64(info.Unit)/(1<<30))
+	}
+	return fmt.Sprintf("machine: %d cores, %s, %s/%s, %s", runtime.NumCPU(), memory, runtime.GOOS, runtime.GOARCH, runtime.Version())
+}

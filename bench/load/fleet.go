@@ -1,0 +1,78 @@
+package load
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Fleet is many sockets. The place of a socket in it is the client's number.
+type Fleet []*Socket
+
+// dialers is how many sockets are being opened at one time.
+const dialers = 64
+
+// Connect opens n sockets to the addresses in turn, 64 at a time and as fast as it goes. After an
+// error none is left open.
+func Connect(ctx context.Context, n int, addrs ...string) (Fleet, error) {
+	fleet := make(Fleet, n)
+	g, ctx := errgroup.WithContext(ctx)
+	var next atomic.Int64
+	for range min(dialers, n) {
+		g.Go(func() error {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= n {
+					return nil
+				}
+				s, err := Dial(ctx, addrs[i%len(addrs)], Source(i))
+				if err != nil {
+					return fmt.Errorf("client %d of %d: %w", i, n, err)
+				}
+				fleet[i] = s
+			}
+		})
+	}
+	if err := g.Wait(); err != nil {
+		fleet.Close()
+		return nil, err
+	}
+	return fleet, nil
+}
+
+// Serve reads all sockets, each in a goroutine of its own that calls each with every message,
+// until ctx ends. It then closes them, and returns when nothing of it runs any more: nil, or the
+// first error, of each or of a socket that ended by itself, which ends all.
+func (f Fleet) Serve(ctx context.Context, each func(client int, p []byte) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for i, s := range f {
+		g.Go(func() error {
+			for {
+				p, err := s.Next()
+				if err == nil {
+					err = each(i, p)
+				}
+				switch {
+				case ctx.Err() != nil:
+					return nil
+				case err != nil:
+					return fmt.Errorf("client %d: %w", i, err)
+				}
+			}
+		})
+	}
+	<-ctx.Done() // the caller's end, or the first error
+	f.Close()
+	return g.Wait()
+}
+
+// Close cuts all connections.
+func (f Fleet) Close() {
+	for _, s := range f {
+		if s != nil {
+			s.Close()
+		}
+	}
+}
