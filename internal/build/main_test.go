@@ -56,6 +56,7 @@ func program(what string, args []string) {
 		time.Sleep(time.Hour)
 	case "leaver": // ends, and leaves a child in its group and one outside, which keep the output open
 		fmt.Println(child(false, "stubborn", "child"), child(true, "stubborn", "child"))
+		time.Sleep(100 * time.Millisecond) // so that who reads the output waits for more
 	case "mess": // leaves what is hard to remove
 		os.MkdirAll("deep/er", 0o700)
 		os.WriteFile("deep/er/file", nil, 0o400)

@@ -2,6 +2,8 @@ package build
 
 import (
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -35,7 +37,6 @@ func TestARecipeThatCannotBeTrustedIsRefused(t *testing.T) {
 		{"total of a later step", "kind: k\nsteps: [{name: s, argv: [/p], progress: {match: x, total_of: s}}]\n", `total_of: "s" is no earlier step that has progress`},
 		{"open schema", "kind: k\nparams: {type: object}\nsteps: [{name: s, argv: [/p]}]\n", "params: must have type object and additionalProperties false"},
 		{"no schema", "kind: k\nparams: {type: object, additionalProperties: false, required: 7}\nsteps: [{name: s, argv: [/p]}]\n", "params: "},
-		{"reference to a file", "kind: k\nparams: {type: object, additionalProperties: false, $ref: 'file:///etc/passwd'}\nsteps: [{name: s, argv: [/p]}]\n", "params: "},
 		{"unknown parameter", withParam("{type: string, maxLength: 9}", `[p, "{b}"]`), "{b} is not in the properties of params"},
 		{"unbounded string", withParam("{type: string}", `[p, "{a}"]`), "{a} is a string and must have maxLength or enum"},
 		{"unbounded list", withParam("{type: array, items: {type: string, maxLength: 9}}", `[p, "{a}"]`), "{a} is a list and must have maxItems and items"},
@@ -50,6 +51,17 @@ func TestARecipeThatCannotBeTrustedIsRefused(t *testing.T) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+func TestASchemaReadsNoOtherFile(t *testing.T) {
+	other := filepath.Join(t.TempDir(), "schema.json")
+	if err := os.WriteFile(other, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := ParseRecipe([]byte("kind: k\nparams: {type: object, additionalProperties: false, $ref: 'file://" + other + "'}\nsteps: [{name: s, argv: [/p]}]\n"))
+	if err == nil {
+		t.Error("no error")
 	}
 }
 
