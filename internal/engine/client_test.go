@@ -105,7 +105,11 @@ func (c *client) stream(b ...[]byte) {
 // read returns the next frame as "text:...", "close:1000 reason" and so on, or "end" when the
 // server has ended the connection.
 func (c *client) read() string {
-	f, err := ws.ReadFrame(c.r)
+	h, err := ws.ReadHeader(c.r)
+	payload := make([]byte, h.Length)
+	if err == nil {
+		_, err = io.ReadFull(c.r, payload)
+	}
 	if err != nil {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) {
 			return "end"
@@ -114,17 +118,17 @@ func (c *client) read() string {
 	}
 	names := map[ws.OpCode]string{ws.OpText: "text", ws.OpBinary: "binary", ws.OpPing: "ping", ws.OpPong: "pong"}
 	switch {
-	case f.Header.Masked:
+	case h.Masked:
 		return "error:the server's frame is masked"
-	case !f.Header.Fin:
+	case !h.Fin:
 		return "error:the server's frame is not final"
-	case f.Header.OpCode == ws.OpClose && len(f.Payload) == 0:
+	case h.OpCode == ws.OpClose && len(payload) == 0:
 		return "close"
-	case f.Header.OpCode == ws.OpClose:
-		code, reason := ws.ParseCloseFrameData(f.Payload)
+	case h.OpCode == ws.OpClose:
+		code, reason := ws.ParseCloseFrameData(payload)
 		return strings.TrimSuffix(fmt.Sprintf("close:%d %s", code, reason), " ")
 	}
-	return names[f.Header.OpCode] + ":" + string(f.Payload)
+	return names[h.OpCode] + ":" + string(payload)
 }
 
 // want reads frames and compares them; a wanted "close:1002" does not look at the reason.

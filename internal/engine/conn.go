@@ -27,13 +27,12 @@ const (
 // past makes both return at once.
 type conn struct {
 	// Set once, before anybody else sees it.
-	e       *Engine
-	s       *service
-	nc      net.Conn
-	raw     syscall.RawConn // nil if nc has no descriptor (net.Pipe, TLS)
-	ref     ConnRef
-	tryFn   func(fd uintptr) bool // method value of try
-	decided chan Decision         // cap 1; never closed
+	e     *Engine
+	s     *service
+	nc    net.Conn
+	raw   syscall.RawConn // nil if nc has no descriptor (net.Pipe, TLS)
+	ref   ConnRef
+	tryFn func(fd uintptr) bool // method value of try
 
 	calls sync.Mutex // held during each Handler call
 
@@ -60,6 +59,7 @@ type conn struct {
 	progress time.Duration // q not empty: engine time of the last byte that the socket took
 	q        queue
 	written  chan struct{} // closed when the writer goroutine ends; nil: there is none
+	decided  chan Decision // cap 1; never closed; nil after the decision
 	gate     chan struct{} // closed to end a pause; nil: not paused
 	trial    attempt
 }

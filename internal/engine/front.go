@@ -59,13 +59,19 @@ func (s *service) upgrade(w http.ResponseWriter, r *http.Request) *refusal {
 
 // ask gets the Handler's decision, waiting for one that comes later.
 func (c *conn) ask(r *http.Request, req *Request) (Decision, *refusal) {
+	decided := c.decided
+	defer func() {
+		c.mu.Lock()
+		c.decided = nil
+		c.mu.Unlock()
+	}()
 	d := Decision{Status: http.StatusInternalServerError, Reason: "the server failed"} // if it panics
 	c.call("Handshake", func() { d = c.e.h.Handshake(c.ref, req) })
 	if d.Later {
 		t := time.NewTimer(c.e.o.HandshakeTime)
 		defer t.Stop()
 		select {
-		case d = <-c.decided:
+		case d = <-decided:
 		case <-t.C:
 			return d, busy("the server did not decide in time")
 		case <-c.s.stop:

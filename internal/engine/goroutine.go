@@ -19,7 +19,7 @@ type Engine struct {
 
 // New makes an engine that serves nothing yet.
 func New(h Handler, o Options) *Engine {
-	return &Engine{h: h, o: o.withDefaults(), began: time.Now()}
+	return &Engine{h: h, o: o.withDefaults(), began: time.Now().Add(-1)} // engine time 0 means never
 }
 
 // Send writes f to c, or queues it behind what waits there. nil says no more than that: the peer
@@ -67,6 +67,8 @@ func (e *Engine) Pause(c ConnRef, on bool) {
 // connection that is gone, does nothing.
 func (e *Engine) Decide(c ConnRef, d Decision) {
 	if k := e.table.get(c); k != nil {
+		k.mu.Lock()
+		defer k.mu.Unlock()
 		select {
 		case k.decided <- d:
 		default: // decided already

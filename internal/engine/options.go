@@ -12,7 +12,7 @@ import (
 // Options are the limits and times of an engine. The zero value of each field means the default
 // that its comment names. Every refusal and close that a limit causes is counted in Stats.
 type Options struct {
-	HTTP http.Handler // answers what is not a WebSocket upgrade; nil: 404
+	HTTP http.Handler // answers what is not a WebSocket upgrade, under its own deadlines (http.ResponseController); nil: 404
 	Log  *zap.Logger  // nil: silent
 
 	MaxConns      int           // WebSockets at one time, those in the handshake too; more get 503. 65,536

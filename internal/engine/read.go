@@ -119,7 +119,8 @@ func (c *conn) pong(payload []byte) {
 	c.counted(f)
 }
 
-// input reads from a socket into pooled buffers.
+// input reads from a socket into pooled buffers. A connection without a descriptor keeps one
+// while it waits.
 type input struct {
 	nc     net.Conn
 	raw    syscall.RawConn

@@ -24,13 +24,13 @@ type face interface {
 
 type newEngine func(h Handler, o Options) face
 
-var engines = map[string]newEngine{
-	"goroutine": func(h Handler, o Options) face { return New(h, o) },
-}
+var engines = map[string]newEngine{"goroutine": goroutines}
 
-func eachEngine(t *testing.T, test func(t *testing.T, make newEngine)) {
-	for name, make := range engines {
-		t.Run(name, func(t *testing.T) { test(t, make) })
+func goroutines(h Handler, o Options) face { return New(h, o) }
+
+func eachEngine(t *testing.T, test func(t *testing.T, build newEngine)) {
+	for name, build := range engines {
+		t.Run(name, func(t *testing.T) { test(t, build) })
 	}
 }
 
@@ -85,24 +85,24 @@ type end struct {
 type server struct {
 	face
 	addr   string
-	opened chan ConnRef // one for each Open; room for 4,096
-	ended  chan end     // one for each Closed; room for 4,096
+	opened chan ConnRef // one for each Open; room for 8,192
+	ended  chan end     // one for each Closed; room for 8,192
 	stop   func()       // ends Serve and waits for it
 }
 
 // start serves h. Its open and closed hooks are called before the channels hear of it.
-func start(t *testing.T, make newEngine, h *hooks, o Options) *server {
+func start(t testing.TB, build newEngine, h *hooks, o Options) *server {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return startOn(t, ln, make, h, o)
+	return startOn(t, ln, build, h, o)
 }
 
-func startOn(t *testing.T, ln net.Listener, build newEngine, h *hooks, o Options) *server {
+func startOn(t testing.TB, ln net.Listener, build newEngine, h *hooks, o Options) *server {
 	t.Helper()
-	s := &server{addr: ln.Addr().String(), opened: make(chan ConnRef, 4096), ended: make(chan end, 4096)}
+	s := &server{addr: ln.Addr().String(), opened: make(chan ConnRef, 8192), ended: make(chan end, 8192)}
 	all := *h
 	all.open = func(c ConnRef, r *Request) {
 		h.Open(c, r)
@@ -134,7 +134,7 @@ func echo(s **server) *hooks {
 	}}
 }
 
-func startEcho(t *testing.T, build newEngine, o Options) *server {
+func startEcho(t testing.TB, build newEngine, o Options) *server {
 	t.Helper()
 	var s *server
 	s = start(t, build, echo(&s), o)
@@ -144,7 +144,7 @@ func startEcho(t *testing.T, build newEngine, o Options) *server {
 // patience bounds every wait of a test for what must happen.
 const patience = 20 * time.Second
 
-func get[T any](t *testing.T, ch <-chan T, what string) T {
+func get[T any](t testing.TB, ch <-chan T, what string) T {
 	t.Helper()
 	select {
 	case v := <-ch:
