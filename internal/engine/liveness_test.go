@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,14 +88,16 @@ func TestPauseInsideAnUnfinishedMessageStopsItsClock(t *testing.T) {
 func TestHeaderMustComeInTime(t *testing.T) {
 	inBubble(t, &hooks{}, Options{}, func(t *testing.T, b *bubble) {
 		c := b.connect()
-		go func() {
+		var drip sync.WaitGroup
+		defer drip.Wait()
+		drip.Go(func() {
 			for i := range upgradeRequest() { // a byte a second
 				if _, err := c.nc.Write([]byte(upgradeRequest()[i : i+1])); err != nil {
 					return
 				}
 				time.Sleep(time.Second)
 			}
-		}()
+		})
 		got, err := io.ReadAll(c.r)
 		if err != nil || b.now() != 5*time.Second {
 			t.Errorf("got %q, %v after %v, want the end after 5 s", got, err, b.now())
