@@ -30,7 +30,7 @@ type Runner struct {
 	Broker broker.Broker   // required
 	Kinds  map[string]Kind // required: the kinds that it takes, by name
 
-	Slots       int                // tasks that run at once; 0 means one for each CPU
+	Slots       int                // tasks that run at once, at most MaxSlots; 0 means one for each CPU
 	MaxAttempts int                // starts of one task before it fails with code attempts; 0 means 10
 	Grace       time.Duration      // what running tasks get to end when Run's context has; 0 means 30 s, below 0 none
 	BufferBytes int                // events of one run that wait for the broker before the handler does; 0 means 1 MiB
@@ -38,11 +38,13 @@ type Runner struct {
 	OnState     func(broker.State) // hears how the link to the broker is; must not block; may be nil
 }
 
+// MaxSlots is the most that Runner.Slots may be: what a broker counts to.
+const MaxSlots = 65535
+
 const (
-	maxSlots   = 65535 // what a broker counts to
-	minBuffer  = 64 << 10
-	buryPause  = time.Second
-	hourOfWork = time.Hour // Kind.Timeout's default
+	minBuffer      = 64 << 10    // the least that BufferBytes may be
+	defaultTimeout = time.Hour   // for Kind.Timeout 0
+	buryPause      = time.Second // between two tries to publish to the dead tasks
 )
 
 // Run takes tasks until ctx ends, whatever becomes of the broker meanwhile: it joins again and
@@ -99,8 +101,8 @@ func (r *Runner) validate() error {
 			wrong("Kinds: %q must have a Handler and no negative Timeout", name)
 		}
 	}
-	if r.Slots < 0 || r.Slots > maxSlots {
-		wrong("Slots %d must be between 1 and %d, or 0 for one for each CPU", r.Slots, maxSlots)
+	if r.Slots < 0 || r.Slots > MaxSlots {
+		wrong("Slots %d must be between 1 and %d, or 0 for one for each CPU", r.Slots, MaxSlots)
 	}
 	if r.MaxAttempts < 0 {
 		wrong("MaxAttempts %d must be 1 or more, or 0 for 10", r.MaxAttempts)
@@ -115,7 +117,7 @@ func (r *Runner) validate() error {
 func (r *Runner) shift() *shift {
 	kinds := maps.Clone(r.Kinds)
 	for name, k := range kinds {
-		k.Timeout = cmp.Or(k.Timeout, hourOfWork)
+		k.Timeout = cmp.Or(k.Timeout, defaultTimeout)
 		kinds[name] = k
 	}
 	slots := cmp.Or(r.Slots, runtime.GOMAXPROCS(0))
