@@ -93,10 +93,14 @@ func (h *HAProxy) Reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := h.proc.Signal(syscall.SIGUSR2); err != nil {
-		return fmt.Errorf("reload haproxy: %w", err)
-	}
+	var asked time.Time
 	return poll(ctx, func() error {
+		if time.Since(asked) > reloadAgain {
+			asked = time.Now()
+			if err := h.proc.Signal(syscall.SIGUSR2); err != nil {
+				return fmt.Errorf("reload haproxy: %w", err)
+			}
+		}
 		now, err := h.pid()
 		if err == nil && now == old {
 			err = fmt.Errorf("reload haproxy: process %s still serves\n%s", old, h.proc.Tail())
@@ -104,6 +108,10 @@ func (h *HAProxy) Reload(ctx context.Context) error {
 		return err
 	})
 }
+
+// reloadAgain is when the master is asked again: it forgets a SIGUSR2 that comes while it starts a
+// worker, as after a reload just before.
+const reloadAgain = 2 * time.Second
 
 // pid returns the process that answers on the admin socket.
 func (h *HAProxy) pid() (string, error) {
