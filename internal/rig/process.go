@@ -30,6 +30,7 @@ type Program struct {
 	Env  []string  // "KEY=value"; nil means the environment of this process
 	Dir  string    // working directory; "" means that of this process
 	Name string    // for errors; "" means the last element of Path
+	In   io.Reader // its input; nil is empty
 	Log  io.Writer // gets all output, in one write at a time; nil keeps only the tail
 }
 
@@ -58,7 +59,7 @@ func Start(p Program) (*Process, error) {
 		done: make(chan struct{}),
 	}
 	proc.cmd.Env, proc.cmd.Dir = p.Env, p.Dir
-	proc.cmd.Stdout, proc.cmd.Stderr = proc.out, proc.out
+	proc.cmd.Stdin, proc.cmd.Stdout, proc.cmd.Stderr = p.In, proc.out, proc.out
 	proc.cmd.WaitDelay = time.Second // for pipes held open by whoever left the process group
 	proc.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)

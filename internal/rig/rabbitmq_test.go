@@ -29,6 +29,20 @@ func TestRabbitMQLeavesNothingBehind(t *testing.T) {
 		t.Error("an unknown command worked")
 	}
 
+	began = time.Now()
+	if out, err := r.Eval(t.Context(), `io:format("~p~n", [rabbit:is_running()])`); err != nil || out != "true\n" {
+		t.Errorf("eval: %v, %q", err, out)
+	}
+	t.Logf("erl_call took %v", time.Since(began))
+	for _, wrong := range []string{"ok = error", "no syntax (", "no:such_function()"} {
+		if out, err := r.Eval(t.Context(), wrong); err == nil {
+			t.Errorf("%q worked: %q", wrong, out)
+		}
+	}
+	if err := r.Sync(t.Context()); err != nil {
+		t.Error(err)
+	}
+
 	if err := r.Stop(); err != nil {
 		t.Error(err)
 	}
