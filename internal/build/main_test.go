@@ -53,7 +53,7 @@ func program(what string, args []string) {
 		if len(args) == 0 {
 			fmt.Println(os.Getpid(), child(false, "stubborn", "child"))
 		}
-		time.Sleep(time.Hour)
+		time.Sleep(2 * time.Minute) // if the test dies too
 	case "leaver": // ends, and leaves a child in its group and one outside, which keep the output open
 		fmt.Println(child(false, "stubborn", "child"), child(true, "stubborn", "child"))
 		time.Sleep(100 * time.Millisecond) // so that who reads the output waits for more
