@@ -43,10 +43,34 @@ type bubble struct {
 	t     *testing.T
 	ln    *pipes
 	began time.Time
-	last  ConnRef // of the last Open
+	stop  func()
+
+	mu    sync.Mutex
+	ref   ConnRef // of the last Open
 	ended []end
 	at    time.Duration // of the last Closed
-	stop  func()
+}
+
+// last is the connection that was opened last.
+func (b *bubble) last() ConnRef {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.ref
+}
+
+// ends is every Closed so far, and when the last one came.
+func (b *bubble) ends() ([]end, time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.ended), b.at
+}
+
+// wantOpen says that no connection has ended.
+func (b *bubble) wantOpen() {
+	b.t.Helper()
+	if ended, at := b.ends(); len(ended) > 0 {
+		b.t.Errorf("got %+v at %v, want no end", ended, at)
+	}
 }
 
 // inBubble runs a test with an engine; at its end every goroutine must be gone.
@@ -56,12 +80,16 @@ func inBubble(t *testing.T, h *hooks, o Options, test func(t *testing.T, b *bubb
 		b := &bubble{t: t, ln: &pipes{queue: make(chan net.Conn), end: make(chan struct{})}, began: time.Now()}
 		all := *h
 		all.open = func(c ConnRef, r *Request) {
-			b.last = c
+			b.mu.Lock()
+			b.ref = c
+			b.mu.Unlock()
 			h.Open(c, r)
 		}
 		all.closed = func(c ConnRef, code ws.StatusCode, cause error) {
+			b.mu.Lock()
 			b.ended = append(b.ended, end{c, code, cause})
 			b.at = b.now()
+			b.mu.Unlock()
 			h.Closed(c, code, cause)
 		}
 		b.Engine = New(&all, o)
@@ -140,7 +168,8 @@ func (b *bubble) pass(d time.Duration) {
 func (b *bubble) wantEnd(code ws.StatusCode, cause error, at time.Duration) {
 	b.t.Helper()
 	synctest.Wait()
-	if len(b.ended) != 1 || b.ended[0].code != code || !errors.Is(b.ended[0].cause, cause) || b.at != at {
-		b.t.Errorf("got %+v at %v, want %d, %v at %v", b.ended, b.at, code, cause, at)
+	ended, when := b.ends()
+	if len(ended) != 1 || ended[0].code != code || !errors.Is(ended[0].cause, cause) || when != at {
+		b.t.Errorf("got %+v at %v, want %d, %v at %v", ended, when, code, cause, at)
 	}
 }
