@@ -7,7 +7,7 @@
 // operator's and is trusted; the parameters are a stranger's and are not.
 //
 // What a build itself runs (a Makefile, a test) is the repository's code, with the rights of the
-// runner: deploy/ shows how to give it few.
+// runner.
 package build
 
 import (

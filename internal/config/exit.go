@@ -2,7 +2,7 @@ package config
 
 import "errors"
 
-// The exit codes of every program of wscluster. docs/OPERATIONS.md tells the same to operators.
+// The exit codes of every program of wscluster.
 const (
 	ExitOK     = 0
 	ExitFailed = 1 // anything that has no code of its own
