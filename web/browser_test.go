@@ -155,7 +155,10 @@ func TestConsoleFollowsABuild(t *testing.T) {
 	check(b, `$$("step").map((s) => s.querySelector(".name").textContent).join()`, "clone,go vet,go build,go test ./pkg/socketmeta ./pkg/wire")
 	check(b, `JSON.stringify(JSON.parse($("result").textContent))`, `{"packages":60,"failed":0}`)
 	check(b, `$("task-id").textContent === $("task").dataset.task`, true)
-	b.until(atEnd) // also after the result took some of its room
+	if err := chromedp.Do(b.ctx, chromedp.EmulateViewport(1280, 500)); err != nil {
+		t.Fatal(err)
+	}
+	b.until(`innerHeight === 500 && ` + atEnd) // it follows the end in a smaller room, too
 	b.unharmed()
 }
 
@@ -248,13 +251,21 @@ func TestRefusalIsToldAtTheFormAndInTheTask(t *testing.T) {
 func TestCutIsShownWithItsCountdown(t *testing.T) {
 	b := openConsole(t, 1280, 800)
 	b.do(`sockets.at(-1).give({ type: "bye", code: 1012, reason: "drain", retry_after_ms: 1500 }); sockets.at(-1).close(1012)`)
-	b.until(`$("connection").dataset.state === "waiting" && $("retry-countdown").textContent.includes(" s")`)
+	b.until(`$("connection").dataset.state === "waiting" && /try 1 in [12] s/.test($("retry-countdown").textContent)`)
 	check(b, `$("connection").textContent`, "Disconnected (drain)")
 	b.until(`$("connection").dataset.state === "open"`)
 	b.do(`sockets.at(-1).give({ type: "bye", code: 4000, reason: "replaced" }); sockets.at(-1).close(4000)`)
 	b.until(`$("reconnect")`)
 	b.do(`$("reconnect").click()`)
 	b.until(`$("connection").dataset.state === "open"`)
+}
+
+func TestFullBrowserStorageIsSaid(t *testing.T) {
+	b := openConsole(t, 1280, 800)
+	b.do(`IDBObjectStore.prototype.put = () => { throw new DOMException("full", "QuotaExceededError") }`)
+	b.submit("broken", "")
+	b.until(`$("error-code") && $("unkept")`)
+	check(b, `lines().join()`, "1")
 }
 
 func TestPageFitsASmallPhone(t *testing.T) {

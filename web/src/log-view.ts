@@ -2,15 +2,20 @@ import type { Block, LogLines } from './log.ts';
 import { Painter } from './sgr.ts';
 import type { Run } from './sgr.ts';
 
-/** Lines of one chunk: what the browser lays out, or skips, at a time. style.css knows the height of a full one. */
+/** Lines and characters of one chunk, the most that the browser lays out or skips at a time. */
 export const chunkLines = 250;
+export const chunkChars = 64 << 10;
+/** The height of a line in main.css. */
+const lineHeightPx = 18;
+/** Characters of one line that are shown; pkg/taskrunner breaks lines long before, other publishers may not. */
+export const lineChars = 16 << 10;
 /** Lines that are built in one frame; the rest follows in the next ones, so that the page stays at hand. */
 export const frameLines = 2000;
 
 /**
  * LogView shows one LogLines in a scrolling element. Every line is in the document, so that the browser's
  * own find and copy work; chunks out of sight cost no layout (content-visibility). Line numbers are drawn
- * by style.css from data-n, so that they are not copied.
+ * by main.css from data-n, so that they are not copied.
  *
  * While the end is in sight, new lines scroll into it; scrolling up stops that, and scrolling to the end
  * starts it again.
@@ -23,6 +28,7 @@ export class LogView {
   #shown = 0; // blocks of #log that are in the document or gone, counted from its first
   #next = 1; // the number of the line that would be next without a gap
   #chunk: HTMLElement | undefined;
+  #chunkChars = 0;
   #begins: HTMLElement[] = []; // by block of #log that is in the document: the chunk in which it begins
   #follow = true;
   #top = 0;
@@ -97,37 +103,48 @@ export class LogView {
       this.#next = log.blocks[0]!.first;
     }
     const first = keep ? Number(keep.querySelector<HTMLElement>('.line')?.dataset.n) : this.#next;
-    this.#scroller.prepend(this.#gap(1, first - 1, 'not shown any more'));
+    if (first > 1) this.#scroller.prepend(this.#gap(1, first - 1, 'not shown any more'));
   }
 
   #append(b: Block): void {
-    if (b.first > this.#next) this.#into(this.#gap(this.#next, b.first - 1, 'not kept over the reload'));
+    if (b.first > this.#next) this.#into(this.#gap(this.#next, b.first - 1, 'not kept over the reload'), 0);
     b.lines.forEach((text, i) => {
       const line = document.createElement('div');
       line.className = 'line';
       line.dataset.n = String(b.first + i);
-      line.append(...this.#painter.paint(text).map(paint));
-      this.#into(line);
+      line.append(...this.#painter.paint(text.slice(0, lineChars)).map(paint));
+      const more = text.length - lineChars;
+      if (more > 0) line.append(this.#note('span', `… ${more.toLocaleString()} more characters`));
+      this.#into(line, Math.min(text.length, lineChars));
       if (i === 0) this.#begins.push(this.#chunk!);
     });
     this.#next = b.first + b.lines.length;
   }
 
-  #into(line: HTMLElement): void {
-    if (!this.#chunk || this.#chunk.childElementCount >= chunkLines) {
-      this.#chunk?.classList.add('full');
+  #into(line: HTMLElement, chars: number): void {
+    if (!this.#chunk || this.#chunk.childElementCount >= chunkLines || this.#chunkChars >= chunkChars) {
+      if (this.#chunk) {
+        this.#chunk.style.setProperty('contain-intrinsic-block-size', `auto ${this.#chunk.childElementCount * lineHeightPx}px`);
+        this.#chunk.classList.add('full');
+      }
+      this.#chunkChars = 0;
       this.#chunk = document.createElement('div');
       this.#chunk.className = 'chunk';
       this.#scroller.append(this.#chunk);
     }
     this.#chunk.append(line);
+    this.#chunkChars += chars;
   }
 
   #gap(first: number, last: number, why: string): HTMLElement {
-    const gap = document.createElement('div');
-    gap.className = 'gap';
-    gap.textContent = `${first === last ? `line ${first}` : `lines ${first}–${last}`} ${why}`;
-    return gap;
+    return this.#note('div', `${first === last ? `line ${first}` : `lines ${first}–${last}`} ${why}`);
+  }
+
+  #note(tag: 'div' | 'span', text: string): HTMLElement {
+    const note = document.createElement(tag);
+    note.className = 'gap';
+    note.textContent = text;
+    return note;
   }
 
   #toEnd(): void {

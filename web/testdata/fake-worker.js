@@ -34,6 +34,12 @@
     ],
     flood: flood(20_000),
     'long-flood': flood(100_000),
+    // 35,000,000 characters: more than a log shows, and more than the journal keeps
+    heavy: [
+      { event: 'started', body: { kind: 'heavy', runner: 'r1', total_steps: 0 } },
+      ...Array.from({ length: 140 }, (_, i) => text(i + 1, ['x'.repeat(250_000)])),
+      { event: 'result', body: { value: null, last_line: 140 } },
+    ],
     broken: [
       { event: 'started', body: { kind: 'broken', runner: 'r1', total_steps: 2 } },
       step(1, 2, 'go vet', 'running'),
@@ -42,7 +48,7 @@
       { event: 'error', body: { code: 'failed', message: 'step go vet: exit status 1', retryable: true, last_line: 1 } },
     ],
   };
-  const everyMs = { build: 8, flood: 1, 'long-flood': 1, broken: 5 };
+  const everyMs = { build: 8, flood: 1, 'long-flood': 1, heavy: 1, broken: 5 };
   const run = '018f6d9a-30aa-7b11-9c22-abcdefabcdef';
   const stored = JSON.parse(sessionStorage.getItem('fake-worker') ?? '{"tasks":{},"epoch":1}');
   const save = () => sessionStorage.setItem('fake-worker', JSON.stringify(stored));
@@ -96,8 +102,10 @@
       for (const [id, sent] of Object.entries(this.sent)) {
         const { kind, at, next } = stored.tasks[id] ?? {};
         const story = stories[kind] ?? [];
-        // at most 256 events beyond what is acknowledged, as the worker's own window
-        const due = Math.min(story.length, Math.ceil((Date.now() - at) / everyMs[kind]), next + 255);
+        // at most 256 events and 256 KiB beyond what is acknowledged, as the worker's own window
+        const late = Math.min(story.length, Math.ceil((Date.now() - at) / everyMs[kind]), next + 255);
+        let due = next - 1;
+        for (let bytes = 0; due < late && bytes < 256 << 10; due++) bytes += JSON.stringify(story[due]).length;
         for (let i = sent; i < due; i++) this.event(id, story, i);
         this.sent[id] = Math.max(sent, due);
       }
