@@ -13,7 +13,8 @@ endif
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
 STATICCHECK := go tool -modfile=tools.mod staticcheck
-# e2e starts whole clusters of real processes: it runs alone, after everything else.
+# e2e starts whole clusters of real processes: it runs alone, after everything else. Some npm
+# packages hold Go files.
 UNIT = $$(go list ./... | grep -v -E '/(e2e|node_modules)(/|$$)')
 NODE := $(patsubst %/package-lock.json,%,$(wildcard client/package-lock.json web/package-lock.json))
 
@@ -56,7 +57,7 @@ test-go: ## the Go tests but the end-to-end ones, with the race detector
 	go test -race -timeout 6m $(UNIT)
 
 test-e2e: ## the end-to-end tests: real RabbitMQ, HAProxy and Chromium
-	@if [ -d e2e ] && ls e2e/*_test.go >/dev/null 2>&1; then set -x; go test -race -count 1 -timeout 8m ./e2e/...; fi
+	go test -race -count 1 -timeout 8m ./e2e/...
 
 test-ts: npm ## the TypeScript tests
 	@set -e; for dir in $(NODE); do echo "npm test in $$dir"; npm --prefix $$dir test; done
@@ -82,5 +83,5 @@ npm: $(NODE:%=%/node_modules/.package-lock.json)
 	@touch $@
 
 clean: ## remove what was built or fetched into this folder
-	rm -rf bin e2e/artifacts client/node_modules web/node_modules
+	rm -rf bin e2e/artifacts client/node_modules client/build client/dist web/node_modules web/build
 	@if [ -d .home ]; then chmod -R u+w .home && rm -rf .home; fi
