@@ -47,12 +47,15 @@ type floor struct {
 func (f floor) holds(s sample) bool {
 	got := s.value
 	if f.ofRatio {
+		if s.baseline == 0 {
+			return false
+		}
 		got = s.ratio()
 	}
 	if f.atLeast {
 		return got >= f.limit
 	}
-	return got <= f.limit // false for NaN, like the other
+	return got <= f.limit
 }
 
 func (f floor) String() string {
@@ -63,7 +66,7 @@ func (f floor) String() string {
 	if f.atLeast {
 		how = ">="
 	}
-	return what + how + strconv.FormatFloat(f.limit, 'g', -1, 64)
+	return what + how + strconv.FormatFloat(f.limit, 'f', -1, 64)
 }
 
 // columns head the lines.
