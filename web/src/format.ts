@@ -11,5 +11,5 @@ export function duration(ms: number): string {
 
 /** A time of day as the reader's locale writes it. */
 export function clock(ms: number): string {
-  return new Date(ms).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: '2-digit' });
+  return new Date(ms).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
 }

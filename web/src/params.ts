@@ -7,7 +7,7 @@ export interface KindForm {
 export const builtIn: KindForm[] = [
   { kind: 'go-build', params: { repo: '', ref: 'HEAD', packages: ['./...'] } },
   { kind: 'make', params: { repo: '', ref: 'HEAD', target: '' } },
-  { kind: 'countdown', params: { seconds: 10, interval_ms: 200, lines: 3 } },
+  { kind: 'countdown', params: { steps: 4, interval_ms: 250, lines: 80 } },
 ];
 
 /** Reads /v1/console.json; whatever is not of its shape is passed over, and nothing left means builtIn. */
