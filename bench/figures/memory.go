@@ -34,6 +34,9 @@ const (
 	// From the last connect to the measurement: longer than the 15 s after which the worker pings
 	// an idle client, for the answer is part of the cost.
 	idleFor = 18 * time.Second
+
+	// What the Go runtime gets to give free pages back to the kernel, which it does bit by bit.
+	giveBackFor = 10 * time.Second
 )
 
 func measureIdleMemory(ctx context.Context, l *lab) (rounds []sample, err error) {
@@ -70,10 +73,8 @@ func memoryRound(ctx context.Context, l *lab) (_ sample, err error) {
 		stop()
 		err = errors.Join(err, <-served)
 	}()
-	select {
-	case <-time.After(idleFor):
-	case <-ctx.Done():
-		return sample{}, context.Cause(ctx)
+	if err := pause(ctx, idleFor); err != nil {
+		return sample{}, err
 	}
 	conns, err := metric(ctx, w.Internal, "wscluster_connections")
 	if err != nil {
@@ -99,7 +100,8 @@ type footprint struct {
 	inUse    int // spans of the heap and stacks that are in use, as the runtime counts them
 }
 
-// footprintOf has the worker collect its garbage and looks.
+// footprintOf has the worker collect its garbage and give back what it does not need, and looks.
+// An idle Go program collects by itself, but only every two minutes.
 func footprintOf(ctx context.Context, w *rig.Member) (f footprint, err error) {
 	for range 2 { // what finalizers and pools let go of falls with the second
 		page, err := internal(ctx, w.Internal, "/debug/pprof/heap?gc=1")
@@ -111,6 +113,9 @@ func footprintOf(ctx context.Context, w *rig.Member) (f footprint, err error) {
 		if err != nil {
 			return f, err
 		}
+	}
+	if err := pause(ctx, giveBackFor); err != nil {
+		return f, err
 	}
 	heap, err := metric(ctx, w.Internal, "go_memstats_heap_inuse_bytes")
 	if err != nil {
@@ -139,4 +144,13 @@ func residentOf(pid int) (int, error) {
 		}
 	}
 	return 0, fmt.Errorf("%s has no RssAnon", file)
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
