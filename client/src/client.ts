@@ -249,6 +249,11 @@ export class Client {
   }
 
   #welcome(m: SocketMeta): void {
+    if (this.#state.name === 'connecting' && this.#store.meta() && !m.resumed && !m.reason) {
+      // The hello with our token came too late: this session is a stranger's. Ask again.
+      this.#link?.close();
+      return this.#gone(1006, 'the hello came too late', 0);
+    }
     this.#meta = m;
     this.#store.putMeta({ client_id: m.client_id, token: m.token, route: m.route });
     void this.#claim.take(m.client_id);

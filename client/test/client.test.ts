@@ -22,7 +22,7 @@ async function openOn(world: World, options: Options = {}) {
   const all = clientOn(world, options);
   all.client.connect();
   await settled();
-  await world.socket.welcome();
+  await world.socket.welcome({ resumed: world.storage.length > 0 });
   return all;
 }
 
@@ -328,7 +328,7 @@ test('the client comes back with jitter below 200, 400, 800 ms, and a steady soc
     w.socket.cut();
     await w.advance(10_000);
   }
-  await w.socket.welcome();
+  await w.socket.welcome({ resumed: true });
   await w.advance(5_000);
   w.socket.cut();
   const waits = states.filter((s) => s.name === 'waiting').map((s) => [s.attempt, s.delayMs]);
@@ -521,8 +521,22 @@ test('auth is asked for anew for each socket; its failure is a retry', async () 
   w.socket.cut();
   await w.advance(1000);
   assert.equal(errors.length, 1);
-  await w.socket.welcome();
+  await w.socket.welcome({ resumed: true });
   assert.deepEqual(w.sockets.map((s) => s.of('hello')[0]?.auth), ['jwt-1', 'jwt-3']);
+});
+
+test('a session is not given up for a hello that came too late', async () => {
+  const w = new World();
+  const { client, states } = await openOn(w);
+  w.socket.cut();
+  await w.advance(1000);
+  await w.socket.welcome({ client_id: 'stranger', token: 'token-2' }); // not resumed, and no reason why
+  assert.equal(client.meta?.client_id, meta().client_id);
+  assert.equal(names(states).at(-1), 'waiting');
+  await w.advance(1000);
+  await w.socket.welcome({ resumed: true });
+  assert.deepEqual(w.socket.of('hello'), [{ type: 'hello', token: 'token-1' }]);
+  assert.equal(names(states).at(-1), 'open');
 });
 
 test('a renewed token is kept for the next hello', async () => {

@@ -3,6 +3,7 @@ package worker
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -54,10 +55,8 @@ func (s *surface) Handshake(_ engine.ConnRef, r *engine.Request) engine.Decision
 	if err := s.Ready(); err != nil {
 		return engine.Decision{Status: http.StatusServiceUnavailable, Reason: err.Error(), Header: http.Header{"Retry-After": {"1"}}}
 	}
-	for _, p := range r.Protos {
-		if p == wire.Subprotocol {
-			return engine.Decision{Proto: wire.Subprotocol}
-		}
+	if slices.Contains(r.Protos, wire.Subprotocol) {
+		return engine.Decision{Proto: wire.Subprotocol}
 	}
 	if len(r.Protos) > 0 {
 		return engine.Decision{Status: http.StatusBadRequest, Reason: "the subprotocol must be " + wire.Subprotocol}
@@ -65,11 +64,16 @@ func (s *surface) Handshake(_ engine.ConnRef, r *engine.Request) engine.Decision
 	return engine.Decision{}
 }
 
-// Open waits for a hello, unless the handshake brought a token.
+// Open waits for a hello, unless the handshake brought a token. Who offers the subprotocol knows of
+// hello and is waited for five times as long: on a slow network a late one would cost the session.
 func (s *surface) Open(c engine.ConnRef, r *engine.Request) {
 	token := r.Header.Get(tokenHeader)
+	within := s.o.HelloWithin
+	if slices.Contains(r.Protos, wire.Subprotocol) {
+		within *= 5
+	}
 	s.mu.Lock()
-	s.new[c] = time.AfterFunc(s.o.HelloWithin, func() { s.welcome(c, &wire.Hello{}) })
+	s.new[c] = time.AfterFunc(within, func() { s.welcome(c, &wire.Hello{}) })
 	s.mu.Unlock()
 	if token != "" {
 		s.welcome(c, &wire.Hello{Token: token})
@@ -130,7 +134,7 @@ func (s *surface) Message(c engine.ConnRef, op engine.OpCode, p []byte) {
 	}
 	if hello, ok := m.(*wire.Hello); ok {
 		if !s.welcome(c, hello) {
-			s.refuse(c, &wire.Refused{Error: *wire.Errorf(wire.CodeUnexpected, "hello must be the first message of a socket, and come within %v", s.o.HelloWithin)})
+			s.refuse(c, &wire.Refused{Error: *wire.Errorf(wire.CodeUnexpected, "hello must be the first message of a socket, and come within %v", 5*s.o.HelloWithin)})
 		}
 		return
 	}

@@ -38,7 +38,7 @@ type Options struct {
 	ResumeWindow time.Duration // how long an absent client may come back; 0 means 10 min
 	DrainWindow  time.Duration // over how long a stopping worker spreads its clients' return; 0 means 30 s
 	BrokerGrace  time.Duration // the broker may be away for so long before clients are told; 0 means 30 s
-	HelloWithin  time.Duration // a client that says nothing for so long gets a new session; 0 means 1 s
+	HelloWithin  time.Duration // a client that says nothing for so long, or five times it with the subprotocol, gets a new session; 0 means 1 s
 	MaxHeld      int           // events held for clients; 0 means 20,000
 	MaxHeldBytes int           // their bytes; 0 means 256 MiB
 
