@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -82,9 +83,13 @@ func StartCluster(ctx context.Context, o ClusterOptions) (_ *Cluster, err error)
 		c.Workers = append(c.Workers, w)
 	}
 	for _, name := range o.Runners {
+		work := filepath.Join(o.Dir, "work-"+name)
+		if err := os.Mkdir(work, 0o700); err != nil {
+			return nil, err
+		}
 		c.Runners = append(c.Runners, &Member{Name: name, program: o.program("taskrunner", name,
 			settings("runner", "WSCLUSTER_NAME="+name, "WSCLUSTER_REPO_ROOTS="+strings.Join(o.Repos, ","),
-				"WSCLUSTER_WORK_DIR="+filepath.Join(o.Dir, "work-"+name)))})
+				"WSCLUSTER_WORK_DIR="+work))})
 	}
 	for _, m := range slices.Concat(c.Workers, c.Runners) {
 		if err := m.Start(); err != nil {
@@ -126,12 +131,21 @@ func (m *Member) Start() (err error) {
 	return err
 }
 
-// AwaitReady waits until every worker says that it is ready, and HAProxy sees them.
+// takesTasks is what a runner logs when its kinds are offered.
+var takesTasks = regexp.MustCompile("takes tasks")
+
+// AwaitReady waits until every runner takes tasks, every worker says that it is ready, and
+// HAProxy sees it.
 func (c *Cluster) AwaitReady(ctx context.Context) error {
 	names := make([]string, len(c.Workers))
 	for i, w := range c.Workers {
 		names[i] = w.Name
 		if err := w.WaitReady(ctx, w.Ready); err != nil {
+			return err
+		}
+	}
+	for _, r := range c.Runners {
+		if _, err := r.WaitLine(ctx, takesTasks); err != nil {
 			return err
 		}
 	}

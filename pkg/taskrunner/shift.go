@@ -49,6 +49,7 @@ func (s *shift) serve(ctx context.Context, link broker.Link) error {
 	if err != nil {
 		return fmt.Errorf("take tasks of %v: %w", kinds, err)
 	}
+	s.log.Info("takes tasks", zap.Strings("kinds", kinds), zap.Int("slots", s.slots))
 	defer s.lose(from)
 	var wg sync.WaitGroup
 	defer wg.Wait()
