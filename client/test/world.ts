@@ -1,5 +1,9 @@
+import { webcrypto } from 'node:crypto';
 import type { Platform, Socket } from '../src/platform.ts';
 import type { ClientMessage, EventName, ServerMessage, SocketMeta, TaskEvent } from '../src/wire.ts';
+
+// Node 18, which is Debian's, has no global crypto; every browser has.
+globalThis.crypto ??= webcrypto as Crypto;
 
 /** Lets every promise that can settle do so. */
 export const settled = () => new Promise<void>((resolve) => setImmediate(resolve));
