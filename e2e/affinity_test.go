@@ -8,6 +8,7 @@ import (
 	"net/http/cookiejar"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -96,7 +97,7 @@ func (c *cluster) theCookieLeadsBack(t *testing.T) {
 		withJar := func(o *wsclient.Options) { o.Jar = jar }
 		first, leave := client(t, c.HAProxy.Addr, from(i), withJar)
 		server := first.Meta().Server
-		if at := slices.IndexFunc(jar.Cookies(u), func(k *http.Cookie) bool { return k.Value == string(server) }); at < 0 {
+		if at := slices.IndexFunc(jar.Cookies(u), func(k *http.Cookie) bool { return names(k, server) }); at < 0 {
 			t.Errorf("the cookies of the 101 are %v, want one that names %s", jar.Cookies(u), server)
 		}
 		leave()
@@ -105,6 +106,13 @@ func (c *cluster) theCookieLeadsBack(t *testing.T) {
 			t.Errorf("with the cookie of %s a new socket reached %s", server, again.Meta().Server)
 		}
 	}
+}
+
+// names reports whether an affinity cookie names the worker: its value is the server ID and, behind
+// a bar, the dates by which HAProxy limits its life.
+func names(k *http.Cookie, server socketmeta.ServerID) bool {
+	value, _, _ := strings.Cut(k.Value, "|")
+	return value == string(server)
 }
 
 func (c *cluster) theTicketLeadsBack(t *testing.T) {
@@ -163,6 +171,7 @@ func (c *cluster) aKilledWorkersClientsMove(t *testing.T) {
 	}
 	arrivals := make(chan arrival, 1000)
 	var of []*wsclient.Client // the victim's
+	var others []func()
 	for i := range 40 {
 		cl, leave := client(t, c.HAProxy.Addr, from(i), func(o *wsclient.Options) {
 			met := o.OnMeta
@@ -171,8 +180,11 @@ func (c *cluster) aKilledWorkersClientsMove(t *testing.T) {
 		if cl.Meta().Server == victim {
 			of = append(of, cl)
 		} else {
-			leave()
+			others = append(others, leave)
 		}
+	}
+	for _, leave := range others {
+		leave()
 	}
 	if len(of) == 0 {
 		t.Fatalf("none of 40 clients is on %s", victim)

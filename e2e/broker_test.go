@@ -14,6 +14,7 @@ import (
 // TestABrokerKilledDuringABuildCostsNothing kills RabbitMQ with SIGKILL while a task emits every
 // 50 ms. The client's socket stays open, and it gets everything once and in order.
 func TestABrokerKilledDuringABuildCostsNothing(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	c := start(t, rig.ClusterOptions{}, "i1-w1")
 	cl, _ := client(t, c.Workers[0].Addr)
 	const count = 200
@@ -68,6 +69,7 @@ func TestABrokerKilledDuringABuildCostsNothing(t *testing.T) {
 
 // TestAWorkerWithoutABrokerIsNotReadyAndRecovers starts a worker before its broker is there.
 func TestAWorkerWithoutABrokerIsNotReadyAndRecovers(t *testing.T) {
+	t.Parallel()
 	c := start(t, rig.ClusterOptions{}, "i1-w1")
 	w := c.Workers[0]
 	w.Kill()

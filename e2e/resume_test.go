@@ -16,12 +16,14 @@ const seconds = 8
 // TestAResultArrivesAfterItsClientWasAwayAtTheEnd is the source's n-5 case: the client of an
 // n-second task disconnects at n-5 s and must not miss what comes meanwhile.
 func TestAResultArrivesAfterItsClientWasAwayAtTheEnd(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	c := start(t, rig.ClusterOptions{}, "i1-w1")
 	awayAtTheEnd(c, func() {})
 }
 
 // TestAResultArrivesAlsoIfItsWorkerWasKilledMeanwhile is the same with the worker's memory gone.
 func TestAResultArrivesAlsoIfItsWorkerWasKilledMeanwhile(t *testing.T) {
+	t.Parallel()
 	c := start(t, rig.ClusterOptions{}, "i1-w1")
 	awayAtTheEnd(c, func() {
 		w := c.Worker("i1-w1")
