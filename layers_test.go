@@ -23,7 +23,6 @@ var floors = map[string]int{
 	"internal/lifecycle": 0,
 	"internal/rig":       0, // private servers for tests, the demo and the figures
 	"web":                0, // the embedded pages
-	"deploy/recipes":     0, // the embedded recipes
 
 	"pkg/wire":        1,
 	"internal/auth":   1,
@@ -43,7 +42,8 @@ var floors = map[string]int{
 
 	"internal/worker": 5,
 
-	"cmd/": 6,
+	"cmd/":       6,
+	"bench/load": 6, // cheap clients by the thousand, for the figures
 
 	".":         7, // this package
 	"bench/":    7,
@@ -114,7 +114,7 @@ func TestLayersRefuse(t *testing.T) {
 		{"cmd/wsworker", "pkg/amqp", false, ""},
 		{"cmd/wsworker", "cmd/wsctl", false, "floor 6 imports floor 6"},
 		{"cmd/wsworker", "internal/attic", false, "on no floor"},
-		{"deploy/recipes", "pkg/wire", false, "floor 0 imports floor 1"},
+		{"internal/engine", "pkg/wire", false, "floor 0 imports floor 1"},
 		{"deploy/demo", "internal/rig", false, ""},
 		{"internal/session", "github.com/gobwas/ws", false, "only"},
 		{"internal/session", "github.com/gobwas/ws/wsutil", true, "only"},
