@@ -71,7 +71,7 @@ generated: npm
 build: ## build the programs into bin/
 	@mkdir -p bin
 	@# Where git tells the version, the programs carry it.
-	GOFLAGS="$(GOFLAGS) -buildvcs=$$(git rev-parse HEAD >/dev/null 2>&1 && echo true || echo false)" go build -trimpath -o bin/ ./cmd/...
+	GOFLAGS="$(GOFLAGS) -buildvcs=$$(git rev-parse HEAD >/dev/null 2>&1 && echo true || echo false)" go build -trimpath -ldflags "-s -w" -o bin/ ./cmd/...
 
 deps: ## install from Debian what the tests need and this machine lacks
 	@e2e/install-debian.sh
