@@ -1,6 +1,9 @@
 package haproxy_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -144,29 +147,31 @@ func TestReloadCutsNobody(t *testing.T) {
 		}
 
 		// Clients come without a pause while one process hands over to the next.
-		stop, failed := make(chan struct{}), make(chan error, 1)
+		reloaded, served := make(chan struct{}), make(chan error, 1)
 		go func() {
-			defer close(failed)
 			for n := 0; ; n++ {
 				select {
-				case <-stop:
+				case <-reloaded:
+					t.Logf("%d clients came during the reload", n)
+					served <- nil
 					return
 				default:
 				}
 				a, err := request{addr: c.Addr, from: address(100 + n%50)}.do()
+				if err == nil {
+					_ = a.conn.Close()
+				}
 				if err != nil || a.status != http.StatusSwitchingProtocols {
-					failed <- err
+					served <- fmt.Errorf("client %d during the reload: %v, %v", n, a, err)
 					return
 				}
-				_ = a.conn.Close()
 			}
 		}()
-		err := c.Reload(t.Context())
-		close(stop)
-		if err := <-failed; err != nil {
-			t.Errorf("a client that came during the reload: %v", err)
-		}
-		if err != nil {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		err := c.Reload(ctx)
+		close(reloaded)
+		if err := errors.Join(err, <-served); err != nil {
 			t.Fatal(err)
 		}
 		for i, s := range sockets {

@@ -49,7 +49,7 @@ func TestLogTellsWhoWentWhereAndWhy(t *testing.T) {
 	v := c.visitor(0)
 	home := v.open(t).worker
 	v.open(t)
-	l := c.awaitLog(t, "the second socket", func(l logLine) bool { return l.CookieState == "VNN" || l.CookieState == "--VN" })
+	l := c.awaitLog(t, "the second socket", func(l logLine) bool { return l.CookieState == "--VN" })
 	if l.IP != v.from || l.Worker != home || l.Status != 101 || l.Path != "/v1/ws" || cookieWorker(strings.TrimPrefix(l.Cookie, "WSAFF=")) != home {
 		t.Errorf("got %+v, want the second socket of %s on %s", l, v.from, home)
 	}
