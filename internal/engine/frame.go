@@ -18,6 +18,17 @@ func NewText(payload []byte) *Frame { return newFrame(ws.OpText, payload) }
 // Len is what the frame takes of a queue and of the wire, in bytes: the payload and its header.
 func (f *Frame) Len() int { return len(f.wire) }
 
+// Payload is the message without its WebSocket header. It must not be changed.
+func (f *Frame) Payload() []byte {
+	switch head := f.wire[1]; head {
+	case 126:
+		return f.wire[4:]
+	case 127:
+		return f.wire[10:]
+	}
+	return f.wire[2:]
+}
+
 func newFrame(op ws.OpCode, payload []byte) *Frame {
 	wire := make([]byte, 0, maxServerHeader+len(payload))
 	return &Frame{wire: append(appendHeader(wire, op, len(payload)), payload...)}

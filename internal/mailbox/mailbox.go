@@ -34,7 +34,7 @@ type Options struct {
 	Metrics  *Metrics      // nil counts for nobody
 
 	MaxHeld      int           // unacknowledged events; 0 means 20,000; at most 65,535
-	MaxHeldBytes int           // their bytes; 0 means 256 MiB
+	MaxHeldBytes int           // their bytes, and what is under way when they are reached; 0 means 256 MiB
 	MaxSubmits   int           // submits on their way to the broker; 0 means 1,024
 	SubmitWithin time.Duration // how long the broker may take to answer one; 0 means 10 s
 	SweepEvery   time.Duration // 0 means 2 s

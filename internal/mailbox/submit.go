@@ -5,11 +5,12 @@ import (
 	"errors"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/wscluster/wscluster/internal/session"
 	"github.com/wscluster/wscluster/pkg/broker"
 	"github.com/wscluster/wscluster/pkg/socketmeta"
 	"github.com/wscluster/wscluster/pkg/wire"
-	"golang.org/x/sync/errgroup"
 )
 
 // submission is one task on its way to the broker.
@@ -38,8 +39,8 @@ func (m *Mailbox) Submit(s *session.Session, request *wire.Submit) {
 		m.answer(s, &task, wire.Errorf(wire.CodeBadFrame, "%v", err))
 		return
 	}
-	if err := m.Ready(); err != nil {
-		m.answer(s, &task, wire.Errorf(wire.CodeUnavailable, "the worker takes no tasks now: %v", err))
+	if m.Ready() != nil { // why is for operators: /readyz and the log say it
+		m.answer(s, &task, wire.Errorf(wire.CodeUnavailable, "this worker takes no tasks now; try again with the same task ID"))
 		return
 	}
 	select {
@@ -92,7 +93,7 @@ func (m *Mailbox) send(ctx context.Context, link broker.Link, s submission, flyi
 	})
 	switch {
 	case err == nil:
-		flying <- awaited{s, receipt} // has room: no more than MaxSubmits wait in both channels
+		flying <- awaited{s, receipt} // waits for room at most until the oldest has its answer
 		return nil
 	case errors.Is(err, context.DeadlineExceeded):
 		m.answer(s.session, &s.task, wire.Errorf(wire.CodeUnavailable, "the broker takes no tasks now (an alarm?); try again"))

@@ -120,7 +120,12 @@ func (r *Registry) Find(conn engine.ConnRef) *Session {
 // Deliver takes an event from the mailbox: it is sent now, held until its client comes or has
 // room, or dropped because the client has it. Held events are settled later, by an Ack; settle
 // says that this one is done with now.
+//
+// A transient event makes no session: else a flood of them to made-up clients would fill memory.
 func (r *Registry) Deliver(e *wire.Event, ref Ref, now time.Time) (settle bool) {
+	if !e.Durable && !r.knows(e.Client) {
+		return true
+	}
 	s := r.lock(e.Client, now)
 	defer s.mu.Unlock()
 	switch s.core.deliver(e, ref, wire.NewRunID) {
@@ -154,6 +159,12 @@ func (r *Registry) lock(id socketmeta.ClientID, now time.Time) *Session {
 		}
 		s.mu.Unlock() // swept since it was found: look again
 	}
+}
+
+func (r *Registry) knows(id socketmeta.ClientID) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.byClient[id] != nil
 }
 
 // Forget drops every event that came in the given life of the mailbox or an earlier one: the

@@ -52,8 +52,8 @@ func (s *surface) Handshake(_ engine.ConnRef, r *engine.Request) engine.Decision
 	if !s.o.Origins.Allow(r.Header, r.Host) {
 		return engine.Decision{Status: http.StatusForbidden, Reason: "pages of this origin may not connect; the operator's key origins lists those that may"}
 	}
-	if err := s.Ready(); err != nil {
-		return engine.Decision{Status: http.StatusServiceUnavailable, Reason: err.Error(), Header: http.Header{"Retry-After": {"1"}}}
+	if s.Ready() != nil { // why is for operators: /readyz and the log say it
+		return engine.Decision{Status: http.StatusServiceUnavailable, Reason: "this worker takes no new clients now; try again", Header: http.Header{"Retry-After": {"1"}}}
 	}
 	if slices.Contains(r.Protos, wire.Subprotocol) {
 		return engine.Decision{Proto: wire.Subprotocol}
