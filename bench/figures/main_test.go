@@ -59,7 +59,7 @@ func TestTheMedianRoundCounts(t *testing.T) {
 	}{
 		{[]sample{{value: 3}, {value: 1}, {value: 2}}, sample{value: 2}},
 		{[]sample{{value: 4}, {value: 3}, {value: 1}, {value: 2}}, sample{value: 2}},
-		{[]sample{{100, 10}, {1, 1}, {5, 1}}, sample{5, 1}}, // by ratio: 10, 1, 5
+		{[]sample{{100, 50}, {10, 1}, {5, 1}}, sample{5, 1}}, // by ratio: 2, 10, 5
 		{[]sample{{7, 2}}, sample{7, 2}},
 	} {
 		if got := median(test.rounds); got != test.want {

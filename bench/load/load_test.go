@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const server socketmeta.ServerID = "i1-w1"
 
 // startWorker starts a worker in this process, ready for clients. It ends with the test.
-func startWorker(t *testing.T, b *memory.Broker) (addr string) {
+func startWorker(t *testing.T, b *memory.Broker, server socketmeta.ServerID) (addr string) {
 	t.Helper()
 	keys := socketmeta.RandomKeys()
 	w, err := worker.New(worker.Options{Server: server, Broker: b, Keys: keys, RouteKeys: keys, DrainWindow: time.Millisecond})
@@ -57,7 +57,7 @@ func startWorker(t *testing.T, b *memory.Broker) (addr string) {
 
 func TestAFleetGetsItsEvents(t *testing.T) {
 	b := memory.New(memory.Options{})
-	fleet, err := Connect(t.Context(), 20, startWorker(t, b))
+	fleet, err := Connect(t.Context(), 20, startWorker(t, b, server))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,8 +123,23 @@ func TestAFleetGetsItsEvents(t *testing.T) {
 	}
 }
 
+func TestAFleetTakesTheAddressesInTurn(t *testing.T) {
+	b := memory.New(memory.Options{})
+	servers := []socketmeta.ServerID{"i1-w1", "i1-w2"}
+	fleet, err := Connect(t.Context(), 6, startWorker(t, b, servers[0]), startWorker(t, b, servers[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fleet.Close()
+	for i, s := range fleet {
+		if want := servers[i%2]; s.Meta.Server != want {
+			t.Errorf("client %d is on %s, want %s", i, s.Meta.Server, want)
+		}
+	}
+}
+
 func TestServeEndsWithTheFirstSocketThatDoes(t *testing.T) {
-	fleet, err := Connect(t.Context(), 3, startWorker(t, memory.New(memory.Options{})))
+	fleet, err := Connect(t.Context(), 3, startWorker(t, memory.New(memory.Options{}), server))
 	if err != nil {
 		t.Fatal(err)
 	}
