@@ -25,10 +25,10 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## start everything in one process, with nothing but Go; prints the console's address
-	go run ./cmd/wsworker dev
+	@go build -o bin/ ./cmd/wsworker && exec bin/wsworker dev
 
 demo: deps ## start 2 instances of 4 workers behind HAProxy, RabbitMQ and 2 runners; Ctrl-C ends all
-	go run ./deploy/demo
+	@go build -o bin/ ./deploy/demo && exec bin/demo
 
 test: ## check everything; as root it installs from Debian what it lacks, else it says what to install
 	@.ci/step 'packages from Debian' 'Install the packages named above, then run make test again.' $(MAKE) -s deps
