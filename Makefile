@@ -25,6 +25,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## start everything in one process, with nothing but Go; prints the console's address
+	@echo 'Building; the first time takes up to a minute ...'
 	@go build -o bin/ ./cmd/wsworker && exec bin/wsworker dev
 
 demo: deps ## start 2 instances of 4 workers behind HAProxy, RabbitMQ and 2 runners; Ctrl-C ends all
