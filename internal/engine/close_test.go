@@ -365,7 +365,7 @@ func TestShutdownClosesEverySocket(t *testing.T) {
 			}
 		}
 		plain := connect(t, s.addr)
-		plain.write([]byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n"))
+		plain.write([]byte("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")) // and nobody waits for its body
 		get(t, inFlight, "request")
 		var wg sync.WaitGroup
 		for i, c := range conns[3:] {

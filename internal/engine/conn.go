@@ -121,7 +121,6 @@ func (c *conn) pause(on bool) {
 		if c.begun.Load() != 0 {
 			c.begun.Store(int64(now))
 		}
-		c.pinged = 0
 		c.openGate()
 	}
 }

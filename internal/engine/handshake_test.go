@@ -185,7 +185,7 @@ func TestRefusalCarriesStatusReasonAndHeader(t *testing.T) {
 				panic("a bug")
 			}
 			return decisions[strings.TrimPrefix(r.Target, "/")]
-		}}, Options{})
+		}}, Options{MaxConns: 1}) // one that is refused leaves its place
 		for target, want := range map[string]int{"refused": 403, "status200": 500, "protocol": 500, "panic": 500} {
 			c := connect(t, s.addr)
 			c.write([]byte(strings.Replace(upgradeRequest(), "/v1/ws?x=1", "/"+target, 1)))

@@ -72,6 +72,18 @@ func TestPausedPeerIsPingedButNotJudged(t *testing.T) {
 	})
 }
 
+func TestPauseTakesBackAPing(t *testing.T) {
+	inBubble(t, &hooks{}, Options{}, func(t *testing.T, b *bubble) {
+		b.dial(false)
+		b.pass(16 * time.Second) // the ping has gone out
+		b.Pause(b.last(), true)
+		b.pass(14 * time.Second)
+		b.Pause(b.last(), false) // at 30 s, and all begins anew
+		b.pass(30 * time.Second)
+		b.wantEnd(1006, ErrPeerSilent, 55*time.Second)
+	})
+}
+
 func TestPauseInsideAnUnfinishedMessageStopsItsClock(t *testing.T) {
 	inBubble(t, &hooks{}, Options{}, func(t *testing.T, b *bubble) {
 		p := b.dial(false)

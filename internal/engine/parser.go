@@ -177,7 +177,7 @@ func (p *parser) body(part []byte) event {
 	if p.op == ws.OpText && !p.utf.done() {
 		return notUTF8
 	}
-	p.op, p.frames, p.msg, p.utf = ws.OpContinuation, 0, nil, utf8Check{}
+	p.op, p.frames, p.msg = ws.OpContinuation, 0, nil
 	p.endFrame()
 	return ev
 }

@@ -3,7 +3,7 @@ package engine
 import "unicode/utf8"
 
 // utf8Check tells whether a text that comes in pieces is UTF-8, at the first byte that cannot be
-// part of it. The zero value is ready for a new text.
+// part of it. The zero value is ready for a text, and so is one that is done.
 type utf8Check struct {
 	tail [utf8.UTFMax]byte // the beginning of a rune whose end has not come yet
 	n    uint8
