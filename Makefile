@@ -26,10 +26,10 @@ help: ## this list
 
 run: ## start everything in one process, with nothing but Go; prints the console's address
 	@echo 'Building; the first time takes up to a minute ...'
-	@go build -o bin/ ./cmd/wsworker && exec bin/wsworker dev
+	@CGO_ENABLED=0 go build -o bin/ ./cmd/wsworker && exec bin/wsworker dev
 
 demo: deps ## start 2 instances of 4 workers behind HAProxy, RabbitMQ and 2 runners; Ctrl-C ends all
-	@go build -o bin/ ./deploy/demo && exec bin/demo
+	@CGO_ENABLED=0 go build -o bin/ ./deploy/demo && exec bin/demo
 
 test: ## check everything; as root it installs from Debian what it lacks, else it says what to install
 	@.ci/step 'packages from Debian' 'Install the packages named above, then run make test again.' $(MAKE) -s deps
@@ -72,7 +72,7 @@ generated: npm
 build: ## build the programs into bin/
 	@mkdir -p bin
 	@# Where git tells the version, the programs carry it.
-	GOFLAGS="$(GOFLAGS) -buildvcs=$$(git rev-parse HEAD >/dev/null 2>&1 && echo true || echo false)" go build -trimpath -ldflags "-s -w" -o bin/ ./cmd/...
+	GOFLAGS="$(GOFLAGS) -buildvcs=$$(git rev-parse HEAD >/dev/null 2>&1 && echo true || echo false)" CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/ ./cmd/...
 
 deps: ## install from Debian what the tests need and this machine lacks
 	@e2e/install-debian.sh
