@@ -15,13 +15,15 @@ type conn struct {
 	*amqp091.Connection
 	socket  net.Conn
 	timeout time.Duration // for one call
+	late    func(error)   // ends the link when a call takes longer
 }
 
-// dial connects and logs in. ctx and the dial timeout bound it.
-func dial(ctx context.Context, u, name string, o *Options) (*conn, error) {
+// dial connects and logs in. ctx and the dial timeout bound it. late is told of a call that takes
+// too long, and must cut the connection.
+func dial(ctx context.Context, u, name string, o *Options, late func(error)) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.DialTimeout)
 	defer cancel()
-	c := &conn{timeout: o.CallTimeout}
+	c := &conn{timeout: o.CallTimeout, late: late}
 	stop := func() bool { return true }
 	properties := amqp091.NewConnectionProperties()
 	properties.SetClientConnectionName(name)
@@ -55,15 +57,12 @@ func dial(ctx context.Context, u, name string, o *Options) (*conn, error) {
 // cut closes the socket. Whoever waits on the connection gets an error at once.
 func (c *conn) cut() { _ = c.socket.Close() }
 
-// watched runs f, which waits for the broker, and cuts the connection if that takes too long:
+// watched runs f, which waits for the broker's answer, and ends the link if that takes too long:
 // the library itself would wait for ever.
 func (c *conn) watched(f func() error) error {
-	late := time.AfterFunc(c.timeout, c.cut)
-	err := f()
-	if !late.Stop() && err != nil {
-		return fmt.Errorf("no answer within %v: %w", c.timeout, err)
-	}
-	return err
+	late := time.AfterFunc(c.timeout, func() { c.late(fmt.Errorf("no answer to a call within %v", c.timeout)) })
+	defer late.Stop()
+	return f()
 }
 
 // try runs f on a channel of its own, which an exception may kill without harm to others.

@@ -42,7 +42,7 @@ type link struct {
 var _ broker.Link = (*link)(nil)
 
 // join makes a link by one URL.
-func (b *Broker) join(ctx context.Context, id broker.Identity, u string) (_ broker.Link, err error) {
+func (b *Broker) join(ctx context.Context, id broker.Identity, u string) (_ *link, err error) {
 	l := &link{
 		id: id, o: &b.o, log: b.o.Log.With(zap.Stringer("identity", id)),
 		inbox:     make(chan broker.Message, inboxSize),
@@ -51,36 +51,30 @@ func (b *Broker) join(ctx context.Context, id broker.Identity, u string) (_ brok
 		consumers: make(map[*consumer]struct{}),
 		mailboxes: make(map[socketmeta.ServerID]bool),
 	}
-	if l.consuming, err = dial(ctx, u, id.String()+" consuming", l.o); err != nil {
+	if l.consuming, err = dial(ctx, u, id.String()+" consuming", l.o, l.end); err != nil {
 		return nil, err
 	}
-	if l.publishing, err = dial(ctx, u, id.String()+" publishing", l.o); err != nil {
+	if l.publishing, err = dial(ctx, u, id.String()+" publishing", l.o, l.end); err != nil {
 		l.consuming.cut()
 		return nil, err
 	}
-	cut := func() { l.consuming.cut(); l.publishing.cut() }
-	joined := context.AfterFunc(ctx, cut)
-	err = l.lock()
-	if err == nil {
-		err = l.declareTopology()
+	joined := context.AfterFunc(ctx, func() { l.end(context.Cause(ctx)) })
+	for _, step := range []func() error{l.lock, l.declareTopology, l.open} {
+		if err := step(); err != nil {
+			joined()
+			l.end(err)
+			return nil, l.Err() // the first fault: ours or what cut us off
+		}
 	}
-	if err == nil {
-		err = l.open()
-	}
-	if err == nil && !joined() {
-		err = context.Cause(ctx)
-	}
-	if err != nil {
-		joined()
-		cut()
-		return nil, err
+	if !joined() {
+		<-l.over
+		return nil, l.Err()
 	}
 	l.generation = b.links.Add(1)
 	return l, nil
 }
 
-// open opens the channels that every link has, and starts what serves them. On an error the
-// caller cuts the connections.
+// open opens the channels that every link has, and starts what serves them; nothing on an error.
 func (l *link) open() error {
 	var closes [4]chan *amqp091.Error // of the connections, then of the channels
 	for i := range closes {
@@ -186,10 +180,10 @@ func (l *link) unregister(c *consumer) {
 	delete(l.consumers, c)
 }
 
-// failed is what becomes of an error of a call to the broker: ErrLinkGone if the link has ended
+// failed is what becomes of the error of a call to the broker: ErrLinkGone if the link has ended
 // or is about to.
 func (l *link) failed(err error) error {
-	if errors.Is(err, amqp091.ErrClosed) && !errors.Is(err, broker.ErrLinkGone) {
+	if l.consuming.IsClosed() && !errors.Is(err, broker.ErrLinkGone) {
 		return l.gone(err)
 	}
 	return err

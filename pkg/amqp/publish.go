@@ -177,15 +177,6 @@ func (p *publisher) answered(r *receipt, timer *time.Timer) bool {
 			return false
 		case <-timer.C:
 		}
-		if over := p.alarm.over(); over != nil {
-			select {
-			case <-r.Done():
-				return true
-			case <-p.link.done:
-				return false
-			case <-over:
-			}
-		}
 		if wait = p.timeout - p.alarm.calm(); wait <= 0 {
 			p.link.end(fmt.Errorf("no answer to a publish within %v", p.timeout))
 			return false

@@ -1,0 +1,159 @@
+package amqp
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	amqp091 "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/wscluster/wscluster/pkg/broker"
+)
+
+// Row D10 of the requirements: the mailbox is visible in RabbitMQ itself.
+func TestMailboxIsBoundByItsServerID(t *testing.T) {
+	b := open(t, Options{})
+	first, second := server(), server()
+	l := join(t, b, broker.Worker(first))
+	own(t, l, first, 10)
+	own(t, l, second, 10)
+	table, err := rabbit.Ctl(bounded(t), "list_bindings", "source_name", "source_kind", "destination_name", "destination_kind", "routing_key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]int{}
+	for line := range strings.Lines(table) {
+		found[strings.TrimSuffix(line, "\n")]++
+	}
+	for _, s := range []string{string(first), string(second)} {
+		want := "utils\texchange\tmailbox." + s + "\tqueue\t" + s
+		if found[want] != 1 {
+			t.Errorf("binding %q was listed %d times, want once", want, found[want])
+		}
+	}
+	exchanges := eval(t, `[io:format("~s ~p ~p~n", [element(4, N), T, D]) ||
+		X <- rabbit_exchange:list(<<"/">>), [{name, N}, {type, T}, {durable, D}] <- [rabbit_exchange:info(X, [name, type, durable])]]`)
+	for _, want := range []string{
+		"utils direct true", "utils.unrouted fanout true", "control direct true",
+		"announce fanout true", "tasks direct true", "dead direct true",
+	} {
+		if !strings.Contains("\n"+exchanges, "\n"+want+"\n") {
+			t.Errorf("exchange %q is not among\n%s", want, exchanges)
+		}
+	}
+}
+
+// What deploy/rabbitmq ships must apply to what the driver declares.
+func TestShippedPoliciesApply(t *testing.T) {
+	s := server()
+	l := join(t, open(t, Options{}), broker.Worker(s))
+	own(t, l, s, 10)
+	if _, err := l.OpenTasks(bounded(t), []string{"policies"}, 1); err != nil {
+		t.Fatal(err)
+	}
+	queues := eval(t, `[io:format("~s ~p ~s ~0p~n", [element(4, amqqueue:get_name(Q)), amqqueue:get_type(Q), rabbit_policy:name(Q), rabbit_policy:effective_definition(Q)]) ||
+		Q <- rabbit_amqqueue:list()]`)
+	found := map[string]string{}
+	for line := range strings.Lines(queues) {
+		name, rest, _ := strings.Cut(line, " ")
+		found[name] = rest
+	}
+	const rejects = `{<<"overflow">>,<<"reject-publish">>}`
+	for queue, want := range map[string][]string{
+		broker.MailboxQueue(s):          {"rabbit_classic_queue mailbox ", rejects, `{<<"max-length">>,200000}`, `{<<"max-length-bytes">>,536870912}`, `{<<"expires">>,604800000}`},
+		broker.QueueParked:              {"rabbit_classic_queue parked ", rejects, `{<<"max-length">>,200000}`, `{<<"max-length-bytes">>,536870912}`},
+		broker.TasksQueue("policies"):   {"rabbit_quorum_queue tasks ", rejects, `{<<"delivery-limit">>,100000}`, `{<<"dead-letter-strategy">>,<<"at-least-once">>}`},
+		broker.Worker(s).ControlQueue(): {"rabbit_classic_queue control ", `{<<"max-length">>,10000}`},
+		broker.QueueDeadEvents:          {"rabbit_classic_queue dead ", rejects, `{<<"max-length-bytes">>,536870912}`},
+		broker.QueueDeadTasks:           {"rabbit_classic_queue dead ", rejects, `{<<"max-length-bytes">>,536870912}`},
+	} {
+		if !strings.HasPrefix(found[queue], want[0]) {
+			t.Errorf("%s: %q, want %q", queue, found[queue], want[0])
+		}
+		for _, definition := range want[1:] {
+			if !strings.Contains(found[queue], definition) {
+				t.Errorf("%s: %q does not hold %s", queue, found[queue], definition)
+			}
+		}
+	}
+	if strings.Contains(found[broker.QueueParked], "expires") {
+		t.Error("parked events would expire in silence")
+	}
+}
+
+func TestShippedRightsAreEnoughAndNoMore(t *testing.T) {
+	worker, runner := open(t, Options{URLs: []string{rabbit.URLFor("worker")}}), open(t, Options{URLs: []string{rabbit.URLFor("runner")}})
+	s, kind := server(), "rights"
+	w, r := join(t, worker, broker.Worker(s)), join(t, runner, broker.Runner("rights"))
+	m := own(t, w, s, 10)
+	tasks, err := r.OpenTasks(bounded(t), []string{kind}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store(t, w, broker.ToTasks(kind), "task")
+	store(t, w, broker.ToControl(broker.Runner("rights")), "cancel")
+	store(t, w, broker.ToAll(), "all")
+	store(t, w, broker.ToDeadEvents(), "dead")
+	store(t, w, broker.ToMailbox(s), "forward")
+	store(t, r, broker.ToMailbox(s), "event")
+	store(t, r, broker.ToControl(broker.Worker(s)), "control")
+	store(t, r, broker.ToDeadTasks(), "dead")
+	store(t, r, broker.ToAll(), "kinds")
+	expect(t, tasks, "task")
+	for _, tag := range expect(t, m, "forward", "event") {
+		if err := m.Ack(tag); err != nil {
+			t.Error(err)
+		}
+	}
+	own(t, w, broker.ParkedServer, 10)
+
+	if _, err := r.OpenMailbox(bounded(t), server(), 1); err == nil {
+		t.Error("a runner opened a mailbox")
+	}
+	if _, err := runner.Join(bounded(t), broker.Worker(server())); err == nil {
+		t.Error("a runner joined as a worker")
+	}
+	if _, err := w.OpenTasks(bounded(t), []string{"new-kind"}, 1); err == nil {
+		t.Error("a worker made a task queue")
+	}
+	store(t, r, broker.ToMailbox(s), "still here")
+	if _, err := w.OpenTasks(bounded(t), []string{kind}, 1); err == nil && !strings.Contains(ended(t, w).Error(), "ACCESS_REFUSED") {
+		t.Errorf("a worker took tasks: %v", w.Err())
+	}
+}
+
+// Deleting a queue to declare it anew would delete its messages.
+func TestDriftIsToldAndUsedAsItIs(t *testing.T) {
+	core, logged := observer.New(zap.WarnLevel)
+	b := open(t, Options{Log: zap.New(core)})
+	s, kind := server(), "drift"
+	l := join(t, b, broker.Worker(s))
+	err := l.consuming.try(func(ch *amqp091.Channel) error {
+		_, err := ch.QueueDeclare(broker.MailboxQueue(s), true, false, false, false, amqp091.Table{"x-queue-type": Quorum})
+		return errors.Join(err, ch.QueueBind(broker.MailboxQueue(s), string(s), broker.ExchangeUtils, false, nil))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = l.consuming.try(func(ch *amqp091.Channel) error {
+		_, err := ch.QueueDeclare(broker.TasksQueue(kind), true, false, false, false, amqp091.Table{"x-queue-type": Classic})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store(t, l, broker.ToMailbox(s), "before")
+	m := own(t, l, s, 1)
+	expect(t, m, "before")
+	tasks, err := l.OpenTasks(bounded(t), []string{kind}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store(t, l, broker.ToTasks(kind), "task")
+	expect(t, tasks, "task")
+	if n := logged.FilterMessageSnippet("other arguments").Len(); n != 2 {
+		t.Errorf("told %d times, want once for each queue: %v", n, logged.All())
+	}
+}
