@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -56,7 +57,11 @@ func StartRabbitMQ(ctx context.Context, o RabbitOptions) (_ *RabbitMQ, err error
 	if err := r.install(o.Config); err != nil {
 		return nil, errors.Join(fmt.Errorf("start rabbitmq: %w", err), r.Stop())
 	}
-	if err := r.Restart(ctx); err != nil {
+	err = r.Restart(ctx)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {
+		err = fmt.Errorf("%w (Debian's package rabbitmq-server is needed: make deps installs it)", err)
+	}
+	if err != nil {
 		return nil, errors.Join(err, r.Stop())
 	}
 	return r, nil

@@ -95,9 +95,13 @@ func (c *consumer) watch(closes <-chan *amqp091.Error, cancels <-chan string) {
 	}
 }
 
-// closed ends the consumer whose channel was closed; nil if it was closed in our name.
+// closed ends the consumer whose channel was closed; err is nil if that was in our name.
 func (c *consumer) closed(err *amqp091.Error) {
-	if err != nil {
+	switch {
+	case err == nil:
+	case c.link.consuming.IsClosed():
+		<-c.link.done // supervise knows more
+	default:
 		c.link.end(fmt.Errorf("channel of %s: %w", c.what, err))
 	}
 	c.end(c.link.gone(nil))

@@ -66,18 +66,25 @@ func encode(m broker.Message) (amqp091.Publishing, error) {
 	}, nil
 }
 
-// decode takes over what d holds. Anybody may have published it: header values of other types
+// decode takes over what d holds, and changes its headers. Anybody may have published it: header values of other types
 // are made one of the port's three where that loses nothing, and left out otherwise.
 func decode(d amqp091.Delivery) broker.Delivery {
-	var headers map[string]any
-	for name, v := range d.Headers {
-		if v = value(v); v == nil || name == headerPublish || name == headerDeliveryCount {
+	headers := map[string]any(d.Headers)
+	delete(headers, headerPublish)
+	delete(headers, headerDeliveryCount)
+	for name, v := range headers {
+		switch v.(type) {
+		case string, int64, bool:
 			continue
 		}
-		if headers == nil {
-			headers = make(map[string]any, len(d.Headers))
+		if v = value(v); v != nil {
+			headers[name] = v
+		} else {
+			delete(headers, name)
 		}
-		headers[name] = v
+	}
+	if len(headers) == 0 {
+		headers = nil
 	}
 	var at time.Time
 	if !d.Timestamp.IsZero() {

@@ -91,9 +91,11 @@ func (p *publisher) publish(ctx context.Context, to broker.Address, m broker.Mes
 
 // enter waits for a place in a channel of tokens.
 func (p *publisher) enter(ctx context.Context, tokens chan<- struct{}) error {
-	select {
-	case <-p.closing: // checked alone first: select chooses at random
+	select { // select chooses at random: what forbids it comes first
+	case <-p.closing:
 		return p.link.gone(nil)
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	default:
 	}
 	select {

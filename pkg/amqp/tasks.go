@@ -2,7 +2,6 @@ package amqp
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -199,8 +198,9 @@ func (t *taker) wait(set func(pause)) error {
 
 // take puts a task into a free slot.
 func (t *taker) take(d amqp091.Delivery) {
+	n := attempt(d)
 	task := decode(d)
-	task.Attempt = attempt(d)
+	task.Attempt = n
 	t.mu.Lock()
 	t.held[d.DeliveryTag] = true
 	t.mu.Unlock()
@@ -232,23 +232,27 @@ func (t *taker) Requeue(tag uint64) error {
 
 // empty settles the task in a slot and frees it.
 func (t *taker) empty(tag uint64, answer func() error) error {
-	return t.settle(func() error {
-		t.mu.Lock()
-		held := t.held[tag]
-		delete(t.held, tag)
-		t.mu.Unlock()
+	t.mu.Lock()
+	held := t.held[tag]
+	delete(t.held, tag)
+	t.mu.Unlock()
+	err := t.settle(func() error {
 		if !held {
-			return errors.New("this tag is not held, or was settled before")
+			return nil // it would be an exception, which ends the link
 		}
-		if err := answer(); err != nil {
-			return err
-		}
-		select {
-		case t.freed <- struct{}{}:
-		default:
-		}
-		return nil
+		return answer()
 	})
+	switch {
+	case err != nil:
+		return err
+	case !held:
+		return fmt.Errorf("tasks: tag %d is not held, or was settled before", tag)
+	}
+	select {
+	case t.freed <- struct{}{}:
+	default:
+	}
+	return nil
 }
 
 func (t *taker) Pause(ctx context.Context) error  { return t.pause(ctx, true) }
