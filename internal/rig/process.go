@@ -115,8 +115,38 @@ func (p *Process) Tail() string { return p.out.tail() }
 // Signal sends sig to the program alone; os.ErrProcessDone if it has ended.
 func (p *Process) Signal(sig syscall.Signal) error { return p.kill(p.PID(), sig) }
 
-// Freeze stops the program and all its children from running (SIGSTOP) until Thaw (SIGCONT).
-func (p *Process) Freeze() error { return p.kill(-p.PID(), syscall.SIGSTOP) }
+// Freeze stops the program and all its children from running (SIGSTOP) until Thaw (SIGCONT). It
+// returns once the program stands still: the signal alone may leave it a moment on another CPU.
+func (p *Process) Freeze() error {
+	if err := p.kill(-p.PID(), syscall.SIGSTOP); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), freezeWithin)
+	defer cancel()
+	return poll(ctx, p.stopped)
+}
+
+// freezeWithin bounds the wait for a program to stand still; one in the middle of a disk write may take a while.
+const freezeWithin = 10 * time.Second
+
+// stopped returns nil if every thread of the program is stopped (proc(5), /proc/PID/task/TID/stat: state T).
+func (p *Process) stopped() error {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.PID()))
+	if err != nil {
+		return err
+	}
+	for _, file := range threads {
+		stat, err := os.ReadFile(file)
+		if err != nil {
+			continue // the thread has ended
+		}
+		state := stat[bytes.LastIndexByte(stat, ')')+2]
+		if state != 'T' {
+			return fmt.Errorf("%s still runs: %s is in state %c", p.name, file, state)
+		}
+	}
+	return nil
+}
 
 // Thaw lets a frozen program go on.
 func (p *Process) Thaw() error { return p.kill(-p.PID(), syscall.SIGCONT) }

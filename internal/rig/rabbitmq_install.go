@@ -90,6 +90,8 @@ func nodeEnv(dir string, ports [3]string) []string {
 		"RABBITMQ_PID_FILE":                   filepath.Join(dir, "pid"),
 		"RABBITMQ_CTL_ERL_ARGS":               loopback,
 		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": loopback,
+		// The port mapper is ours: one that an Erlang machine starts would outlive all of us.
+		"ERL_ZFLAGS": "-start_epmd false",
 		// Has the script become the Erlang machine instead of waiting for it: what we start is
 		// what we kill.
 		"RUNNING_UNDER_SYSTEMD": "true",

@@ -116,6 +116,7 @@ func publishUntilBlocked(t *testing.T, l *link, to broker.Address) (pending []br
 	if err := rabbit.Node().Freeze(); err != nil { // all are on their way before it sees the first
 		t.Fatal(err)
 	}
+	defer rabbit.Node().Thaw() // also if the test ends here: others need the node
 	for range 10 {
 		pending = append(pending, publish(t, l, to, broker.Message{ID: "pending", Body: make([]byte, 20<<10)}))
 	}
