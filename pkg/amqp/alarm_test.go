@@ -123,8 +123,10 @@ func publishUntilBlocked(t *testing.T, l *link, to broker.Address) (pending []br
 	if err := rabbit.Node().Thaw(); err != nil {
 		t.Fatal(err)
 	}
-	for !l.Blocked() {
-		time.Sleep(time.Millisecond)
+	for limit := time.Now().Add(patience); !l.Blocked(); time.Sleep(time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("the broker did not say that it is blocked; the link: %v", l.Err())
+		}
 	}
 	if o := pending[len(pending)-1].Outcome(); o != broker.Pending {
 		t.Errorf("a publish under an alarm: %v, want pending", o)
