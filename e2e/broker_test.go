@@ -45,7 +45,7 @@ func TestABrokerKilledDuringABuildCostsNothing(t *testing.T) {
 		}
 		if len(lines) >= 20 && !killed {
 			killed = true
-			c.Rabbit.Kill()
+			c.killRabbit()
 			go func() {
 				ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 				defer cancel()
@@ -73,7 +73,7 @@ func TestAWorkerWithoutABrokerIsNotReadyAndRecovers(t *testing.T) {
 	c := start(t, rig.ClusterOptions{}, "i1-w1")
 	w := c.Workers[0]
 	w.Kill()
-	c.Rabbit.Kill()
+	c.killRabbit()
 	if err := w.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -95,4 +95,13 @@ func TestAWorkerWithoutABrokerIsNotReadyAndRecovers(t *testing.T) {
 	if _, err := submit(t, cl, "countdown", countdown(1)).Wait(t.Context()); err != nil {
 		t.Error(err)
 	}
+}
+
+// killRabbit kills the node with SIGKILL. The queues of a new cluster are young: see rig's Sync.
+func (c *cluster) killRabbit() {
+	c.t.Helper()
+	if err := c.Rabbit.Sync(c.t.Context()); err != nil {
+		c.t.Fatal(err)
+	}
+	c.Rabbit.Kill()
 }
