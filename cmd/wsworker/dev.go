@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -89,7 +90,7 @@ func dev(ctx context.Context, s devSettings, stdout, stderr io.Writer) error {
 			return err
 		}
 		w, err := worker.New(worker.Options{
-			Server: id, Broker: b, Keys: keys, RouteKeys: routeKeys, Log: log, Site: site(repo), DrainWindow: time.Second,
+			Server: id, Broker: b, Keys: keys, RouteKeys: routeKeys, Log: log, Site: site(repo, kinds), DrainWindow: time.Second,
 		})
 		if err != nil {
 			return err
@@ -121,17 +122,19 @@ func listenFrom(port int) (net.Listener, error) {
 	return nil, fmt.Errorf("no port from %d on is free on 127.0.0.1: %w", port, err)
 }
 
-// site is the console with form values that work in this process.
-func site(repo string) http.Handler {
+// site is the console with a form for each of the kinds that can run here, and values that work.
+func site(repo string, kinds map[string]taskrunner.Kind) http.Handler {
 	type form struct {
 		Kind   string         `json:"kind"`
 		Params map[string]any `json:"params"`
 	}
-	forms, err := json.Marshal(map[string][]form{"kinds": {
+	all := []form{
 		{"go-build", map[string]any{"repo": repo, "ref": "HEAD", "packages": []string{"./pkg/socketmeta", "./pkg/wire"}}},
 		{"countdown", map[string]any{"lines": 80, "interval_ms": 250, "steps": 4}},
 		{"make", map[string]any{"repo": repo, "ref": "HEAD", "target": "help"}},
-	}})
+	}
+	missing := func(f form) bool { return kinds[f.Kind].Handler == nil }
+	forms, err := json.Marshal(map[string][]form{"kinds": slices.DeleteFunc(all, missing)})
 	if err != nil {
 		panic(fmt.Errorf("the console's forms are no JSON: %w", err)) // fixed values
 	}
