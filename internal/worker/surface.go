@@ -32,14 +32,22 @@ type surface struct {
 	*Worker
 
 	mu  sync.Mutex
-	new map[engine.ConnRef]*time.Timer // guarded by mu; connections without a session yet
-	bad map[engine.ConnRef]int         // guarded by mu; unreadable frames of those that sent any
+	new map[engine.ConnRef]*newcomer // guarded by mu; connections without a session yet
+	bad map[engine.ConnRef]int       // guarded by mu; unreadable frames of those that sent any
+}
+
+// newcomer is a connection that has no session yet. Its lock is held while it gets one, so that
+// the end of the connection comes before that or after it.
+type newcomer struct {
+	mu      sync.Mutex
+	silence *time.Timer // set once; gives it a new session
+	over    bool        // guarded by mu; it has a session, or is gone
 }
 
 var _ engine.Handler = (*surface)(nil)
 
 func newSurface(w *Worker) *surface {
-	return &surface{Worker: w, new: make(map[engine.ConnRef]*time.Timer), bad: make(map[engine.ConnRef]int)}
+	return &surface{Worker: w, new: make(map[engine.ConnRef]*newcomer), bad: make(map[engine.ConnRef]int)}
 }
 
 // Handshake lets in who asks for the right path and subprotocol from an allowed origin, while
@@ -72,8 +80,8 @@ func (s *surface) Open(c engine.ConnRef, r *engine.Request) {
 	if slices.Contains(r.Protos, wire.Subprotocol) {
 		within *= 5
 	}
-	s.mu.Lock()
-	s.new[c] = time.AfterFunc(within, func() { s.welcome(c, &wire.Hello{}) })
+	s.mu.Lock() // welcome takes it too, and so comes after this
+	s.new[c] = &newcomer{silence: time.AfterFunc(within, func() { s.welcome(c, &wire.Hello{}) })}
 	s.mu.Unlock()
 	if token != "" {
 		s.welcome(c, &wire.Hello{Token: token})
@@ -83,13 +91,13 @@ func (s *surface) Open(c engine.ConnRef, r *engine.Request) {
 // welcome gives a new connection its session. It reports false if c is not new.
 func (s *surface) welcome(c engine.ConnRef, h *wire.Hello) bool {
 	s.mu.Lock()
-	defer s.mu.Unlock() // held throughout, so that Closed comes before it or after it
-	silence, ok := s.new[c]
-	if !ok {
+	n := s.new[c]
+	s.mu.Unlock()
+	if n == nil || !n.end() {
 		return false
 	}
-	silence.Stop()
-	delete(s.new, c)
+	defer n.mu.Unlock()
+	defer s.forget(c)
 	claim, reason := s.claim(h)
 	s.mailbox.Attach(c, claim, func(w session.Welcome) *engine.Frame {
 		m := s.meta(socketmeta.Meta{Client: claim.Client, Server: s.o.Server, Epoch: w.Epoch}, claim.Subject)
@@ -97,6 +105,27 @@ func (s *surface) welcome(c engine.ConnRef, h *wire.Hello) bool {
 		return engine.NewText(wire.EncodeServer(m))
 	})
 	return true
+}
+
+// end claims a newcomer: true for the first caller alone, who then holds its lock.
+func (n *newcomer) end() bool {
+	n.mu.Lock()
+	if n.over {
+		n.mu.Unlock()
+		return false
+	}
+	n.over = true
+	n.silence.Stop()
+	return true
+}
+
+// forget takes c out of the newcomers and returns it.
+func (s *surface) forget(c engine.ConnRef) *newcomer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.new[c]
+	delete(s.new, c)
+	return n
 }
 
 // claim turns a hello into what the sessions take: the session that its token names, or a new
@@ -182,11 +211,10 @@ func (s *surface) Writable(c engine.ConnRef) {
 
 // Closed forgets the connection; the session stays for the resume window.
 func (s *surface) Closed(c engine.ConnRef, _ engine.StatusCode, _ error) {
-	s.mu.Lock()
-	if silence, ok := s.new[c]; ok {
-		silence.Stop()
-		delete(s.new, c)
+	if n := s.forget(c); n != nil && n.end() {
+		n.mu.Unlock()
 	}
+	s.mu.Lock()
 	delete(s.bad, c)
 	s.mu.Unlock()
 	s.sessions.Detach(c, time.Now())
