@@ -79,7 +79,8 @@ func nodeEnv(dir string, ports [3]string) []string {
 		"LANG":                                "C.UTF-8",
 		"ERL_EPMD_PORT":                       ports[2],
 		"ERL_EPMD_ADDRESS":                    "127.0.0.1",
-		"RABBITMQ_NODENAME":                   "rig" + ports[0] + "@localhost",
+		"RABBITMQ_NODENAME":                   "rig" + ports[0] + "@127.0.0.1", // an address needs no resolver
+		"RABBITMQ_USE_LONGNAME":               "true",                          // only a long name may have dots
 		"RABBITMQ_NODE_PORT":                  ports[0],
 		"RABBITMQ_DIST_PORT":                  ports[1],
 		"RABBITMQ_CONF_ENV_FILE":              "/dev/null",
