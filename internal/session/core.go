@@ -19,8 +19,8 @@ type Ref struct {
 
 // Bounds of one session.
 const (
-	// The send window: what may be with the socket and not yet acknowledged (DELIVERY.md section
-	// 6). One event always passes, however big.
+	// The send window: what may be with the socket and not yet acknowledged. One event always
+	// passes, however big.
 	windowEvents = 256
 	windowBytes  = 256 << 10
 
@@ -317,7 +317,7 @@ func (c *core) remove(t *task) {
 	c.order = slices.DeleteFunc(c.order, func(have *task) bool { return have == t })
 }
 
-// compare orders the events of one task: by attempt, run and seq (DELIVERY.md section 3).
+// compare orders the events of one task: by attempt, run and seq (docs/PROTOCOL.md).
 func compare(a, b *wire.Event) int {
 	return cmp.Or(cmp.Compare(a.Attempt, b.Attempt), cmp.Compare(a.Run, b.Run), cmp.Compare(a.Seq, b.Seq))
 }

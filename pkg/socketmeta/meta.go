@@ -20,5 +20,5 @@ type Meta struct {
 type Epoch int64
 
 // Next returns the epoch that follows e at nowMillis, the Unix time in milliseconds:
-// the larger of e+1 and now (DELIVERY.md section 3).
+// the larger of e+1 and now, so that it rises even where clocks disagree.
 func (e Epoch) Next(nowMillis int64) Epoch { return max(e+1, Epoch(nowMillis)) }

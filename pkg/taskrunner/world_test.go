@@ -133,7 +133,7 @@ func (w *world) publish(kind string, body []byte) {
 }
 
 // seen is what the application of the client sees by now of each task, made as the rules of
-// DELIVERY.md say: the highest (attempt, run) counts, in order, once, and one final event.
+// docs/PROTOCOL.md say: the highest (attempt, run) counts, in order, once, and one final event.
 func (w *world) seen(id wire.TaskID) (all []string) {
 	synctest.Wait()
 	w.mu.Lock()
