@@ -119,8 +119,14 @@ func (o Outcome) String() string {
 	return [...]string{"pending", "stored", "returned", "refused", "unknown"}[o]
 }
 
-// Await waits for r's outcome; Unknown with ctx's error if ctx ends first.
+// Await waits for r's outcome; Unknown with ctx's error if ctx ends first. An outcome that is
+// known already is told even if ctx has ended: a stored message is not called unknown for nothing.
 func Await(ctx context.Context, r Receipt) (Outcome, error) {
+	select {
+	case <-r.Done():
+		return r.Outcome(), nil
+	default:
+	}
 	select {
 	case <-r.Done():
 		return r.Outcome(), nil
