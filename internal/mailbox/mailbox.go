@@ -151,6 +151,9 @@ func (m *Mailbox) sweep(ctx context.Context) error {
 			return nil
 		case now := <-tick.C:
 			m.o.Sessions.Sweep(now, m.o.Renew)
+			if !m.owned() {
+				m.refuseWaiting() // taken just before the link ended: there is nobody to publish them
+			}
 			away := m.away(now)
 			if away && !told {
 				m.o.Sessions.Tell(engine.NewText(wire.EncodeServer(&wire.Refused{Error: *wire.Errorf(wire.CodeUnavailable,
@@ -159,6 +162,12 @@ func (m *Mailbox) sweep(ctx context.Context) error {
 			told = away
 		}
 	}
+}
+
+func (m *Mailbox) owned() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.open
 }
 
 // away reports whether the broker has been away for longer than the grace.

@@ -270,6 +270,21 @@ func TestSubmitsBeyondTheBoundAreRefused(t *testing.T) {
 	})
 }
 
+func TestASubmitThatMissedItsLinkIsAnsweredWhileTheBrokerIsAway(t *testing.T) {
+	inBubble(t, Options{}, func(b *bench) {
+		b.broker.Down(true)
+		synctest.Wait()
+		// It was taken while the mailbox was ready, and the link ended before it was published.
+		s := b.o.Sessions.Find(1)
+		s.Submit(&wire.Submit{ID: "q", Task: "t", Kind: "k"})
+		b.submits <- submission{session: s, task: wire.Task{Task: "t", Kind: "k"}, by: time.Now().Add(10 * time.Second)}
+		time.Sleep(5 * time.Second)
+		if got := b.sockets.since(1, 1); !slices.Equal(got, []string{"error unavailable"}) {
+			t.Errorf("answers %v, want one refusal", got)
+		}
+	})
+}
+
 func TestClientsAreToldOnceWhenTheBrokerIsAwayForLong(t *testing.T) {
 	inBubble(t, Options{BrokerGrace: 30 * time.Second}, func(b *bench) {
 		b.broker.Down(true)
