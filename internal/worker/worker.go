@@ -123,7 +123,7 @@ func (w *Worker) awaitEmpty() {
 	}
 }
 
-// Ready returns nil while new clients are welcome, else every reason why not.
+// Ready returns nil while new clients are welcome, else why not.
 func (w *Worker) Ready() error {
 	if w.draining.Load() {
 		return errDraining
