@@ -32,10 +32,10 @@ type mailbox struct {
 	giving sync.WaitGroup
 }
 
-var _ broker.Consumer = (*mailbox)(nil)
+var _ broker.Mailbox = (*mailbox)(nil)
 
 // OpenMailbox looks at ctx before it begins. Each of its steps is bounded by the call timeout.
-func (l *link) OpenMailbox(ctx context.Context, s socketmeta.ServerID, prefetch int) (_ broker.Consumer, err error) {
+func (l *link) OpenMailbox(ctx context.Context, s socketmeta.ServerID, prefetch int) (_ broker.Mailbox, err error) {
 	m := &mailbox{queue: broker.MailboxQueue(s), count: 1}
 	if prefetch < 1 || prefetch > maxPrefetch {
 		return nil, fmt.Errorf("open %s: prefetch %d: must be 1 to %d", m.queue, prefetch, maxPrefetch)

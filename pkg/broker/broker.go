@@ -21,10 +21,12 @@ import (
 // Errors of this port. Drivers wrap them; other errors are faults of the broker or the network,
 // and after any of them a new link may do better.
 var (
-	ErrLocked   = errors.New("another process holds this identity") // Join: that process is alive, or its link is not yet seen dead
-	ErrRefused  = errors.New("another process owns this mailbox")   // OpenMailbox
-	ErrLinkGone = errors.New("the link to the broker is gone")      // everything on a link that ended
-	ErrTooLarge = errors.New("message is over the broker's limit")  // Publish: refused before it was sent
+	ErrLocked    = errors.New("another process holds this identity") // Join, Lock, Mailbox.Unbind: that process is alive, or its link is not yet seen dead
+	ErrRefused   = errors.New("another process owns this mailbox")   // OpenMailbox, AdoptMailbox
+	ErrNoMailbox = errors.New("there is no such mailbox")            // AdoptMailbox
+	ErrNotEmpty  = errors.New("the mailbox is not empty")            // Mailbox.Delete
+	ErrLinkGone  = errors.New("the link to the broker is gone")      // everything on a link that ended
+	ErrTooLarge  = errors.New("message is over the broker's limit")  // Publish: refused before it was sent
 )
 
 // MaxMessage is the largest body that Publish takes, in bytes: RabbitMQ's max_message_size as
@@ -55,8 +57,26 @@ type Link interface {
 
 	// OpenMailbox makes sure that the mailbox of s exists and is bound, takes ownership and
 	// starts the deliveries: at most prefetch unsettled ones (1 to 65,535), redelivered ones
-	// first, in order. ErrRefused if it has an owner, be it on this very link.
-	OpenMailbox(ctx context.Context, s socketmeta.ServerID, prefetch int) (Consumer, error)
+	// first, in order. ErrRefused if it has an owner, be it on this very link. It is for the
+	// process that holds the identity Worker(s).
+	OpenMailbox(ctx context.Context, s socketmeta.ServerID, prefetch int) (Mailbox, error)
+
+	// AdoptMailbox takes ownership as OpenMailbox does, of a mailbox whose own worker is away: it
+	// makes nothing, and is ErrNoMailbox if there is none. Control messages for Worker(s) reach
+	// this link's Inbox until the mailbox is closed.
+	AdoptMailbox(ctx context.Context, s socketmeta.ServerID, prefetch int) (Mailbox, error)
+
+	// Lock takes a lock of that name for as long as the link lives or until release is called,
+	// whichever is first. ErrLocked if another process has it; calling Lock for a name that this
+	// very link holds is ErrLocked too. release does not block for longer than one call to the
+	// broker.
+	Lock(ctx context.Context, name string) (release func(), err error)
+
+	// Register appends s to the register of servers, which remembers for longer than a mailbox
+	// lives unused. Servers returns everything registered that it still knows, each once, sorted.
+	// It reads the register from its start: call it seldom.
+	Register(ctx context.Context, s socketmeta.ServerID) error
+	Servers(ctx context.Context) ([]socketmeta.ServerID, error)
 
 	// OpenTasks makes sure that the queues of the kinds exist and starts taking tasks from them:
 	// at most slots (1 to 65,535) unsettled ones over all kinds, of which there is at least one.
@@ -169,4 +189,26 @@ type Consumer interface {
 	// Close gives up the ownership. What is not settled is delivered again, in order, to the
 	// next owner.
 	Close(ctx context.Context) error
+}
+
+// Mailbox is the ownership of one mailbox. Beside its queue it has an overflow, where its owner
+// puts what it can neither deliver nor keep in memory (ToHold); nobody else publishes there.
+type Mailbox interface {
+	Consumer
+
+	// TakeHeld takes at most max messages from the front of the overflow, those that wait there
+	// now: it never waits for more. They are settled by Ack, under tags that no delivery has;
+	// those that are not come again to the next owner, in order. They do not count to the prefetch.
+	TakeHeld(ctx context.Context, max int) ([]Delivery, error)
+
+	// Unbind is the first step of retiring the mailbox of a worker that is gone: it takes the
+	// worker's identity, so that it cannot return in between, and sends later publishes to the
+	// parked mailbox. ErrLocked, and nothing has changed, if that worker is alive. What is on its
+	// way still arrives: wait a second, settle everything, then Delete. Close undoes the hold on
+	// the identity, not the unbinding: a worker that returns binds its mailbox again.
+	Unbind(ctx context.Context) error
+
+	// Delete deletes the unbound mailbox and its overflow and closes it. ErrNotEmpty, and it is
+	// still owned, if anything is left in either.
+	Delete(ctx context.Context) error
 }

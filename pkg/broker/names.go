@@ -10,11 +10,16 @@ const (
 	ExchangeControl  = "control"        // direct: one worker (key S) or one runner (key r.R)
 	ExchangeAnnounce = "announce"       // fanout: all workers and runners
 	ExchangeTasks    = "tasks"          // direct: tasks, by kind; no alternate exchange
+	ExchangeHold     = "hold"           // direct: events beyond an owner's caps, by the mailbox's server ID
 	ExchangeDead     = "dead"           // direct: what could not be delivered (keys event, task)
 
 	QueueParked     = "parked" // the mailbox of ParkedServer
 	QueueDeadEvents = "dead.events"
 	QueueDeadTasks  = "dead.tasks"
+
+	StreamServers = "servers" // the register: every worker appends its ID
+
+	LockJanitor = "janitor" // held by the one worker that looks after dead mailboxes
 
 	// ParkedServer is the reserved dead server whose mailbox takes events for mailboxes that do not exist.
 	ParkedServer socketmeta.ServerID = "_parked"
@@ -26,7 +31,11 @@ type Address struct{ Exchange, Key string }
 // ToMailbox addresses the mailbox of worker s: exchange utils, key s.
 func ToMailbox(s socketmeta.ServerID) Address { return Address{ExchangeUtils, string(s)} }
 
-// ToControl addresses the process that holds id. It is Returned when nobody does.
+// ToHold addresses the overflow of the mailbox of s. It is Returned if s has no mailbox.
+func ToHold(s socketmeta.ServerID) Address { return Address{ExchangeHold, string(s)} }
+
+// ToControl addresses the process that holds id, and the worker that has adopted its mailbox. It
+// is Returned when there is neither.
 func ToControl(id Identity) Address { return Address{ExchangeControl, id.Key()} }
 
 // ToAll addresses every worker and runner that is joined now.
@@ -47,6 +56,14 @@ func MailboxQueue(s socketmeta.ServerID) string {
 		return QueueParked
 	}
 	return "mailbox." + string(s)
+}
+
+// HoldQueue names the queue behind the overflow of the mailbox of s.
+func HoldQueue(s socketmeta.ServerID) string {
+	if s == ParkedServer {
+		return "hold." + QueueParked
+	}
+	return "hold." + string(s)
 }
 
 // LockQueue names the exclusive queue that goes with the ownership of the mailbox of s. It never

@@ -129,7 +129,7 @@ func (l *link) untilUnblocked(ctx context.Context) error {
 	return nil
 }
 
-func (l *link) OpenMailbox(ctx context.Context, s socketmeta.ServerID, prefetch int) (broker.Consumer, error) {
+func (l *link) OpenMailbox(ctx context.Context, s socketmeta.ServerID, prefetch int) (broker.Mailbox, error) {
 	queue := broker.MailboxQueue(s)
 	c, err := l.newConsumer(ctx, prefetch)
 	if err != nil {
