@@ -6,7 +6,7 @@ import (
 	"github.com/wscluster/wscluster/pkg/socketmeta"
 )
 
-// ClientMessage is what a client sends: *Hello, *Submit, *Ack or *Ping.
+// ClientMessage is what a client sends: *Hello, *Confirm, *Submit, *Ack or *Ping.
 type ClientMessage interface{ clientMessage() }
 
 // Hello opens a session or resumes one. It is the first message of a socket; a client that says
@@ -15,6 +15,14 @@ type Hello struct {
 	Auth  string     `json:"auth,omitempty"`  // who the user is; asked for only where authentication is on
 	Token string     `json:"token,omitempty"` // the resume ticket of the last socket_meta
 	Tasks []Position `json:"tasks,omitempty"` // the client's open tasks, and where it stands in each
+}
+
+// Confirm says that the client has the socket_meta which answered its hello, and keeps its token.
+// It is asked for where the session was resumed: until then the worker claims the session from
+// nobody and sends nothing, for a welcome that is lost on the way must not cost the session its
+// place (docs/adr/0006). Epoch is that of the socket_meta.
+type Confirm struct {
+	Epoch socketmeta.Epoch `json:"epoch"`
 }
 
 // Position says how far one client is in one task: its application has every durable event of
@@ -46,10 +54,11 @@ type Ping struct {
 	ID string `json:"id,omitempty"`
 }
 
-func (*Hello) clientMessage()  {}
-func (*Submit) clientMessage() {}
-func (*Ack) clientMessage()    {}
-func (*Ping) clientMessage()   {}
+func (*Hello) clientMessage()   {}
+func (*Confirm) clientMessage() {}
+func (*Submit) clientMessage()  {}
+func (*Ack) clientMessage()     {}
+func (*Ping) clientMessage()    {}
 
 // TaskState is what a worker knows of a task when its client comes back.
 type TaskState string

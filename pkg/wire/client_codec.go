@@ -48,6 +48,8 @@ func DecodeClient(p []byte) (ClientMessage, *Refused) {
 	switch head.Type {
 	case typeHello:
 		m = new(Hello)
+	case typeConfirm:
+		m = new(Confirm)
 	case typeSubmit:
 		m = new(Submit)
 	case typeAck:
@@ -57,7 +59,7 @@ func DecodeClient(p []byte) (ClientMessage, *Refused) {
 	case "":
 		return refuse(CodeBadFrame, "the message has no type")
 	default:
-		return refuse(CodeUnknownType, "type %.64q is not one of hello, submit, ack, ping", head.Type)
+		return refuse(CodeUnknownType, "type %.64q is not one of hello, confirm, submit, ack, ping", head.Type)
 	}
 	if err := json.Unmarshal(p, m); err != nil {
 		return refuse(CodeBadFrame, "%s: %s", head.Type, describe(err))
@@ -73,6 +75,8 @@ func EncodeClient(m ClientMessage) []byte {
 	switch m := m.(type) {
 	case *Hello:
 		return encode(typeHello, m)
+	case *Confirm:
+		return encode(typeConfirm, m)
 	case *Submit:
 		return encode(typeSubmit, m)
 	case *Ack:
@@ -99,6 +103,13 @@ func (m *Hello) check() error {
 		return fmt.Errorf("token has %d bytes and may have %d", len(m.Token), MaxToken)
 	}
 	return checkPositions(m.Tasks)
+}
+
+func (m *Confirm) check() error {
+	if m.Epoch < 1 || m.Epoch > MaxNumber {
+		return fmt.Errorf("epoch %d is out of range", m.Epoch)
+	}
+	return nil
 }
 
 func (m *Submit) check() error {

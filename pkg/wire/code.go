@@ -48,6 +48,8 @@ const (
 	CloseUnauthorized = 4001 // the auth token was missing or refused
 	CloseBadFrames    = 4002 // too many frames that could not be read
 	CloseNoBroker     = 4100 // the worker lost its broker for longer than the grace
+	CloseUnconfirmed  = 4101 // a resumed session's socket_meta was not confirmed in time
+	CloseMoved        = 4200 // the client is attached to another worker, which this socket did not know
 	CloseSlow         = 4208 // the client read or acknowledged too slowly; resume and catch up
 )
 

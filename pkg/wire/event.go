@@ -19,12 +19,13 @@ const (
 	EventArtifact EventType = "artifact" // Artifact: something the task made
 	EventResult   EventType = "result"   // Result: the task succeeded; final
 	EventError    EventType = "error"    // Failure: the task failed; final
+	EventGap      EventType = "gap"      // Gap: events that will not come; final if the last of them was
 )
 
 // Known reports whether t is in the closed list.
 func (t EventType) Known() bool {
 	switch t {
-	case EventStarted, EventStep, EventProgress, EventLog, EventArtifact, EventResult, EventError:
+	case EventStarted, EventStep, EventProgress, EventLog, EventArtifact, EventResult, EventError, EventGap:
 		return true
 	}
 	return false
@@ -51,6 +52,7 @@ type Event struct {
 	Last    bool // the final event of the task
 	Epoch   socketmeta.Epoch
 	Home    socketmeta.ServerID // where the task was submitted
+	Hops    int                 // how often a worker has passed it on to another
 	Body    json.RawMessage     // one JSON object
 }
 
@@ -115,3 +117,20 @@ type Failure struct {
 	LastLine  int64 `json:"last_line"`
 	Timestamp Time  `json:"timestamp"`
 }
+
+// Gap is the body of a gap event, which stands in for the durable events FromSeq to the gap's own
+// Seq of its run. They lie in the dead queue, with the same reason.
+type Gap struct {
+	FromSeq   int64     `json:"from_seq"`
+	Reason    GapReason `json:"reason"`
+	Timestamp Time      `json:"timestamp"` // when they were given up
+}
+
+// GapReason says why events were given up.
+type GapReason string
+
+// The reasons of a gap.
+const (
+	GapExpired GapReason = "expired" // the client was away for longer than the resume window
+	GapCaps    GapReason = "caps"    // more waited for the client than may be kept for one
+)

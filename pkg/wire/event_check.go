@@ -14,7 +14,7 @@ func (e *Event) checkName() error {
 		return fmt.Errorf("task_id: %w", err)
 	}
 	if !e.Type.Known() {
-		return fmt.Errorf("type %.64q is not one of started, step, progress, log, artifact, result, error", e.Type)
+		return fmt.Errorf("type %.64q is not one of started, step, progress, log, artifact, result, error, gap", e.Type)
 	}
 	return nil
 }
@@ -37,10 +37,14 @@ func (e *Event) check() error {
 		return fmt.Errorf("seq %d is out of range: the first event of a run is 1", e.Seq)
 	case e.Prev < 0 || e.Prev >= e.Seq:
 		return fmt.Errorf("prev %d must be 0 or an earlier seq than %d", e.Prev, e.Seq)
-	case e.Last != e.Type.final():
+	case e.Last != e.Type.final() && e.Type != EventGap:
 		return fmt.Errorf("last is %t in an event of type %s", e.Last, e.Type)
 	case e.Last && !e.Durable:
 		return errors.New("the last event must be durable")
+	case e.Type == EventGap && !e.Durable:
+		return errors.New("a gap must be durable")
+	case e.Hops < 0 || e.Hops > MaxNumber:
+		return fmt.Errorf("hops %d is out of range", e.Hops)
 	case !isObject(e.Body):
 		return errors.New("body must be an object")
 	case len(e.Body) > MaxEvent:

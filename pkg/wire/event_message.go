@@ -25,6 +25,7 @@ func DecodeEvent(typ, correlation string, headers map[string]any, body []byte) (
 	client := h.text(headerClient)
 	e.Epoch = socketmeta.Epoch(h.integer(headerEpoch))
 	e.Home = socketmeta.ServerID(h.text(headerHome))
+	e.Hops = int(h.integer(headerHops))
 	e.Attempt = int(h.integer(headerAttempt))
 	e.Run = RunID(h.text(headerRun))
 	e.Seq = h.integer(headerSeq)

@@ -13,6 +13,7 @@ const (
 	headerLast    = "last"
 	headerEpoch   = "epoch"
 	headerHome    = "home"
+	headerHops    = "hops"
 )
 
 // numbers are the headers that come all together or not at all.
@@ -25,6 +26,9 @@ func (e *Event) Headers() map[string]any {
 		headerClient: e.Client.String(),
 		headerEpoch:  int64(e.Epoch),
 		headerHome:   string(e.Home),
+	}
+	if e.Hops != 0 {
+		h[headerHops] = int64(e.Hops)
 	}
 	if e.Seq != 0 {
 		h[headerAttempt] = int64(e.Attempt)

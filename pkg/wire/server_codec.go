@@ -23,6 +23,7 @@ func (*Bye) serverMessage()        {}
 // The type of each message, as it stands in its frame.
 const (
 	typeHello      = "hello"
+	typeConfirm    = "confirm"
 	typeSubmit     = "submit"
 	typeAck        = "ack"
 	typePing       = "ping"

@@ -1,0 +1,151 @@
+package wire
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/wscluster/wscluster/pkg/socketmeta"
+)
+
+// ControlMessage is what workers say to each other through the broker: *Moved, *Seek, *Handback,
+// *Offer, *Owner or *Probe. Each may be lost: whoever needs an answer asks again.
+type ControlMessage interface {
+	ControlType() string
+	check() error
+}
+
+// MaxClaims bounds the clients that one control message names.
+const MaxClaims = 1000
+
+// Moved says that the clients are attached to From, each in the epoch given. Whoever holds
+// events for one of them passes them on to From; whoever has a socket of one in a lower epoch
+// closes it.
+type Moved struct {
+	From    socketmeta.ServerID `json:"from"`
+	Clients []Claim             `json:"clients"`
+}
+
+// Claim is one client's place in Moved.
+type Claim struct {
+	Client socketmeta.ClientID `json:"client_id"`
+	Epoch  socketmeta.Epoch    `json:"epoch"`
+}
+
+// Seek says that From holds events for clients that are not attached to it. The worker that has
+// one of them answers with Moved.
+type Seek struct {
+	From    socketmeta.ServerID   `json:"from"`
+	Clients []socketmeta.ClientID `json:"clients"`
+}
+
+// Handback asks the worker that has adopted Mailbox, whose own worker From is, to give it up.
+type Handback struct {
+	Mailbox socketmeta.ServerID `json:"mailbox"`
+}
+
+// Offer says that From, which stops, is about to give up Mailbox: whoever can, adopts it.
+type Offer struct {
+	From    socketmeta.ServerID `json:"from"`
+	Mailbox socketmeta.ServerID `json:"mailbox"`
+}
+
+// Owner says that From owns Mailbox from now on.
+type Owner struct {
+	From    socketmeta.ServerID `json:"from"`
+	Mailbox socketmeta.ServerID `json:"mailbox"`
+}
+
+// Probe asks nothing: that it is not returned says that the mailbox has an owner.
+type Probe struct {
+	From socketmeta.ServerID `json:"from"`
+}
+
+func (*Moved) ControlType() string    { return "moved" }
+func (*Seek) ControlType() string     { return "seek" }
+func (*Handback) ControlType() string { return "handback" }
+func (*Offer) ControlType() string    { return "offer" }
+func (*Owner) ControlType() string    { return "owner" }
+func (*Probe) ControlType() string    { return "probe" }
+
+// EncodeControl returns the body of m as it crosses the broker; the message's type says which it is.
+func EncodeControl(m ControlMessage) []byte {
+	p, err := marshal(m)
+	if err != nil {
+		panic(fmt.Sprintf("wire: encode %s: %v", m.ControlType(), err)) // nothing in them can fail
+	}
+	return p
+}
+
+// DecodeControl reads a control message of the given type. It keeps nothing of p. ErrUnknownType
+// is for one of a newer version: pass over it.
+func DecodeControl(typ string, p []byte) (ControlMessage, error) {
+	var m ControlMessage
+	switch typ {
+	case "moved":
+		m = new(Moved)
+	case "seek":
+		m = new(Seek)
+	case "handback":
+		m = new(Handback)
+	case "offer":
+		m = new(Offer)
+	case "owner":
+		m = new(Owner)
+	case "probe":
+		m = new(Probe)
+	default:
+		return nil, fmt.Errorf("control message: %w: %.64q", ErrUnknownType, typ)
+	}
+	if err := json.Unmarshal(p, m); err != nil {
+		return nil, fmt.Errorf("control message %s: %s", typ, describe(err))
+	}
+	if err := m.check(); err != nil {
+		return nil, fmt.Errorf("control message %s: %w", typ, err)
+	}
+	return m, nil
+}
+
+func (m *Moved) check() error {
+	for i, c := range m.Clients {
+		if c.Client.IsZero() || c.Epoch < 1 || c.Epoch > MaxNumber {
+			return fmt.Errorf("clients[%d] has no client_id or its epoch is out of range", i)
+		}
+	}
+	return checkFrom(m.From, len(m.Clients))
+}
+
+func (m *Seek) check() error {
+	for i, c := range m.Clients {
+		if c.IsZero() {
+			return fmt.Errorf("clients[%d] is empty", i)
+		}
+	}
+	return checkFrom(m.From, len(m.Clients))
+}
+
+func (m *Handback) check() error { return checkMailbox(m.Mailbox) }
+func (m *Offer) check() error    { return errors.Join(checkFrom(m.From, 1), checkMailbox(m.Mailbox)) }
+func (m *Owner) check() error    { return errors.Join(checkFrom(m.From, 1), checkMailbox(m.Mailbox)) }
+func (m *Probe) check() error    { return checkFrom(m.From, 1) }
+
+func checkFrom(s socketmeta.ServerID, clients int) error {
+	if _, err := socketmeta.ParseServerID(string(s)); err != nil {
+		return fmt.Errorf("from: %w", err)
+	}
+	if clients < 1 || clients > MaxClaims {
+		return fmt.Errorf("it names %d clients and may name 1 to %d", clients, MaxClaims)
+	}
+	return nil
+}
+
+// checkMailbox lets pass the reserved names too, which begin with an underscore.
+func checkMailbox(s socketmeta.ServerID) error {
+	if len(s) > 1 && s[0] == '_' && len(s) <= MaxID {
+		return nil
+	}
+	if _, err := socketmeta.ParseServerID(string(s)); err != nil {
+		return fmt.Errorf("mailbox: %w", err)
+	}
+	return nil
+}
