@@ -61,6 +61,12 @@ func TestDecodeClientRefuses(t *testing.T) {
 		{"ack: run ID in capitals", `{"type":"ack","tasks":[{` + task + `,"run_id":"018F6D9A-30AA-7B11-9C22-ABCDEFABCDEF"}]}`, CodeBadFrame, "", "", "tasks[0].run_id"},
 		{"ack: too many tasks", `{"type":"ack","tasks":[` + many(`{"task_id":"t"}`, MaxPositions+1) + `]}`, CodeBadFrame, "", "", "tasks has 201 positions"},
 
+		{"confirm: no epoch", `{"type":"confirm"}`, CodeBadFrame, "", "", "confirm: epoch 0 is out of range"},
+		{"confirm: epoch is a string", `{"type":"confirm","epoch":"1"}`, CodeBadFrame, "", "", "confirm: epoch must be an integer"},
+		{"confirm: epoch is a fraction", `{"type":"confirm","epoch":1.5}`, CodeBadFrame, "", "", "epoch must be an integer"},
+		{"confirm: epoch is negative", `{"type":"confirm","epoch":-1}`, CodeBadFrame, "", "", "epoch -1 is out of range"},
+		{"confirm: epoch over 53 bits", `{"type":"confirm","epoch":9007199254740992}`, CodeBadFrame, "", "", "out of range"},
+
 		{"submit: no task ID", `{"type":"submit","id":"r1","kind":"k"}`, CodeBadFrame, "r1", "", "submit: task_id"},
 		{"submit: task ID is a path", `{"type":"submit","id":"r1","task_id":"../t","kind":"k"}`, CodeBadFrame, "r1", "", "submit: task_id"},
 		{"submit: task ID is a number", `{"type":"submit","id":"r1","task_id":1,"kind":"k"}`, CodeBadFrame, "r1", "", "task_id must be a string"},
@@ -102,6 +108,8 @@ func TestDecodeClientTakesWhatIsAtTheLimits(t *testing.T) {
 		"longest tokens":      `{"type":"hello","auth":"` + token + `","token":"` + token + `"}`,
 		"most positions":      `{"type":"ack","tasks":[` + many(`{"task_id":"t"}`, MaxPositions) + `]}`,
 		"highest numbers":     `{"type":"ack","tasks":[{"task_id":"t","attempt":9007199254740991,"next":9007199254740991}]}`,
+		"lowest epoch":        `{"type":"confirm","epoch":1}`,
+		"highest epoch":       `{"type":"confirm","epoch":9007199254740991}`,
 		"ack of nothing":      `{"type":"ack"}`,
 		"whitespace":          " \t\r\n{ \"type\" : \"ping\" } \n",
 		"type at the end":     `{"id":"r1","type":"ping"}`,

@@ -10,7 +10,7 @@ const (
 	CodeBadFrame      Code = "bad_frame"       // no:  not JSON, or a field of the wrong type or out of its limit
 	CodeUnknownType   Code = "unknown_type"    // no:  a type that this version does not have
 	CodeFrameTooLarge Code = "frame_too_large" // no:  over MaxClientFrame
-	CodeUnexpected    Code = "unexpected"      // no:  a hello that is not the first message
+	CodeUnexpected    Code = "unexpected"      // no:  a hello that is not the first message, or another message before the confirm
 	CodeUnauthorized  Code = "unauthorized"    // no:  the auth token is missing or refused
 	CodeUnknownKind   Code = "unknown_kind"    // no:  no task runner has ever offered this kind
 	CodeBadParams     Code = "bad_params"      // no:  the kind's schema refuses the parameters

@@ -1,9 +1,10 @@
 package wire
 
 import (
+	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/wscluster/wscluster/pkg/socketmeta"
 )
@@ -14,9 +15,6 @@ type ControlMessage interface {
 	ControlType() string
 	check() error
 }
-
-// MaxClaims bounds the clients that one control message names.
-const MaxClaims = 1000
 
 // Moved says that the clients are attached to From, each in the epoch given. Whoever holds
 // events for one of them passes them on to From; whoever has a socket of one in a lower epoch
@@ -39,7 +37,7 @@ type Seek struct {
 	Clients []socketmeta.ClientID `json:"clients"`
 }
 
-// Handback asks the worker that has adopted Mailbox, whose own worker From is, to give it up.
+// Handback asks the worker that has adopted Mailbox to give it up: its own worker, which asks, is back.
 type Handback struct {
 	Mailbox socketmeta.ServerID `json:"mailbox"`
 }
@@ -125,8 +123,8 @@ func (m *Seek) check() error {
 }
 
 func (m *Handback) check() error { return checkMailbox(m.Mailbox) }
-func (m *Offer) check() error    { return errors.Join(checkFrom(m.From, 1), checkMailbox(m.Mailbox)) }
-func (m *Owner) check() error    { return errors.Join(checkFrom(m.From, 1), checkMailbox(m.Mailbox)) }
+func (m *Offer) check() error    { return cmp.Or(checkFrom(m.From, 1), checkMailbox(m.Mailbox)) }
+func (m *Owner) check() error    { return cmp.Or(checkFrom(m.From, 1), checkMailbox(m.Mailbox)) }
 func (m *Probe) check() error    { return checkFrom(m.From, 1) }
 
 func checkFrom(s socketmeta.ServerID, clients int) error {
@@ -139,13 +137,36 @@ func checkFrom(s socketmeta.ServerID, clients int) error {
 	return nil
 }
 
-// checkMailbox lets pass the reserved names too, which begin with an underscore.
-func checkMailbox(s socketmeta.ServerID) error {
-	if len(s) > 1 && s[0] == '_' && len(s) <= MaxID {
-		return nil
+// A reserved server, as "_parked", is none to ServerID's own reader; check knows better.
+
+func (m *Handback) UnmarshalJSON(p []byte) (err error) { _, m.Mailbox, err = readPlace(p); return err }
+func (m *Offer) UnmarshalJSON(p []byte) (err error) {
+	m.From, m.Mailbox, err = readPlace(p)
+	return err
+}
+func (m *Owner) UnmarshalJSON(p []byte) (err error) {
+	m.From, m.Mailbox, err = readPlace(p)
+	return err
+}
+
+func readPlace(p []byte) (from, mailbox socketmeta.ServerID, err error) {
+	var place struct {
+		From    string `json:"from"`
+		Mailbox string `json:"mailbox"`
 	}
-	if _, err := socketmeta.ParseServerID(string(s)); err != nil {
-		return fmt.Errorf("mailbox: %w", err)
+	err = json.Unmarshal(p, &place)
+	return socketmeta.ServerID(place.From), socketmeta.ServerID(place.Mailbox), err
+}
+
+// checkMailbox lets pass the reserved servers too: an underscore before [a-z0-9], as in "_parked". A
+// mailbox becomes part of a queue's name.
+func checkMailbox(s socketmeta.ServerID) error {
+	like := string(s)
+	if name, reserved := strings.CutPrefix(like, "_"); reserved {
+		like = "reserved-" + name
+	}
+	if _, err := socketmeta.ParseServerID(like); err != nil {
+		return fmt.Errorf("mailbox %.80q: %w", s, err)
 	}
 	return nil
 }

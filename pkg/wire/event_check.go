@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 )
@@ -43,12 +44,24 @@ func (e *Event) check() error {
 		return errors.New("the last event must be durable")
 	case e.Type == EventGap && !e.Durable:
 		return errors.New("a gap must be durable")
-	case e.Hops < 0 || e.Hops > MaxNumber:
-		return fmt.Errorf("hops %d is out of range", e.Hops)
 	case !isObject(e.Body):
 		return errors.New("body must be an object")
 	case len(e.Body) > MaxEvent:
 		return fmt.Errorf("body: %w: it has %d bytes and may have %d", ErrTooLarge, len(e.Body), MaxEvent)
+	case e.Type == EventGap:
+		return e.checkGap()
+	}
+	return nil
+}
+
+// checkGap says what is wrong with the body of a gap.
+func (e *Event) checkGap() error {
+	var g Gap
+	if err := json.Unmarshal(e.Body, &g); err != nil {
+		return fmt.Errorf("body of a gap: %s", describe(err))
+	}
+	if g.FromSeq <= e.Prev || g.FromSeq > e.Seq {
+		return fmt.Errorf("body of a gap: from_seq %d must be over prev %d and at most seq %d", g.FromSeq, e.Prev, e.Seq)
 	}
 	return nil
 }

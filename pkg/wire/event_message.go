@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/wscluster/wscluster/pkg/socketmeta"
@@ -81,15 +82,21 @@ func DecodeEvent(typ, correlation string, headers map[string]any, body []byte) (
 	if e.Epoch < 0 || e.Epoch > MaxNumber {
 		return Event{}, fmt.Errorf("event header epoch: %d is out of range", e.Epoch)
 	}
+	if e.Hops < 0 || e.Hops > MaxNumber {
+		return Event{}, fmt.Errorf("event header hops: %d is out of range", e.Hops)
+	}
 	if e.Home != "" {
 		if _, err := socketmeta.ParseServerID(string(e.Home)); err != nil {
 			return Event{}, fmt.Errorf("event header home: %w", err)
 		}
 	}
-	if plain {
-		err = e.checkName()
-	} else {
+	switch {
+	case !plain:
 		err = e.check()
+	case e.Type == EventGap:
+		err = errors.New("a gap must have numbers: it stands in for others")
+	default:
+		err = e.checkName()
 	}
 	if err != nil {
 		return Event{}, fmt.Errorf("event: %w", err)

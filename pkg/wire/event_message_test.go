@@ -24,13 +24,19 @@ func TestEventComesBackFromTheBroker(t *testing.T) {
 	transient.Type, transient.Durable = EventProgress, false
 	final := numbered
 	final.Type, final.Last = EventError, true
+	passedOn := numbered
+	passedOn.Hops = 3
+	gap := numbered
+	gap.Type, gap.Prev, gap.Body = EventGap, 1, goldenBody(EventGap)
+	lastGap := gap
+	lastGap.Last = true
 	byWorker := numbered // a plain event that a worker numbered
 	byWorker.Attempt, byWorker.Run = 0, ""
 	plain := byWorker
 	plain.Seq, plain.Prev = 0, 0
 	bare := plain
 	bare.Epoch, bare.Home = 0, ""
-	for _, want := range []Event{numbered, transient, final, byWorker, plain, bare} {
+	for _, want := range []Event{numbered, transient, final, passedOn, gap, lastGap, byWorker, plain, bare} {
 		got, err := DecodeEvent(string(want.Type), string(want.Task), want.Headers(), want.Body)
 		if err != nil {
 			t.Errorf("%+v: %v", want, err)
@@ -134,6 +140,9 @@ func TestDecodeEventRefuses(t *testing.T) {
 		"a step is the last":        {headerLast, true, "last is true"},
 		"epoch is a float":          {headerEpoch, 1e12, "epoch must be an integer"},
 		"epoch is negative":         {headerEpoch, int64(-1), "epoch: -1"},
+		"hops is a string":          {headerHops, "1", "hops must be an integer"},
+		"hops is negative":          {headerHops, int64(-1), "hops: -1"},
+		"hops over 53 bits":         {headerHops, int64(MaxNumber + 1), "hops: 9007199254740992"},
 		"home is no server ID":      {headerHome, "nowhere", "home"},
 		"home is the parked server": {headerHome, "_parked", "home"},
 	} {
@@ -149,6 +158,7 @@ func TestDecodeEventRefuses(t *testing.T) {
 		"no task":             {"step", "", `{}`, "task_id"},
 		"bad task":            {"step", "../t", `{"task_id":"t"}`, "task_id"},
 		"a result not last":   {"result", "t", `{}`, "last is false"},
+		"a gap of nothing":    {"gap", "t", `{}`, "from_seq 0"},
 		"body is nothing":     {"step", "t", ``, "not JSON"},
 		"body is a list":      {"step", "t", `[]`, "not a JSON object"},
 		"body is null":        {"step", "t", `null`, "not a JSON object"},
@@ -168,6 +178,14 @@ func TestDecodeEventRefuses(t *testing.T) {
 	if _, err := DecodeEvent("step", "t", map[string]any{headerClient: goldenClient}, []byte(pad(`{"a":1`, MaxEvent+1))); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("plain body over the limit: got %v, want ErrTooLarge", err)
 	}
+	client := map[string]any{headerClient: goldenClient}
+	if _, err := DecodeEvent("gap", "t", client, []byte(`{"from_seq":1}`)); err == nil || !strings.Contains(err.Error(), "must have numbers") {
+		t.Errorf("a plain gap: got %v", err)
+	}
+	client[headerHops] = int64(-1)
+	if _, err := DecodeEvent("step", "t", client, []byte(`{}`)); err == nil || !strings.Contains(err.Error(), "hops: -1") {
+		t.Errorf("a plain event of -1 hops: got %v", err)
+	}
 	transientEnd := e.Headers()
 	transientEnd[headerDurable], transientEnd[headerLast] = false, true
 	if _, err := DecodeEvent("result", "t", transientEnd, e.Body); err == nil {
@@ -181,14 +199,15 @@ func TestDecodeEventRefuses(t *testing.T) {
 func FuzzDecodeEvent(f *testing.F) {
 	e := brokerEvent()
 	f.Add("step", "t", goldenClient, int64(1), string(goldenRun), int64(5), int64(4), true, false, []byte(e.Body), uint16(0xffff))
+	f.Add("gap", "t", goldenClient, int64(1), string(goldenRun), int64(5), int64(1), true, true, []byte(goldenBody(EventGap)), uint16(0xffff))
 	f.Add("", "", "", int64(0), "", int64(0), int64(0), true, true, []byte(`{"client_id":"`+goldenClient+`","task_id":"t"}`), uint16(0))
 	f.Fuzz(func(t *testing.T, typ, correlation, client string, attempt int64, run string, seq, prev int64, durable, last bool, body []byte, has uint16) {
 		all := map[string]any{
 			headerClient: client, headerAttempt: attempt, headerRun: run, headerSeq: seq, headerPrev: prev,
-			headerDurable: durable, headerLast: last, headerEpoch: seq, headerHome: "i1-w3",
+			headerDurable: durable, headerLast: last, headerEpoch: seq, headerHome: "i1-w3", headerHops: prev,
 		}
 		headers := maps.Clone(all)
-		for i, name := range []string{headerClient, headerAttempt, headerRun, headerSeq, headerPrev, headerDurable, headerLast, headerEpoch, headerHome} {
+		for i, name := range []string{headerClient, headerAttempt, headerRun, headerSeq, headerPrev, headerDurable, headerLast, headerEpoch, headerHome, headerHops} {
 			if has&(1<<i) == 0 {
 				delete(headers, name)
 			}

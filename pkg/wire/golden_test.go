@@ -36,6 +36,7 @@ var (
 	goldenFromClient = map[string]ClientMessage{
 		"hello":     &Hello{},
 		"hello_all": &Hello{Auth: "eyJ.auth.sig", Token: "eyJ.resume.sig", Tasks: []Position{{goldenTask, 1, goldenRun, 6}, {"build-new", 0, "", 0}}},
+		"confirm":   &Confirm{Epoch: goldenMeta.Epoch + 1},
 		"submit":    &Submit{ID: "r1", Task: goldenTask, Kind: "go-build", Params: json.RawMessage(`{"repo":"/srv/git/app","ref":"main","packages":["./..."]}`)},
 		"ack":       &Ack{Tasks: []Position{{goldenTask, 1, goldenRun, 6}}},
 		"ping":      &Ping{ID: "p1"},
@@ -62,10 +63,20 @@ var (
 		"event_artifact": goldenEvent(9, 8, EventArtifact),
 		"event_result":   goldenEvent(10, 9, EventResult),
 		"event_error":    goldenEvent(10, 9, EventError),
+		"event_gap":      goldenEvent(5, 1, EventGap),
+		"event_gap_last": last(goldenEvent(10, 5, EventGap)),
 		"error":          &Refused{ID: "r1", Task: goldenTask, Error: *Errorf(CodeUnknownKind, "no task runner has ever offered kind %q", "go-biuld")},
 		"error_frame":    &Refused{Error: Error{Code: CodeOverloaded, Message: "the worker's queue is full", Retryable: true, RetryAfterMS: 1500}},
 		"pong":           &Pong{ID: "p1"},
 		"bye":            &Bye{Code: 1012, Reason: "drain", RetryAfterMS: 2500},
+	}
+	goldenControl = map[string]ControlMessage{
+		"control_moved":    &Moved{From: "i2-w1", Clients: []Claim{{goldenMeta.Client, goldenMeta.Epoch + 1}}},
+		"control_seek":     &Seek{From: "i1-w3", Clients: []socketmeta.ClientID{goldenMeta.Client}},
+		"control_handback": &Handback{Mailbox: "i1-w3"},
+		"control_offer":    &Offer{From: "i1-w3", Mailbox: "i1-w3"},
+		"control_owner":    &Owner{From: "i2-w1", Mailbox: "i1-w3"},
+		"control_probe":    &Probe{From: "i2-w1"},
 	}
 	goldenBodies = map[EventType]any{
 		EventStarted:  &Started{Kind: "go-build", Runner: "r1", TotalSteps: 4, Timestamp: goldenTime},
@@ -75,6 +86,7 @@ var (
 		EventArtifact: &Artifact{Name: "app.tar.gz", ContentType: "application/gzip", SizeBytes: 1 << 20, SHA256: strings.Repeat("0f", 32)},
 		EventResult:   &Result{Value: json.RawMessage(`{"packages":60,"failed":0}`), LastLine: 43, Timestamp: goldenTime},
 		EventError:    &Failure{Error: *Errorf(CodeFailed, "step test: exit status 1"), LastLine: 43, Timestamp: goldenTime},
+		EventGap:      &Gap{FromSeq: 2, Reason: GapExpired, Timestamp: goldenTime},
 	}
 	goldenTaskMessage = &Task{
 		Meta: goldenMeta, Task: goldenTask, Kind: "go-build", Params: json.RawMessage(`{"ref":"main"}`),
@@ -143,6 +155,21 @@ func TestGoldenHeaders(t *testing.T) {
 	golden(t, "headers", p)
 }
 
+func TestGoldenControlMessages(t *testing.T) {
+	for name, m := range goldenControl {
+		if want := "control_" + m.ControlType(); name != want {
+			t.Errorf("%s is of type %s", name, m.ControlType())
+		}
+		golden(t, name, EncodeControl(m))
+		got, err := DecodeControl(m.ControlType(), compact(t, name))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if diff := cmp.Diff(m, got); diff != "" {
+			t.Errorf("%s decodes to something else (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
 // TestGoldenIndex fails if a file of testdata is in no table, or a table's file is missing.
 func TestGoldenIndex(t *testing.T) {
 	index := map[string][]string{"broker": {"headers", "task"}}
@@ -151,6 +178,9 @@ func TestGoldenIndex(t *testing.T) {
 	}
 	for name := range goldenFromServer {
 		index["server"] = append(index["server"], name)
+	}
+	for name := range goldenControl {
+		index["control"] = append(index["control"], name)
 	}
 	want := []string{"testdata/index.json"}
 	for _, names := range index {
@@ -226,8 +256,19 @@ func goldenEvent(seq, prev int64, typ EventType) *Event {
 	}
 }
 
+// last makes the gap e one that stands in for the final event, too.
+func last(e *Event) *Event {
+	e.Last = true
+	e.Body = mustBody(&Gap{FromSeq: e.Prev + 1, Reason: GapCaps, Timestamp: goldenTime})
+	return e
+}
+
 func goldenBody(typ EventType) json.RawMessage {
-	body, err := Body(goldenMeta.Client, goldenBodies[typ])
+	return mustBody(goldenBodies[typ])
+}
+
+func mustBody(v any) json.RawMessage {
+	body, err := Body(goldenMeta.Client, v)
 	if err != nil {
 		panic(err)
 	}

@@ -70,7 +70,7 @@ func describe(err error) string {
 	}
 	want := "an object"
 	switch e.Type.Kind() {
-	case reflect.String:
+	case reflect.String, reflect.Array: // the one array is a client ID
 		want = "a string"
 	case reflect.Bool:
 		want = "true or false"

@@ -10,7 +10,7 @@ import (
 )
 
 // ServerMessage is what a server sends: *SocketMeta, *Accepted, *Event, *Refused, *Pong or *Bye.
-// Of an Event the client sees all but Client, Epoch and Home.
+// Of an Event the client sees all but Client, Epoch, Home and Hops.
 type ServerMessage interface{ serverMessage() }
 
 func (*SocketMeta) serverMessage() {}

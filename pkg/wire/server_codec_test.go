@@ -17,6 +17,7 @@ import (
 func TestDecodeServerRefuses(t *testing.T) {
 	event := string(EncodeServer(goldenFromServer["event_step"]))
 	meta := string(EncodeServer(goldenFromServer["socket_meta"]))
+	gap := string(EncodeServer(goldenFromServer["event_gap"])) // of 2 to 5, after 1
 	for name, test := range map[string]struct{ frame, message string }{
 		"nothing":              {``, "not JSON"},
 		"an array":             {`[]`, "must be an object"},
@@ -36,6 +37,12 @@ func TestDecodeServerRefuses(t *testing.T) {
 		"event without seq":    {strings.Replace(event, `"seq":5`, `"seq":0`, 1), "seq 0"},
 		"event before itself":  {strings.Replace(event, `"prev":4`, `"prev":5`, 1), "prev 5"},
 		"event of no type":     {strings.Replace(event, `"event":"step"`, `"event":"stop"`, 1), `"stop"`},
+		"gap of nothing":       {strings.Replace(gap, `"from_seq":2`, `"x":2`, 1), "from_seq 0"},
+		"gap of more":          {strings.Replace(gap, `"from_seq":2`, `"from_seq":1`, 1), "from_seq 1 must be over prev 1"},
+		"gap beyond itself":    {strings.Replace(gap, `"from_seq":2`, `"from_seq":6`, 1), "at most seq 5"},
+		"gap from a word":      {strings.Replace(gap, `"from_seq":2`, `"from_seq":"2"`, 1), "body of a gap: from_seq must be an integer"},
+		"transient gap":        {strings.Replace(gap, `"durable":true`, `"durable":false`, 1), "a gap must be durable"},
+		"client ID a number":   {strings.Replace(meta, `"`+goldenClient+`"`, `7`, 1), "client_id must be a string"},
 		"step as the last":     {strings.Replace(event, `"last":false`, `"last":true`, 1), "last is true"},
 	} {
 		m, err := DecodeServer([]byte(test.frame))
@@ -49,7 +56,7 @@ func TestDecodeServerRefuses(t *testing.T) {
 }
 
 func TestMessageOfANewerServerIsToldApart(t *testing.T) {
-	for _, frame := range []string{`{"type":"moved","epoch":7}`, `{}`} {
+	for _, frame := range []string{`{"type":"moved","epoch":7}`, `{"type":"confirm","epoch":7}`, `{}`} {
 		if _, err := DecodeServer([]byte(frame)); !errors.Is(err, ErrUnknownType) {
 			t.Errorf("%s: got %v, want ErrUnknownType", frame, err)
 		}
