@@ -1,21 +1,12 @@
 package session
 
 import (
-	"cmp"
 	"slices"
-	"time"
 
 	"github.com/wscluster/wscluster/internal/engine"
 	"github.com/wscluster/wscluster/pkg/socketmeta"
 	"github.com/wscluster/wscluster/pkg/wire"
 )
-
-// Ref names the broker's delivery behind a held event: which life of the mailbox it came in, and
-// its tag there. Bytes is the size of its body, for the caps.
-type Ref struct {
-	Generation, Tag uint64
-	Bytes           int
-}
 
 // Bounds of one session.
 const (
@@ -29,65 +20,86 @@ const (
 	maxRecords = 4 * wire.MaxOpenTasks
 )
 
+// place says where a session is: at a worker, in an epoch. The higher one has it.
+type place struct {
+	epoch  socketmeta.Epoch
+	server socketmeta.ServerID
+}
+
+func (p place) less(o place) bool {
+	return p.epoch < o.epoch || p.epoch == o.epoch && p.server < o.server
+}
+
 // core is the state of one session and all of its rules: it has no lock, clock, socket or
-// goroutine. Every method takes what happened and leaves or returns what to do about it; refs
-// that it returns are to be settled with the broker.
+// goroutine. Every method takes what happened, in Unix milliseconds, and leaves in fx what is to
+// be done about it with the broker.
+//
+// A session is attached (conn is set), away (it is not, and epoch may be 0 for a client that this
+// worker has never seen), or passed on: it is away, and moved says who has it now.
 type core struct {
-	conn  engine.ConnRef // 0 while the client is away
-	epoch socketmeta.Epoch
-	since time.Time // when conn last changed
+	o      *Options            // set once
+	client socketmeta.ClientID // set once
+
+	conn  engine.ConnRef   // 0 while the client is away
+	epoch socketmeta.Epoch // in which it was last attached here; 0 for never, and once it moved
+	since int64            // when conn last changed, or all that was held was last forgotten
+	moved *passed          // who has the session
 
 	tasks   map[wire.TaskID]*task // nil until the client has a task
 	order   []*task               // the same, oldest first
 	open    int                   // tasks that have not ended
-	plain   wire.RunID            // the run under which events without numbers are sent
-	sent    int                   // events with the socket, not acknowledged
-	bytes   int                   // their bytes
-	held    int                   // events in all queues, sent ones included
-	stalled time.Time             // while sent > 0: since when nothing has been acknowledged
+	stalled int64                 // while sent > 0: since when nothing has been acknowledged
+
+	// Counted over all queues.
+	held, heldBytes int
+	sent, sentBytes int
+
+	flying   int            // entries in jobs that have not ended
+	overflow map[uint64]int // events that lie in the overflow of a mailbox, by life; never of 0
+	sought   int64          // when seek was last asked for
+	ended    int64          // since when there has been nothing to give up for an expired client; 0: not expired
 }
 
-// task is what a session remembers of one task.
-type task struct {
-	id       wire.TaskID
-	state    taskState
-	digest   digest // of what was submitted; zero if it is not known here
-	reply    string // the request ID to echo when the submit is answered
-	position wire.Position
-	queue    []entry // not acknowledged, in the order of (attempt, run, seq), each once
-	sent     int     // queue[:sent] are with the socket
-	plainSeq int64
+// passed is what is left of a session that another worker has.
+type passed struct {
+	to place
+	at int64 // when it was last heard of
 }
 
-type taskState uint8
-
-const (
-	stateOpen       taskState = iota // accepted, or heard of, and not ended
-	stateSubmitting                  // on its way to the broker
-	stateFinished                    // its final event is acknowledged
-)
-
-type entry struct {
-	event wire.Event
-	ref   Ref
-}
-
-func (e *entry) size() int { return len(e.event.Body) }
-
-// attached is what came of an attach.
-type attached struct {
-	old    engine.ConnRef // the connection that had the session before; 0 for none
-	states []wire.TaskStatus
-	settle []Ref
+// known is the highest place of the session that this worker has heard of.
+func (c *core) known() place {
+	switch {
+	case c.epoch != 0:
+		return place{c.epoch, c.o.Server}
+	case c.moved != nil:
+		return c.moved.to
+	}
+	return place{}
 }
 
 // attach gives the session to conn under epoch. The client's application has what positions say;
-// everything else that is held is to be sent again. absent says that the client was away for
-// longer than the resume window: tasks that are not known here are then lost to it.
-func (c *core) attach(conn engine.ConnRef, epoch socketmeta.Epoch, now time.Time, positions []wire.Position, absent bool) attached {
-	a := attached{old: c.conn}
-	c.conn, c.epoch, c.since = conn, epoch, now
+// everything else that is held is to be sent again. False if somebody has it in a higher epoch.
+func (c *core) attach(conn engine.ConnRef, epoch socketmeta.Epoch, positions []wire.Position, now int64, fx *Effects) (old engine.ConnRef, ok bool) {
+	if !c.known().less(place{epoch, c.o.Server}) {
+		return 0, false
+	}
+	old = c.conn
+	c.conn, c.epoch, c.since, c.moved, c.ended = conn, epoch, now, nil, 0
 	c.resend()
+	for _, p := range positions {
+		c.record(p.Task)
+	}
+	c.ack(positions, now, fx)
+	for _, t := range c.order {
+		t.renumber()
+	}
+	c.wantOverflow(fx)
+	return old, true
+}
+
+// states tells a client that comes back what is known of its open tasks. absent says that it was
+// away for longer than the resume window: tasks that are not known here are then lost to it.
+func (c *core) states(positions []wire.Position, absent bool) (out []wire.TaskStatus) {
 	for _, p := range positions {
 		state := wire.TaskRunning
 		switch t := c.tasks[p.Task]; {
@@ -95,120 +107,116 @@ func (c *core) attach(conn engine.ConnRef, epoch socketmeta.Epoch, now time.Time
 			state = wire.TaskFinished
 		case t == nil && absent:
 			state = wire.TaskUnknown
-		case t == nil:
-			c.record(p.Task)
 		}
-		a.states = append(a.states, wire.TaskStatus{Task: p.Task, State: state})
+		out = append(out, wire.TaskStatus{Task: p.Task, State: state})
 	}
-	a.settle = c.ack(positions, now)
-	return a
+	return out
 }
 
 // detach notes that conn is gone. It reports false if the session has another socket by now.
-func (c *core) detach(conn engine.ConnRef, now time.Time) bool {
+func (c *core) detach(conn engine.ConnRef, now int64, fx *Effects) bool {
 	if c.conn != conn || conn == 0 {
 		return false
 	}
 	c.conn, c.since = 0, now
 	c.resend()
+	c.keepCaps(now, fx)
+	if c.held > 0 {
+		c.seek(now, fx)
+	}
 	return true
 }
 
-// resend counts everything that is held as not sent: the socket that it was sent to is gone.
-func (c *core) resend() {
-	for _, t := range c.order {
-		t.sent = 0
+// move notes that another worker has the session, and passes on what is held for its client. It
+// returns the connection to be closed, 0 for none.
+func (c *core) move(to place, now int64, fx *Effects) (old engine.ConnRef) {
+	if to.less(c.known()) {
+		return 0
 	}
-	c.sent, c.bytes = 0, 0
+	old = c.conn
+	c.conn, c.epoch, c.since, c.ended = 0, 0, now, 0
+	c.moved = &passed{to, now}
+	// A claim takes the events of its own epoch too: they came this far with an earlier one of the
+	// same worker, which has lost them since.
+	c.forward(c.extractIf(func(e *entry) bool { return e.event.Epoch <= to.epoch }), fx)
+	c.order = slices.DeleteFunc(c.order, func(t *task) bool {
+		if len(t.queue) == 0 {
+			delete(c.tasks, t.id)
+		}
+		return len(t.queue) == 0
+	})
+	c.open = len(c.order)
+	c.resend()
+	c.wantOverflow(fx)
+	return old
 }
 
 // verdict is what becomes of an event that came from the broker.
 type verdict uint8
 
 const (
-	hold verdict = iota // kept until it is acknowledged; next will hand it out
-	pass                // transient: try to send it now, then settle it whatever came of it
-	drop                // the client has it, or is away and it is transient: settle it
+	kept verdict = iota // in a queue: next hands it out, or it is in fx already
+	pass                // transient: try to send it now; it is settled whatever comes of it
+	done                // the client has it, or is away and it is transient: it is settled
 )
 
-// deliver takes one event. An event without numbers is given some.
-func (c *core) deliver(e *wire.Event, ref Ref, run func() wire.RunID) verdict {
+// deliver takes one event. An event without numbers is given some. What is settled is in fx.
+func (c *core) deliver(e *wire.Event, ref Ref, now int64, fx *Effects) verdict {
+	if ref.Overflow {
+		c.unhold(ref.Life)
+	}
+	in := entry{*e, ref, now}
+	if c.moved != nil {
+		switch {
+		case e.Epoch < c.moved.to.epoch:
+			c.forward([]entry{in}, fx)
+			return kept
+		case e.Epoch > c.moved.to.epoch: // it has been where the client was later than we know
+			c.moved = nil
+		}
+	}
 	if !e.Durable {
+		fx.Settle = append(fx.Settle, ref)
 		if c.conn == 0 {
-			return drop
+			fx.Dropped++
+			return done
 		}
 		return pass
 	}
 	t := c.record(e.Task)
 	if e.Attempt == 0 {
-		c.number(t, e, run)
+		t.number(&in.event, c.o.NewRun)
+		*e = in.event
 	}
-	if t.state == stateFinished {
-		return drop
+	if covers(&t.position, &in.event) && in.event.Last {
+		c.finish(t) // acknowledged in another life of this worker
 	}
-	if covers(&t.position, e) {
-		if e.Last {
-			c.finish(t) // acknowledged in another life of this worker
-		}
-		return drop
+	if t.state == stateFinished || covers(&t.position, &in.event) {
+		fx.Settle = append(fx.Settle, ref)
+		fx.Duplicates++
+		return done
 	}
-	at, found := slices.BinarySearchFunc(t.queue, e, func(have entry, e *wire.Event) int { return compare(&have.event, e) })
-	if found {
-		return drop // the same event, published twice
+	at, ok := c.insert(t, in)
+	if !ok {
+		fx.Settle = append(fx.Settle, ref) // the same event, published twice
+		fx.Duplicates++
+		return done
 	}
-	t.queue = slices.Insert(t.queue, at, entry{*e, ref})
-	c.held++
-	for t.sent > at { // what was sent after it waits for it at the client: send all that again, in order
-		t.sent--
-		c.sent--
-		c.bytes -= t.queue[t.sent+1].size()
+	// Once events of this client lie in the overflow, later ones follow them there, so that it is
+	// read in order. One that others wait for is kept.
+	if c.overflow[ref.Life] > 0 && !ref.Overflow && at == len(t.queue)-1 && in.event.Type != wire.EventGap {
+		c.hold(c.extract(t, at, at+1), fx)
 	}
-	return hold
+	if c.conn == 0 {
+		c.keepCaps(now, fx)
+		c.seek(now, fx)
+	}
+	return kept
 }
 
-// number gives e, which came from a publisher that does not count, the next number of its task.
-func (c *core) number(t *task, e *wire.Event, run func() wire.RunID) {
-	if c.plain == "" {
-		c.plain = run()
-	}
-	t.plainSeq++
-	e.Run, e.Seq, e.Prev = c.plain, t.plainSeq, 0
-}
-
-// next returns the next event to send and counts it as sent, or nil if there is none, the window
-// is closed or the client is away. If sending fails, unsend takes it back.
-func (c *core) next(now time.Time) (*wire.Event, *task) {
-	if c.conn == 0 || c.held == c.sent {
-		return nil, nil
-	}
-	for _, t := range c.order {
-		if t.sent == len(t.queue) {
-			continue
-		}
-		e := &t.queue[t.sent]
-		if c.sent > 0 && (c.sent >= windowEvents || c.bytes+e.size() > windowBytes) {
-			return nil, nil
-		}
-		if c.sent == 0 {
-			c.stalled = now // what was sent is awaited from now on
-		}
-		t.sent++
-		c.sent++
-		c.bytes += e.size()
-		return &e.event, t
-	}
-	return nil, nil
-}
-
-// unsend takes back what next handed out last.
-func (c *core) unsend(t *task) {
-	t.sent--
-	c.sent--
-	c.bytes -= t.queue[t.sent].size()
-}
-
-// ack notes what the client's application has and returns what may be settled.
-func (c *core) ack(positions []wire.Position, now time.Time) (settle []Ref) {
+// ack notes what the client's application has and leaves in fx what may be settled.
+func (c *core) ack(positions []wire.Position, now int64, fx *Effects) {
+	settled := len(fx.Settle)
 	for _, p := range positions {
 		t := c.tasks[p.Task]
 		if t == nil || t.state == stateFinished {
@@ -219,28 +227,25 @@ func (c *core) ack(positions []wire.Position, now time.Time) (settle []Ref) {
 		}
 		n := 0
 		for n < len(t.queue) && covers(&t.position, &t.queue[n].event) {
-			e := &t.queue[n]
-			if n < t.sent {
-				c.sent--
-				c.bytes -= e.size()
-			}
-			settle = append(settle, e.ref)
+			n++
+		}
+		if n == 0 {
+			continue
+		}
+		for _, e := range c.extract(t, 0, n) {
+			fx.Settle = append(fx.Settle, e.ref)
+			fx.Delivered++
 			if e.event.Last {
 				c.finish(t)
 			}
-			n++
-		}
-		t.sent = max(0, t.sent-n)
-		c.held -= n
-		t.queue = slices.Delete(t.queue, 0, n)
-		if len(t.queue) == 0 {
-			t.queue = nil
 		}
 	}
-	if len(settle) > 0 {
+	if len(fx.Settle) > settled {
 		c.stalled = now
 	}
-	return settle
+	if c.held-c.sent < c.o.MaxWaiting/2 {
+		c.wantOverflow(fx)
+	}
 }
 
 func (c *core) finish(t *task) {
@@ -250,31 +255,15 @@ func (c *core) finish(t *task) {
 	}
 }
 
-// forget drops every event that came in the given life of the mailbox or an earlier one: the
-// broker will deliver them again. Positions stay, so that the client is not sent twice what it has.
-func (c *core) forget(generation uint64) (dropped int) {
-	for _, t := range c.order {
-		kept := t.queue[:0]
-		sent := 0
-		for i := range t.queue {
-			e := &t.queue[i]
-			if e.ref.Generation > generation {
-				if i < t.sent {
-					sent++
-				}
-				kept = append(kept, *e)
-				continue
-			}
-			dropped++
-			if i < t.sent {
-				c.sent--
-				c.bytes -= e.size()
-			}
-		}
-		clear(t.queue[len(kept):])
-		t.queue, t.sent = kept, sent
+// forget drops every event that came in the given life, or in any for 0: the broker will deliver
+// it again. Positions stay, so that the client is not sent twice what it has.
+func (c *core) forget(life uint64, now int64) (dropped int) {
+	dropped = len(c.extractIf(func(e *entry) bool { return life == 0 || e.ref.Life == life }))
+	if life == 0 {
+		clear(c.overflow)
+		c.since = now // while the link was away, others may have said what we did not hear: every window starts again
 	}
-	c.held -= dropped
+	delete(c.overflow, life)
 	return dropped
 }
 
@@ -297,8 +286,8 @@ func (c *core) record(id wire.TaskID) *task {
 }
 
 // forgetOldest makes room for a record: the oldest ended task goes; if none has ended, the
-// oldest that holds nothing. If all hold events there is no room to make, and the mailbox's own
-// caps are the bound.
+// oldest that holds nothing. If all hold events there is no room to make, and the caps of what is
+// held are the bound.
 func (c *core) forgetOldest() {
 	at := slices.IndexFunc(c.order, func(t *task) bool { return t.state == stateFinished })
 	if at < 0 {
@@ -315,18 +304,4 @@ func (c *core) remove(t *task) {
 	}
 	delete(c.tasks, t.id)
 	c.order = slices.DeleteFunc(c.order, func(have *task) bool { return have == t })
-}
-
-// compare orders the events of one task: by attempt, run and seq (docs/PROTOCOL.md).
-func compare(a, b *wire.Event) int {
-	return cmp.Or(cmp.Compare(a.Attempt, b.Attempt), cmp.Compare(a.Run, b.Run), cmp.Compare(a.Seq, b.Seq))
-}
-
-// covers reports whether a client at p has e, or wants it no more.
-func covers(p *wire.Position, e *wire.Event) bool {
-	return cmp.Or(cmp.Compare(p.Attempt, e.Attempt), cmp.Compare(p.Run, e.Run), cmp.Compare(p.Next, e.Seq)) > 0
-}
-
-func comparePositions(a, b *wire.Position) int {
-	return cmp.Or(cmp.Compare(a.Attempt, b.Attempt), cmp.Compare(a.Run, b.Run), cmp.Compare(a.Next, b.Next))
 }

@@ -1,15 +1,16 @@
 // Package session is what a worker remembers of a client between its sockets: which socket has
-// the session now, the client's tasks and how far it is in each, and the events that it has not
-// acknowledged.
+// the session now, or which other worker; the client's tasks and how far it is in each; and the
+// events that it has not acknowledged.
 //
-// The rules are in core, which is pure. Around it, Registry finds sessions by client and by
-// connection, and Session locks. A session sends under its own lock: Socket.Send never blocks
-// and never calls back, and decided under the lock but sent outside it, two deliverers swapped
-// frames in 25 of 200 runs of a prototype. What is to be settled with the broker is returned to the
-// caller, the mailbox, and done outside.
+// The rules are in core, which is pure: core.go for a client that is here, away.go for one that is
+// not. Around it, Registry finds sessions by client and by connection, and Session locks. A session
+// sends under its own lock: Socket.Send never blocks and never calls back, and decided under the
+// lock but sent outside it, two deliverers swapped frames in 25 of 200 runs of a prototype. What is
+// to be done with the broker is returned to the caller, the mailbox, as Effects, and done outside.
 package session
 
 import (
+	"cmp"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -27,11 +28,16 @@ type Socket interface {
 	CloseConn(c engine.ConnRef, code engine.StatusCode, reason string, last *engine.Frame)
 }
 
-// Options of a registry.
+// Options of a registry. Socket and Server must be set.
 type Options struct {
-	Socket     Socket
-	Window     time.Duration // how long an absent client may come back; 0 means 10 min
-	AckTimeout time.Duration // a socket whose client acknowledges nothing for so long is closed; 0 means 60 s
+	Socket          Socket
+	Server          socketmeta.ServerID
+	Window          time.Duration     // how long an absent client may come back; 0 means 10 min
+	AckTimeout      time.Duration     // a socket whose client acknowledges nothing for so long is closed; 0 means 60 s
+	RefreshAfter    time.Duration     // an event held for so long is published again, so that no delivery is old; 0 means 5 min
+	MaxWaiting      int               // events that wait for one client in memory, beside those sent; 0 means 1,000
+	MaxWaitingBytes int               // their bytes; 0 means 2 MiB
+	NewRun          func() wire.RunID // names the run of events that have no numbers; nil means wire.NewRunID
 }
 
 // Registry holds the sessions of one worker. All methods are safe for concurrent use, and none blocks.
@@ -41,15 +47,18 @@ type Registry struct {
 	mu       sync.RWMutex
 	byClient map[socketmeta.ClientID]*Session // guarded by mu
 	byConn   map[engine.ConnRef]*Session      // guarded by mu
+	swept    time.Time                        // guarded by mu; when Sweep was called last
 }
 
 // New returns an empty registry.
 func New(o Options) *Registry {
-	if o.Window == 0 {
-		o.Window = 10 * time.Minute
-	}
-	if o.AckTimeout == 0 {
-		o.AckTimeout = time.Minute
+	o.Window = cmp.Or(o.Window, 10*time.Minute)
+	o.AckTimeout = cmp.Or(o.AckTimeout, time.Minute)
+	o.RefreshAfter = cmp.Or(o.RefreshAfter, 5*time.Minute)
+	o.MaxWaiting = cmp.Or(o.MaxWaiting, 1000)
+	o.MaxWaitingBytes = cmp.Or(o.MaxWaitingBytes, 2<<20)
+	if o.NewRun == nil {
+		o.NewRun = wire.NewRunID
 	}
 	return &Registry{options: o, byClient: make(map[socketmeta.ClientID]*Session), byConn: make(map[engine.ConnRef]*Session)}
 }
@@ -58,56 +67,109 @@ func New(o Options) *Registry {
 type Claim struct {
 	Client    socketmeta.ClientID
 	Subject   string
-	Epoch     socketmeta.Epoch // of the token; 0 for a new session
-	IssuedAt  time.Time        // of the token; zero for a new session
+	Epoch     socketmeta.Epoch    // of the token; 0 for a new session
+	Server    socketmeta.ServerID // of the token; "" for a new session
+	IssuedAt  time.Time           // of the token; zero for a new session
 	Positions []wire.Position
 }
 
-// Welcome is what a session decided on a claim, given to the function that makes the first frame.
+// Welcome is what a hello is answered with.
 type Welcome struct {
 	Epoch  socketmeta.Epoch
 	States []wire.TaskStatus
 }
 
-// Attach gives the client's session to conn and closes the socket that had it before with
-// wire.CloseReplaced. The first frame that conn gets is what welcome returns; it is called under
-// the session's lock and must not block. All that is held and not covered by the claim's
-// positions follows. The refs are to be settled.
-//
-// A token of any age resumes if it verifies: its epoch may be low because the last welcome was
-// lost on the way. The epoch given out is higher than every one before it.
-func (r *Registry) Attach(conn engine.ConnRef, c Claim, now time.Time, welcome func(Welcome) *engine.Frame) []Ref {
-	s := r.lock(c.Client, now)
-	defer s.mu.Unlock()
-	r.mu.Lock()
-	r.byConn[conn] = s
-	r.mu.Unlock()
-	epoch := max(s.core.epoch, c.Epoch).Next(now.UnixMilli())
+// Welcome says what to answer to a hello. It gives nothing to anybody: a session that is resumed
+// is attached when the client has confirmed that it heard the answer (docs/adr/0006). A token of
+// any age resumes if it verifies: its epoch may be low because the last welcome was lost.
+func (r *Registry) Welcome(c Claim, now time.Time) Welcome {
 	// A token is renewed every half window, so that a client which came back in time shows one
 	// that is at most one and a half windows old.
 	absent := now.Sub(c.IssuedAt) > r.options.Window+r.options.Window/2
-	a := s.core.attach(conn, epoch, now, c.Positions, absent)
-	s.subject, s.renewed = c.Subject, now
-	if a.old != 0 && a.old != conn {
-		r.options.Socket.CloseConn(a.old, wire.CloseReplaced, "replaced by a newer socket",
-			frame(&wire.Bye{Code: wire.CloseReplaced, Reason: "replaced by a newer socket"}))
+	w := Welcome{Epoch: c.Epoch}
+	r.mu.RLock()
+	s := r.byClient[c.Client]
+	r.mu.RUnlock()
+	if s == nil {
+		w.States = new(core).states(c.Positions, absent)
+	} else {
+		s.mu.Lock()
+		w.Epoch, w.States = max(w.Epoch, s.core.known().epoch), s.core.states(c.Positions, absent)
+		s.mu.Unlock()
 	}
-	_ = r.options.Socket.Send(conn, welcome(Welcome{epoch, a.states})) // gone already: Detach will follow
-	s.flush(now)
-	return a.settle
+	w.Epoch = w.Epoch.Next(now.UnixMilli())
+	return w
+}
+
+// Attach gives the client's session to conn under epoch, which Welcome gave out, and closes the
+// socket that had it before with wire.CloseReplaced. All that is held and not covered by the
+// claim's positions follows. False if somebody has the session in a higher epoch by now: conn is
+// closed with wire.CloseReplaced, and that is all.
+func (r *Registry) Attach(conn engine.ConnRef, epoch socketmeta.Epoch, c Claim, now time.Time) (fx Effects, ok bool) {
+	s := r.lock(c.Client, now)
+	defer s.mu.Unlock()
+	old, ok := s.core.attach(conn, epoch, c.Positions, now.UnixMilli(), &fx)
+	if !ok {
+		r.close(conn, wire.CloseReplaced, "replaced by a newer socket")
+		return fx, false
+	}
+	r.mu.Lock()
+	r.byConn[conn] = s
+	r.mu.Unlock()
+	s.subject, s.renewed = c.Subject, now
+	if old != 0 && old != conn {
+		r.close(old, wire.CloseReplaced, "replaced by a newer socket")
+	}
+	s.flush(now, &fx)
+	return fx, true
 }
 
 // Detach notes that conn is gone. What its client has not acknowledged stays held.
-func (r *Registry) Detach(conn engine.ConnRef, now time.Time) {
+func (r *Registry) Detach(conn engine.ConnRef, now time.Time) (fx Effects) {
 	r.mu.Lock()
 	s := r.byConn[conn]
 	delete(r.byConn, conn)
 	r.mu.Unlock()
 	if s != nil {
 		s.mu.Lock()
-		s.core.detach(conn, now)
+		s.core.detach(conn, now.UnixMilli(), &fx)
 		s.mu.Unlock()
 	}
+	return fx
+}
+
+// Moved notes that clients are attached to another worker. What is held for them is passed on;
+// their sockets here, if they had any, are closed with wire.CloseMoved. A claim that is older than
+// what is known of a client changes nothing, nor does one for a client that is not known at all.
+func (r *Registry) Moved(from socketmeta.ServerID, claims []wire.Claim, now time.Time) (fx Effects) {
+	for _, c := range claims {
+		s := r.find(c.Client)
+		if s == nil {
+			continue
+		}
+		s.mu.Lock()
+		if old := s.core.move(place{c.Epoch, from}, now.UnixMilli(), &fx); old != 0 {
+			r.close(old, wire.CloseMoved, "the session is attached to another worker")
+		}
+		s.mu.Unlock()
+	}
+	return fx
+}
+
+// Attached returns those of the clients that have a socket here, with their epochs.
+func (r *Registry) Attached(clients []socketmeta.ClientID) (claims []wire.Claim) {
+	for _, id := range clients {
+		s := r.find(id)
+		if s == nil {
+			continue
+		}
+		s.mu.Lock()
+		if s.core.conn != 0 {
+			claims = append(claims, wire.Claim{Client: id, Epoch: s.core.epoch})
+		}
+		s.mu.Unlock()
+	}
+	return claims
 }
 
 // Find returns the session that conn has, or nil: it was never attached, or is gone.
@@ -118,37 +180,50 @@ func (r *Registry) Find(conn engine.ConnRef) *Session {
 }
 
 // Deliver takes an event from the mailbox: it is sent now, held until its client comes or has
-// room, or dropped because the client has it. Held events are settled later, by an Ack; settle
-// says that this one is done with now.
+// room, passed on to the worker that has the client, or dropped because the client has it. tight
+// says that the worker holds too much: what cannot be sent at once goes into the overflow.
 //
 // A transient event makes no session: else a flood of them to made-up clients would fill memory.
-func (r *Registry) Deliver(e *wire.Event, ref Ref, now time.Time) (settle bool) {
-	if !e.Durable && !r.knows(e.Client) {
-		return true
+func (r *Registry) Deliver(e *wire.Event, ref Ref, tight bool, now time.Time) (fx Effects) {
+	if !e.Durable && r.find(e.Client) == nil {
+		return Effects{Settle: []Ref{ref}, Dropped: 1}
 	}
 	s := r.lock(e.Client, now)
 	defer s.mu.Unlock()
-	switch s.core.deliver(e, ref, wire.NewRunID) {
-	case hold:
-		s.flush(now)
-		return false
+	switch s.core.deliver(e, ref, now.UnixMilli(), &fx) {
+	case kept:
+		s.flush(now, &fx)
+		if tight {
+			s.core.relieve(now.UnixMilli(), &fx)
+		}
 	case pass:
 		_ = r.options.Socket.Send(s.core.conn, eventFrame(e)) // no room or gone: the next progress is as good
 	}
-	return true
+	return fx
+}
+
+// Done notes how a job ended.
+func (r *Registry) Done(j *Job, end End, now time.Time) (fx Effects) {
+	s := r.find(j.Client) // kept while a job of it is under way
+	if s == nil {
+		return fx
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.core.over(j, end, now.UnixMilli(), &fx)
+	s.flush(now, &fx)
+	return fx
 }
 
 // lock returns the client's session, locked, making one of an absent client if there is none.
 // Lock order: a session's lock before the registry's.
 func (r *Registry) lock(id socketmeta.ClientID, now time.Time) *Session {
 	for {
-		r.mu.RLock()
-		s := r.byClient[id]
-		r.mu.RUnlock()
+		s := r.find(id)
 		if s == nil {
 			r.mu.Lock()
 			if s = r.byClient[id]; s == nil {
-				s = &Session{Client: id, registry: r, core: core{since: now}}
+				s = &Session{Client: id, registry: r, core: core{o: &r.options, client: id, since: now.UnixMilli()}}
 				r.byClient[id] = s
 			}
 			r.mu.Unlock()
@@ -161,34 +236,52 @@ func (r *Registry) lock(id socketmeta.ClientID, now time.Time) *Session {
 	}
 }
 
-func (r *Registry) knows(id socketmeta.ClientID) bool {
+func (r *Registry) find(id socketmeta.ClientID) *Session {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return r.byClient[id] != nil
+	return r.byClient[id]
 }
 
-// Forget drops every event that came in the given life of the mailbox or an earlier one: the
-// broker delivers them again in the next. It returns how many were held.
-func (r *Registry) Forget(generation uint64) (dropped int) {
+// Forget drops every event that came in one life of a mailbox, or in any for 0: the broker
+// delivers them again in the next. It returns how many were held.
+func (r *Registry) Forget(life uint64, now time.Time) (dropped int) {
 	for _, s := range r.all() {
 		s.mu.Lock()
-		dropped += s.core.forget(generation)
+		dropped += s.core.forget(life, now.UnixMilli())
 		s.mu.Unlock()
 	}
 	return dropped
 }
 
+// Relieve puts into the overflow all that waits for clients who are away or do not keep up.
+func (r *Registry) Relieve(now time.Time) (fx Effects) {
+	for _, s := range r.all() {
+		s.mu.Lock()
+		s.core.relieve(now.UnixMilli(), &fx)
+		s.mu.Unlock()
+	}
+	return fx
+}
+
 // Renew makes the frame that gives a client a fresh token.
 type Renew func(c socketmeta.ClientID, e socketmeta.Epoch, subject string) *engine.Frame
 
+// hung is how long no Sweep may have come before we think that this process stood still.
+const hung = 15 * time.Second
+
 // Sweep does what time asks for; call it every few seconds. Clients that acknowledge nothing are
-// closed with wire.CloseSlow, tokens are renewed every half window, and a client that is away for
-// longer than the window and for whom nothing is held is forgotten. It takes a time in
-// proportion to the number of sessions.
-func (r *Registry) Sweep(now time.Time, renew Renew) {
+// closed with wire.CloseSlow, tokens are renewed every half window, events held for long are
+// refreshed, and those for a client that is away for longer than the window are given up. It
+// takes a time in proportion to the number of sessions.
+func (r *Registry) Sweep(now time.Time, renew Renew) (fx Effects) {
+	r.mu.Lock()
+	late := !r.swept.IsZero() && now.Sub(r.swept) > hung
+	r.swept = now
+	r.mu.Unlock()
 	for _, s := range r.all() {
-		s.sweep(now, renew)
+		s.sweep(now, late, renew, &fx)
 	}
+	return fx
 }
 
 // Tell sends f to every attached client.
@@ -198,10 +291,25 @@ func (r *Registry) Tell(f *engine.Frame) {
 	}
 }
 
-// Bye closes every attached client's socket. Each is told to come back after a time of its own
-// out of [0, spread), so that they do not all come at once.
-func (r *Registry) Bye(code engine.StatusCode, reason string, spread time.Duration) {
-	for conn := range r.conns() {
+// Bye closes at most n sockets of attached clients that were not told yet, and returns how many
+// are left. Each is told to come back after a time of its own out of [0, spread), so that they do
+// not all come at once.
+func (r *Registry) Bye(n int, code engine.StatusCode, reason string, spread time.Duration) (left int) {
+	for conn, s := range r.conns() {
+		s.mu.Lock()
+		told := s.told == conn
+		if !told && n > 0 {
+			s.told = conn
+		}
+		s.mu.Unlock()
+		switch {
+		case told:
+			continue
+		case n == 0:
+			left++
+			continue
+		}
+		n--
 		after := time.Duration(0)
 		if spread > 0 {
 			after = rand.N(spread)
@@ -209,6 +317,11 @@ func (r *Registry) Bye(code engine.StatusCode, reason string, spread time.Durati
 		r.options.Socket.CloseConn(conn, code, reason,
 			frame(&wire.Bye{Code: int(code), Reason: reason, RetryAfterMS: after.Milliseconds()}))
 	}
+	return left
+}
+
+func (r *Registry) close(conn engine.ConnRef, code engine.StatusCode, reason string) {
+	r.options.Socket.CloseConn(conn, code, reason, frame(&wire.Bye{Code: int(code), Reason: reason}))
 }
 
 // Count returns how many clients are known, and how many of them have a socket.

@@ -17,27 +17,28 @@ type Session struct {
 	registry *Registry           // set once
 
 	mu      sync.Mutex
-	core    core      // guarded by mu
-	subject string    // guarded by mu; who the client said to be
-	renewed time.Time // guarded by mu; when its token was last signed
-	expired bool      // guarded by mu; no longer in the registry
+	core    core           // guarded by mu
+	subject string         // guarded by mu; who the client said to be
+	renewed time.Time      // guarded by mu; when its token was last signed
+	expired bool           // guarded by mu; no longer in the registry
+	told    engine.ConnRef // guarded by mu; the socket that was sent a bye
 }
 
-// Ack notes what the client's application has, sends what now has room, and returns what may be
-// settled with the broker.
-func (s *Session) Ack(positions []wire.Position, now time.Time) []Ref {
+// Ack notes what the client's application has, and sends what now has room.
+func (s *Session) Ack(positions []wire.Position, now time.Time) (fx Effects) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	settle := s.core.ack(positions, now)
-	s.flush(now)
-	return settle
+	s.core.ack(positions, now.UnixMilli(), &fx)
+	s.flush(now, &fx)
+	return fx
 }
 
 // Writable goes on sending after the socket's queue was full.
-func (s *Session) Writable(now time.Time) {
+func (s *Session) Writable(now time.Time) (fx Effects) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.flush(now)
+	s.flush(now, &fx)
+	return fx
 }
 
 // Owner is who a task of this session belongs to; it goes into the task, never from a message body.
@@ -90,40 +91,44 @@ func (s *Session) send(m wire.ServerMessage) {
 
 // close closes the client's socket with a word of why. Guarded by mu.
 func (s *Session) close(code engine.StatusCode, reason string) {
-	s.registry.options.Socket.CloseConn(s.core.conn, code, reason, frame(&wire.Bye{Code: int(code), Reason: reason}))
+	s.registry.close(s.core.conn, code, reason)
 }
 
-// flush sends what the window has room for. Guarded by mu.
-func (s *Session) flush(now time.Time) {
+// flush sends what the window has room for, and keeps the rest within the caps. Guarded by mu.
+func (s *Session) flush(now time.Time, fx *Effects) {
 	for {
-		e, t := s.core.next(now)
+		e, t := s.core.next(now.UnixMilli())
 		if e == nil {
-			return
+			break
 		}
 		if err := s.registry.options.Socket.Send(s.core.conn, eventFrame(e)); err != nil {
 			s.core.unsend(t) // full: Writable comes back; gone: so does the client
-			return
+			break
 		}
 	}
+	s.core.keepCaps(now.UnixMilli(), fx)
 }
 
-func (s *Session) sweep(now time.Time, renew Renew) {
+func (s *Session) sweep(now time.Time, late bool, renew Renew, fx *Effects) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	o := &s.registry.options
+	o, c, ms := &s.registry.options, &s.core, now.UnixMilli()
+	if late { // this process stood still: first hear what others said meanwhile
+		c.since = ms
+	}
+	if c.sweep(ms, fx) {
+		s.expired = true
+		s.registry.mu.Lock()
+		delete(s.registry.byClient, s.Client)
+		s.registry.mu.Unlock()
+	}
 	switch {
-	case s.core.conn == 0:
-		if now.Sub(s.core.since) > o.Window && s.core.held == 0 {
-			s.expired = true
-			s.registry.mu.Lock()
-			delete(s.registry.byClient, s.Client)
-			s.registry.mu.Unlock()
-		}
-	case s.core.sent > 0 && now.Sub(s.core.stalled) > o.AckTimeout:
+	case c.conn == 0:
+	case c.sent > 0 && ms-c.stalled > o.AckTimeout.Milliseconds():
 		s.close(wire.CloseSlow, "nothing was acknowledged for too long")
 	case now.Sub(s.renewed) > o.Window/2:
 		s.renewed = now
-		_ = o.Socket.Send(s.core.conn, renew(s.Client, s.core.epoch, s.subject))
+		_ = o.Socket.Send(c.conn, renew(s.Client, c.epoch, s.subject))
 	}
 }
 

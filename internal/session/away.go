@@ -1,0 +1,245 @@
+package session
+
+import (
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/wire"
+)
+
+// This file holds the rules for events that cannot go to their client now: they are passed on to
+// the worker that has it, held, put into the overflow, refreshed, and given up when the client
+// does not come back.
+
+// forward passes entries on to the worker that has the session.
+func (c *core) forward(es []entry, fx *Effects) {
+	to := c.moved.to
+	for _, e := range es {
+		e.event.Epoch = to.epoch
+		e.event.Hops++
+		c.job(Forward, []entry{e}, fx, []Copy{{broker.ToMailbox(to.server), e.copy()}})
+	}
+}
+
+// hold puts entries into the overflow of their mailbox.
+func (c *core) hold(es []entry, fx *Effects) {
+	for _, e := range es {
+		if c.overflow == nil {
+			c.overflow = make(map[uint64]int)
+		}
+		c.overflow[e.ref.Life]++
+		c.job(Hold, []entry{e}, fx, []Copy{{broker.ToHold(e.ref.Mailbox), e.copy()}})
+	}
+}
+
+// unhold notes that one event has left the overflow.
+func (c *core) unhold(life uint64) {
+	if c.overflow[life]--; c.overflow[life] <= 0 {
+		delete(c.overflow, life)
+	}
+}
+
+// job makes a job of entries that are in no queue.
+func (c *core) job(p Purpose, es []entry, fx *Effects, steps ...[]Copy) *Job {
+	j := &Job{Client: c.client, Purpose: p, Steps: steps, entries: es}
+	for _, e := range es {
+		j.Refs = append(j.Refs, e.ref)
+	}
+	c.flying += len(es)
+	fx.Jobs = append(fx.Jobs, j)
+	return j
+}
+
+// over notes how a job ended. What the broker refused is held again.
+func (c *core) over(j *Job, end End, now int64, fx *Effects) {
+	c.flying -= len(j.entries)
+	if end == Stored {
+		return
+	}
+	if j.Purpose == Hold {
+		c.unhold(j.Life())
+	}
+	if end == Lost {
+		return
+	}
+	for _, e := range j.entries {
+		if !e.event.Durable {
+			fx.Settle = append(fx.Settle, e.ref)
+			continue
+		}
+		t := c.record(e.event.Task)
+		if e.event.Attempt == 0 {
+			t.number(&e.event, c.o.NewRun)
+		}
+		if t.state == stateFinished || covers(&t.position, &e.event) {
+			fx.Settle = append(fx.Settle, e.ref)
+		} else if _, ok := c.insert(t, e); !ok {
+			fx.Settle = append(fx.Settle, e.ref)
+		}
+	}
+	if j.Purpose == Hold { // the overflow is full: the oldest make room for what came last
+		c.giveUp(c.oldest(), wire.GapCaps, now, fx)
+	}
+}
+
+// keepCaps sees to it that no more than one client's share waits in memory: the last of what
+// waits goes into the overflow. Gaps stay.
+func (c *core) keepCaps(now int64, fx *Effects) {
+	for c.held-c.sent > c.o.MaxWaiting || c.heldBytes-c.sentBytes > c.o.MaxWaitingBytes {
+		if !c.holdLast(fx) {
+			return
+		}
+	}
+}
+
+// holdLast puts the last event that waits into the overflow: of the youngest task that has one.
+func (c *core) holdLast(fx *Effects) bool {
+	for _, t := range slices.Backward(c.order) {
+		for i := len(t.queue) - 1; i >= t.sent; i-- {
+			if t.queue[i].event.Type != wire.EventGap {
+				c.hold(c.extract(t, i, i+1), fx)
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// relieve puts all that waits into the overflow, because the worker holds too much. A client that
+// has acknowledged nothing for a while gives back what it was sent too.
+func (c *core) relieve(now int64, fx *Effects) {
+	if c.conn != 0 && now-c.stalled > c.o.AckTimeout.Milliseconds()/12 {
+		c.resend()
+	}
+	for c.holdLast(fx) {
+	}
+}
+
+// wantOverflow asks for the events of this client that lie in overflows.
+func (c *core) wantOverflow(fx *Effects) {
+	for life := range c.overflow {
+		fx.Overflow = append(fx.Overflow, life)
+	}
+}
+
+// seekEvery is how often one client is sought at most, in milliseconds.
+const seekEvery = 5000
+
+// seek asks who has the client, if that was not asked a moment ago.
+func (c *core) seek(now int64, fx *Effects) {
+	if c.conn == 0 && now-c.sought >= seekEvery {
+		c.sought = now
+		fx.Seek = append(fx.Seek, c.client)
+	}
+}
+
+// oldest takes out what came first of what waits, an eighth of it and at least one: enough to
+// make room for a while.
+func (c *core) oldest() (out []entry) {
+	n := max(1, (c.held-c.sent)/8)
+	for _, t := range c.order {
+		for i := t.sent; i < len(t.queue) && len(out) < n; {
+			if t.queue[i].event.Type == wire.EventGap {
+				i++
+				continue
+			}
+			out = append(out, c.extract(t, i, i+1)...)
+		}
+	}
+	return out
+}
+
+// giveUp evicts entries: first every one of them is copied to the dead events, then a gap that
+// names them goes to their mailbox, then they are acknowledged. Only neighbours share a gap.
+func (c *core) giveUp(es []entry, reason wire.GapReason, now int64, fx *Effects) {
+	for len(es) > 0 {
+		n := 1
+		for n < len(es) && neighbours(&es[n-1], &es[n]) {
+			n++
+		}
+		chain := es[:n]
+		es = es[n:]
+		var dead []Copy
+		for i := range chain {
+			dead = append(dead, Copy{broker.ToDeadEvents(), chain[i].copy()})
+		}
+		gap := Copy{broker.ToMailbox(chain[0].ref.Mailbox), gapOf(chain, reason, now)}
+		c.job(Evict, chain, fx, dead, []Copy{gap}).Reason = reason
+	}
+}
+
+// neighbours reports whether b follows a in one run, out of one life.
+func neighbours(a, b *entry) bool {
+	return a.ref.Life == b.ref.Life && a.event.Task == b.event.Task && a.event.Attempt == b.event.Attempt &&
+		a.event.Run == b.event.Run && a.event.Attempt > 0 && b.event.Prev == a.event.Seq
+}
+
+// gapOf makes the event that stands in for a chain of neighbours.
+func gapOf(chain []entry, reason wire.GapReason, now int64) wire.Event {
+	first, last := chain[0].copy(), chain[len(chain)-1].copy()
+	body, err := json.Marshal(wire.Gap{FromSeq: first.Seq, Reason: reason, Timestamp: wire.Time{Time: time.UnixMilli(now)}})
+	if err != nil {
+		panic(err) // nothing in it can fail
+	}
+	gap := last
+	gap.Type, gap.Prev, gap.Hops, gap.Body = wire.EventGap, first.Prev, 0, body
+	return gap
+}
+
+// bornAt returns when a gap was made.
+func bornAt(e *wire.Event) int64 {
+	var g wire.Gap
+	if json.Unmarshal(e.Body, &g) != nil {
+		return 0
+	}
+	return g.Timestamp.UnixMilli()
+}
+
+// sweep does what time asks for in a session without a socket, and refreshes what is held for too
+// long. It reports whether the session may be forgotten.
+func (c *core) sweep(now int64, fx *Effects) (over bool) {
+	window := c.o.Window.Milliseconds()
+	old := c.o.RefreshAfter.Milliseconds()
+	for _, e := range c.extractIf(func(e *entry) bool { return now-e.at >= old }) {
+		c.job(Refresh, []entry{e}, fx, []Copy{{broker.ToMailbox(e.ref.Mailbox), e.copy()}})
+	}
+	if c.conn != 0 {
+		return false
+	}
+	if c.moved != nil {
+		if now-c.moved.at > window+window/8 {
+			c.moved = nil
+		} else {
+			to := c.moved.to.epoch // what was refused before is tried again
+			c.forward(c.extractIf(func(e *entry) bool { return e.event.Epoch < to }), fx)
+		}
+	}
+	if now-c.since >= window {
+		c.expire(now, fx)
+	}
+	if c.held > 0 {
+		c.seek(now, fx)
+	}
+	if c.moved != nil || c.held+c.flying+len(c.overflow) > 0 {
+		return false
+	}
+	// The record outlives the last copy by a window: a copy that comes back from the mailbox would
+	// else begin another window, again and again.
+	return c.ended != 0 && now-c.ended >= window || c.ended == 0 && now-c.since >= window
+}
+
+// expire gives up what is held for a client that did not come back within the window. Gaps are
+// kept for as long as a token lives; then nobody can ask for them.
+func (c *core) expire(now int64, fx *Effects) {
+	if c.held+c.flying+len(c.overflow) > 0 {
+		c.ended = now
+	}
+	c.giveUp(c.extractIf(func(e *entry) bool { return e.event.Type != wire.EventGap }), wire.GapExpired, now, fx)
+	life := 3 * c.o.Window.Milliseconds()
+	for _, e := range c.extractIf(func(e *entry) bool { return now-bornAt(&e.event) >= life }) {
+		fx.Settle = append(fx.Settle, e.ref)
+	}
+	c.wantOverflow(fx)
+}
