@@ -13,7 +13,7 @@ import (
 )
 
 func TestQueueRefusesBeyondItsMessages(t *testing.T) {
-	bubble(t, memory.Options{QueueMessages: 3}, func(t *testing.T, b *memory.Broker, l broker.Link, m broker.Consumer) {
+	bubble(t, memory.Options{Limits: memory.Limits{QueueMessages: 3}}, func(t *testing.T, b *memory.Broker, l broker.Link, m broker.Consumer) {
 		for range 100 { // given to the owner: these do not count
 			wants(t, broker.Stored, publish(t, l, mailbox, broker.Message{}))
 		}
@@ -31,7 +31,7 @@ func TestQueueRefusesBeyondItsMessages(t *testing.T) {
 
 func TestQueueRefusesBeyondItsBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := memory.New(memory.Options{QueueBytes: 10})
+		b := memory.New(memory.Options{Limits: memory.Limits{QueueBytes: 10}})
 		l := join(t, b, broker.Worker(server))
 		for _, to := range []broker.Address{broker.ToDeadEvents(), broker.ToDeadTasks(), mailbox} { // the last is parked
 			wants(t, broker.Stored, publish(t, l, to, broker.Message{Body: make([]byte, 6)}))

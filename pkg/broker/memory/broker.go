@@ -2,8 +2,8 @@
 // make a broker misbehave on demand (faults.go). It keeps every promise of package broker, for the
 // life of a Broker: nothing is written to disk.
 //
-// It is a pure store of queues (store.go, queue.go) under one mutex, with links and consumers as a
-// thin shell around it. An idle broker has no goroutine.
+// It is a pure Store under one mutex, with links and consumers as a thin shell around it. A
+// simulator drives the Store alone. An idle broker has no goroutine.
 package memory
 
 import (
@@ -18,11 +18,7 @@ import (
 
 // Options bounds a Broker. The zero value is a good default.
 type Options struct {
-	// QueueMessages and QueueBytes bound what waits in one mailbox, task queue or dead queue, by
-	// number and by bytes of bodies; beyond either a publish to it is Refused. As in RabbitMQ,
-	// what its takers hold unsettled does not count: it is bounded by their prefetch.
-	QueueMessages int // 0 means 200,000
-	QueueBytes    int // 0 means 64 MiB
+	Limits // of each queue
 
 	// Window bounds the unanswered publishes of one link; beyond it Publish blocks.
 	Window int // 0 means 4,096
@@ -37,7 +33,7 @@ type Broker struct {
 	window, inbox int // set once
 
 	mu         sync.Mutex
-	store      *store
+	store      *Store
 	links      []*link // alive, oldest first
 	generation uint64
 	dropped    uint64        // control messages that met a full inbox
@@ -53,7 +49,7 @@ func New(o Options) *Broker {
 	return &Broker{
 		window: cmp.Or(o.Window, 4096),
 		inbox:  cmp.Or(o.Inbox, 1024),
-		store:  newStore(limit{cmp.Or(o.QueueMessages, 200_000), cmp.Or(o.QueueBytes, 64<<20)}),
+		store:  NewStore(o.Limits),
 	}
 }
 
@@ -68,8 +64,9 @@ func (b *Broker) Join(ctx context.Context, id broker.Identity) (broker.Link, err
 		return nil, fmt.Errorf("join as %v: %w", id, errDown)
 	}
 	l := newLink(b, id)
-	if !b.store.join(&l.in) {
-		return nil, fmt.Errorf("join as %v: %w", id, broker.ErrLocked)
+	var err error
+	if l.in, err = b.store.Join(id, l.post); err != nil {
+		return nil, err
 	}
 	b.generation++
 	l.generation = b.generation
@@ -77,23 +74,18 @@ func (b *Broker) Join(ctx context.Context, id broker.Identity) (broker.Link, err
 	return l, nil
 }
 
-// Messages returns what lies in the queue of that name (broker.MailboxQueue, TasksQueue, QueueParked,
-// QueueDeadEvents, QueueDeadTasks): first what its takers hold unsettled, then what waits, each in
-// order. It is nil for a queue that does not exist.
+// Messages returns what lies in the queue of that name, as Store.Messages does.
 func (b *Broker) Messages(queue string) []broker.Message {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.store.messages(queue)
+	return b.store.Messages(queue)
 }
 
 // Depth counts the messages that wait in a queue and those that its takers hold unsettled.
 func (b *Broker) Depth(queue string) (ready, unsettled int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if q := b.store.queues[queue]; q != nil {
-		return len(q.ready), q.held
-	}
-	return 0, 0
+	return b.store.Depth(queue)
 }
 
 // Dropped counts the control messages that were dropped because an inbox was full.
@@ -109,13 +101,11 @@ func (b *Broker) Dropped() uint64 {
 func (b *Broker) end(reason error, links ...*link) {
 	links = slices.Clone(links) // they may be b.links itself
 	b.links = slices.DeleteFunc(b.links, func(l *link) bool { return slices.Contains(links, l) })
-	var ins []*inbox
-	var takers []*taker
+	var ins []*Inbox
 	for _, l := range links {
-		ins = append(ins, &l.in)
-		takers = append(takers, l.takers()...)
+		ins = append(ins, l.in)
 	}
-	b.store.leave(ins, takers)
+	b.store.Leave(ins...)
 	for _, l := range links {
 		l.end(reason)
 	}

@@ -14,7 +14,7 @@ type consumer struct {
 	out chan broker.Delivery // holds the whole prefetch, so that giving never blocks
 
 	// Guarded by l.b.mu.
-	taker taker
+	taker *Taker
 	over  bool
 	err   error
 }
@@ -26,10 +26,10 @@ func (l *link) newConsumer(ctx context.Context, prefetch int) (*consumer, error)
 	if prefetch < 1 || prefetch > maxPrefetch {
 		return nil, fmt.Errorf("%d unsettled deliveries at most is not between 1 and %d", prefetch, maxPrefetch)
 	}
-	c := &consumer{l: l, out: make(chan broker.Delivery, prefetch)}
-	c.taker = taker{limit: prefetch, give: func(d broker.Delivery) { c.out <- d }}
-	return c, nil
+	return &consumer{l: l, out: make(chan broker.Delivery, prefetch)}, nil
 }
+
+func (c *consumer) give(d broker.Delivery) { c.out <- d }
 
 func (c *consumer) Deliveries() <-chan broker.Delivery { return c.out }
 func (c *consumer) Ack(tag uint64) error               { return c.settle(tag, false) }
@@ -44,10 +44,10 @@ func (c *consumer) settle(tag uint64, again bool) error {
 	if c.over {
 		return fmt.Errorf("settle tag %d: %w", tag, broker.ErrLinkGone)
 	}
-	if again && !c.taker.queues[0].tasks {
+	if again && c.taker.overflow != nil {
 		return fmt.Errorf("requeue tag %d: a mailbox would lose its order: close the consumer instead", tag)
 	}
-	if !c.taker.settle(tag, again) {
+	if !c.taker.Settle(tag, again) {
 		err := fmt.Errorf("%w: tag %d was settled before, or never delivered", broker.ErrLinkGone, tag)
 		b.end(err, c.l)
 		return err
@@ -64,7 +64,7 @@ func (c *consumer) pause(on bool) error {
 	if c.over {
 		return broker.ErrLinkGone
 	}
-	c.taker.pause(on)
+	c.taker.Pause(on)
 	return nil
 }
 
@@ -78,11 +78,16 @@ func (c *consumer) Close(context.Context) error {
 	c.l.b.mu.Lock()
 	defer c.l.b.mu.Unlock()
 	if !c.over {
-		c.l.consumers = slices.DeleteFunc(c.l.consumers, func(other *consumer) bool { return other == c })
-		c.l.b.store.leave(nil, []*taker{&c.taker})
-		c.closed(nil)
+		c.taker.Close()
+		c.left()
 	}
 	return nil
+}
+
+// left is closed by itself, not with its link. b.mu is held, and the store has let go of the taker.
+func (c *consumer) left() {
+	c.l.consumers = slices.DeleteFunc(c.l.consumers, func(other *consumer) bool { return other == c })
+	c.closed(nil)
 }
 
 // closed marks the end; the store has let go of the taker. What is already in the channel may still be read; settling it does nothing.

@@ -9,5 +9,5 @@ func CutLink(b *Broker, l broker.Link) { b.Cut(l.(*link).id) }
 func LimitQueue(b *Broker, queue string, messages int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.store.declare(queue, false).limit.messages = messages
+	b.store.declare(queue, mail).limit.messages = messages
 }

@@ -42,7 +42,7 @@ func (b *Broker) Down(down bool) {
 	b.down = down
 	if down {
 		b.end(errWentDown, b.links...)
-		b.store.forgetTransient()
+		b.store.ForgetTransient()
 	}
 }
 
@@ -106,22 +106,22 @@ func (b *Broker) judge(p Publish) Verdict {
 }
 
 // answer does with m what the verdict says.
-func (v Verdict) answer(s *store, to broker.Address, m broker.Message) answer {
+func (v Verdict) answer(s *Store, to broker.Address, m broker.Message) answer {
 	a := answer{delay: v.Delay}
 	switch v.Fate {
 	case Deliver:
-		a.outcome = s.publish(to, m)
+		a.outcome = s.Publish(to, m)
 	case Mislead:
-		s.publish(to, m)
+		s.Publish(to, m)
 		a.outcome = broker.Unknown
 	case Hang:
-		s.publish(to, m)
+		s.Publish(to, m)
 	case Lose:
 		a.outcome = broker.Unknown
 	case Refuse:
 		a.outcome = broker.Refused
 	case Park:
-		a.outcome = s.park(m)
+		a.outcome = s.Park(m)
 	}
 	return a
 }

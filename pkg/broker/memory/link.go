@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/wscluster/wscluster/pkg/broker"
-	"github.com/wscluster/wscluster/pkg/socketmeta"
 )
 
 // maxPrefetch is AMQP's: basic.qos carries 16 bits.
@@ -21,7 +20,7 @@ type link struct {
 	b          *Broker
 	id         broker.Identity
 	generation uint64
-	in         inbox
+	in         *Inbox
 	window     chan struct{} // one element for each unanswered publish
 	stop       chan struct{} // closed when no publish is taken any more
 	done       chan struct{}
@@ -37,7 +36,7 @@ type link struct {
 }
 
 func newLink(b *Broker, id broker.Identity) *link {
-	l := &link{
+	return &link{
 		b:       b,
 		id:      id,
 		window:  make(chan struct{}, b.window),
@@ -45,14 +44,15 @@ func newLink(b *Broker, id broker.Identity) *link {
 		done:    make(chan struct{}),
 		control: make(chan broker.Message, b.inbox),
 	}
-	l.in = inbox{key: id.Key(), give: func(m broker.Message) {
-		select {
-		case l.control <- m:
-		default:
-			b.dropped++
-		}
-	}}
-	return l
+}
+
+// post puts a control message into the inbox, or drops it. b.mu is held.
+func (l *link) post(m broker.Message) {
+	select {
+	case l.control <- m:
+	default:
+		l.b.dropped++
+	}
 }
 
 func (l *link) Generation() uint64           { return l.generation }
@@ -129,24 +129,6 @@ func (l *link) untilUnblocked(ctx context.Context) error {
 	return nil
 }
 
-func (l *link) OpenMailbox(ctx context.Context, s socketmeta.ServerID, prefetch int) (broker.Mailbox, error) {
-	queue := broker.MailboxQueue(s)
-	c, err := l.newConsumer(ctx, prefetch)
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", queue, err)
-	}
-	l.b.mu.Lock()
-	defer l.b.mu.Unlock()
-	if l.stopped {
-		return nil, fmt.Errorf("open %s: %w", queue, l.gone())
-	}
-	if !l.b.store.own(queue, &c.taker) {
-		return nil, fmt.Errorf("open %s: %w", queue, broker.ErrRefused)
-	}
-	l.consumers = append(l.consumers, c)
-	return c, nil
-}
-
 func (l *link) OpenTasks(ctx context.Context, kinds []string, slots int) (broker.Consumer, error) {
 	c, err := l.newConsumer(ctx, slots)
 	if err != nil {
@@ -155,17 +137,13 @@ func (l *link) OpenTasks(ctx context.Context, kinds []string, slots int) (broker
 	if len(kinds) == 0 {
 		return nil, errors.New("open tasks: name at least one kind")
 	}
-	var queues []string
-	for _, kind := range kinds {
-		queues = append(queues, broker.TasksQueue(kind))
-	}
-	slices.Sort(queues)
+	kinds = slices.Compact(slices.Sorted(slices.Values(kinds)))
 	l.b.mu.Lock()
 	defer l.b.mu.Unlock()
 	if l.stopped {
 		return nil, fmt.Errorf("open tasks of %q: %w", kinds, l.gone())
 	}
-	l.b.store.share(slices.Compact(queues), &c.taker)
+	c.taker = l.b.store.Share(l.in, kinds, slots, c.give)
 	l.consumers = append(l.consumers, c)
 	return c, nil
 }
@@ -176,7 +154,7 @@ func (l *link) Close(ctx context.Context) error {
 	if !l.stopped {
 		l.halt()
 	}
-	l.b.store.leave(nil, l.takers())
+	closeAll(l.in.takers)
 	l.closeConsumers(nil)
 	answered := l.answers.drained()
 	l.b.mu.Unlock()
@@ -215,13 +193,6 @@ func (l *link) end(reason error) {
 	l.answers.abandon(l.window)
 	l.ended = true
 	close(l.done)
-}
-
-func (l *link) takers() (ts []*taker) {
-	for _, c := range l.consumers {
-		ts = append(ts, &c.taker)
-	}
-	return ts
 }
 
 func (l *link) closeConsumers(reason error) {

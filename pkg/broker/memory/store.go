@@ -2,6 +2,7 @@ package memory
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -9,46 +10,58 @@ import (
 	"github.com/wscluster/wscluster/pkg/socketmeta"
 )
 
-// store is what the broker holds: queues, who takes from them, and inboxes. It is the whole queue
-// logic and nothing else: no lock, goroutine, channel or clock. Its calls hand out deliveries
-// through the give functions of takers and inboxes before they return.
+// Store is what the broker holds: queues, the processes that have joined, what they take and lock,
+// and the register of servers. It is the whole logic of the broker and nothing else: no lock,
+// goroutine, channel or clock, so that a simulator may drive it as well as Broker does. The same
+// calls in the same order give the same results. It is not safe for concurrent use.
 //
-// After every call, no queue has a message ready while one of its takers has room for it.
-type store struct {
-	limit   limit             // of every queue that is made
-	queues  map[string]*queue // by name; never shrinks
-	inboxes []*inbox
+// It hands out messages through the give functions of inboxes and takers, before the call that
+// lets them go returns; those must not call the store. After every call no queue has a message
+// ready while one of its takers has room for it.
+type Store struct {
+	limits  Limits
+	queues  map[string]*queue // by name
+	inboxes []*Inbox          // alive, oldest first
+	servers map[socketmeta.ServerID]bool
 }
 
-// limit bounds one queue: what waits in it beyond either is refused.
-type limit struct{ messages, bytes int }
-
-// inbox is a joined process's end of control and announce.
-type inbox struct {
-	key  string
-	give func(broker.Message) // must neither block nor call back
+// Limits bounds what waits in one queue, by number and by bytes of bodies; beyond either a publish
+// to it is Refused. As in RabbitMQ, what its takers hold unsettled does not count: it is bounded by
+// their prefetch. The zero value is a good default.
+type Limits struct {
+	QueueMessages int // of a mailbox, task queue or dead queue; 0 means 200,000
+	QueueBytes    int // 0 means 64 MiB
+	HoldMessages  int // of the overflow of a mailbox; 0 means as QueueMessages
+	HoldBytes     int // 0 means as QueueBytes
 }
 
-func newStore(l limit) *store {
-	s := &store{limit: l, queues: map[string]*queue{}}
+// NewStore returns a store with nobody in it, and the queues that always exist.
+func NewStore(l Limits) *Store {
+	l.QueueMessages, l.QueueBytes = cmp.Or(l.QueueMessages, 200_000), cmp.Or(l.QueueBytes, 64<<20)
+	l.HoldMessages, l.HoldBytes = cmp.Or(l.HoldMessages, l.QueueMessages), cmp.Or(l.HoldBytes, l.QueueBytes)
+	s := &Store{limits: l, queues: map[string]*queue{}, servers: map[socketmeta.ServerID]bool{}}
 	for _, name := range []string{broker.QueueParked, broker.QueueDeadEvents, broker.QueueDeadTasks} {
-		s.declare(name, false)
+		s.declare(name, mail)
 	}
 	return s
 }
 
-// declare returns the queue of that name, made if it is new.
-func (s *store) declare(name string, tasks bool) *queue {
+// declare returns the queue of that name, made if it is new. A new mailbox is not bound.
+func (s *Store) declare(name string, k kind) *queue {
 	q := s.queues[name]
 	if q == nil {
-		q = &queue{tasks: tasks, limit: s.limit}
+		q = &queue{kind: k, limit: limit{s.limits.QueueMessages, s.limits.QueueBytes}}
+		if k == overflow {
+			q.limit = limit{s.limits.HoldMessages, s.limits.HoldBytes}
+		}
 		s.queues[name] = q
 	}
 	return q
 }
 
-// publish routes m and stores it everywhere or nowhere: Stored, Returned or Refused.
-func (s *store) publish(to broker.Address, m broker.Message) broker.Outcome {
+// Publish routes m and stores it everywhere or nowhere: Stored, Returned or Refused. The store
+// keeps m as it is: neither caller nor receivers may change its Headers or Body.
+func (s *Store) Publish(to broker.Address, m broker.Message) broker.Outcome {
 	switch to.Exchange {
 	case broker.ExchangeControl, broker.ExchangeAnnounce:
 		return s.post(to, m)
@@ -57,26 +70,19 @@ func (s *store) publish(to broker.Address, m broker.Message) broker.Outcome {
 	if q == nil {
 		return broker.Returned
 	}
-	return s.put(q, m)
+	return q.put(m)
 }
 
-// park stores m as if the mailbox that it is for did not exist.
-func (s *store) park(m broker.Message) broker.Outcome { return s.put(s.queues[broker.QueueParked], m) }
-
-func (s *store) put(q *queue, m broker.Message) broker.Outcome {
-	if len(q.ready) >= q.limit.messages || q.bytes+len(m.Body) > q.limit.bytes {
-		return broker.Refused
-	}
-	q.push(&entry{msg: m})
-	q.pump()
-	return broker.Stored
-}
+// Park stores m as if the mailbox that it is for did not exist.
+func (s *Store) Park(m broker.Message) broker.Outcome { return s.queues[broker.QueueParked].put(m) }
 
 // route finds the queue behind an address: nil if there is none.
-func (s *store) route(to broker.Address) *queue {
-	switch {
+func (s *Store) route(to broker.Address) *queue {
+	switch server := socketmeta.ServerID(to.Key); {
 	case to.Exchange == broker.ExchangeUtils:
-		return cmp.Or(s.queues[broker.MailboxQueue(socketmeta.ServerID(to.Key))], s.queues[broker.QueueParked])
+		return cmp.Or(s.bound(broker.MailboxQueue(server)), s.queues[broker.QueueParked])
+	case to.Exchange == broker.ExchangeHold:
+		return s.bound(broker.HoldQueue(server))
 	case to.Exchange == broker.ExchangeTasks:
 		return s.queues[broker.TasksQueue(to.Key)]
 	case to == broker.ToDeadEvents():
@@ -87,63 +93,25 @@ func (s *store) route(to broker.Address) *queue {
 	return nil
 }
 
-// post gives m to one inbox or to all of them; Returned if there is none.
-func (s *store) post(to broker.Address, m broker.Message) broker.Outcome {
-	out := broker.Returned
-	for _, in := range s.inboxes {
-		if to.Exchange == broker.ExchangeAnnounce || in.key == to.Key {
-			in.give(m)
-			out = broker.Stored
-		}
+// bound returns the queue of that name if publishes reach it.
+func (s *Store) bound(name string) *queue {
+	if q := s.queues[name]; q != nil && q.bound {
+		return q
 	}
-	return out
+	return nil
 }
 
-// join opens an inbox; false if its key is taken.
-func (s *store) join(in *inbox) bool {
-	if slices.ContainsFunc(s.inboxes, func(other *inbox) bool { return other.key == in.key }) {
-		return false
-	}
-	s.inboxes = append(s.inboxes, in)
-	return true
-}
+// Register remembers a server for as long as the store lives.
+func (s *Store) Register(server socketmeta.ServerID) { s.servers[server] = true }
 
-// own makes t the owner of a mailbox, made if it is new; false if it has an owner.
-func (s *store) own(name string, t *taker) bool {
-	q := s.declare(name, false)
-	if len(q.takers) > 0 {
-		return false
-	}
-	t.queues = []*queue{q}
-	t.enter()
-	return true
-}
+// Servers returns what was registered, each once, sorted.
+func (s *Store) Servers() []socketmeta.ServerID { return slices.Sorted(maps.Keys(s.servers)) }
 
-// share makes t one of the takers of queues of tasks, made if they are new.
-func (s *store) share(names []string, t *taker) {
-	for _, name := range names {
-		t.queues = append(t.queues, s.declare(name, true))
-	}
-	t.enter()
-}
-
-// leave closes inboxes and ends takers, all at one moment: what they had not settled goes back
-// and to the takers that remain.
-func (s *store) leave(ins []*inbox, takers []*taker) {
-	s.inboxes = slices.DeleteFunc(s.inboxes, func(in *inbox) bool { return slices.Contains(ins, in) })
-	for _, t := range takers {
-		t.leave()
-	}
-	for _, t := range takers {
-		for _, q := range t.queues {
-			q.pump()
-		}
-	}
-}
-
-// messages returns what lies in a queue: the unsettled ones first, each in order.
-func (s *store) messages(name string) (ms []broker.Message) {
-	q := s.queues[name]
+// Messages returns what lies in the queue of that name (broker.MailboxQueue, HoldQueue, TasksQueue,
+// QueueParked, QueueDeadEvents, QueueDeadTasks): first what its takers hold unsettled, then what
+// waits, each in order. It is nil for a queue that does not exist.
+func (s *Store) Messages(queue string) (ms []broker.Message) {
+	q := s.queues[queue]
 	if q == nil {
 		return nil
 	}
@@ -160,8 +128,17 @@ func (s *store) messages(name string) (ms []broker.Message) {
 	return ms
 }
 
-// forgetTransient is what a restart of the broker does to messages that wait.
-func (s *store) forgetTransient() {
+// Depth counts the messages that wait in a queue and those that its takers hold unsettled.
+func (s *Store) Depth(queue string) (ready, unsettled int) {
+	if q := s.queues[queue]; q != nil {
+		return len(q.ready), q.held
+	}
+	return 0, 0
+}
+
+// ForgetTransient is what a restart of the broker does to messages that wait. Let every process
+// leave before.
+func (s *Store) ForgetTransient() {
 	for _, q := range s.queues {
 		q.ready = slices.DeleteFunc(q.ready, func(e *entry) bool {
 			if e.msg.Transient {
@@ -170,4 +147,52 @@ func (s *store) forgetTransient() {
 			return e.msg.Transient
 		})
 	}
+}
+
+// Own makes a process the owner of the mailbox of server, with its overflow: both are made if they
+// are new, and bound. ErrRefused if it has an owner. See Taker for prefetch and give.
+func (s *Store) Own(in *Inbox, server socketmeta.ServerID, prefetch int, give func(broker.Delivery)) (*Taker, error) {
+	q := s.declare(broker.MailboxQueue(server), mail)
+	if len(q.takers) > 0 {
+		return nil, fmt.Errorf("open the mailbox of %s: %w", server, broker.ErrRefused)
+	}
+	q.bound = true
+	return s.own(in, server, prefetch, give), nil
+}
+
+// Adopt makes a process the owner of the mailbox of a server that is away: ErrNoMailbox if there is
+// none, ErrRefused if it has an owner. Until the taker is closed, control messages for that worker
+// reach the process's inbox.
+func (s *Store) Adopt(in *Inbox, server socketmeta.ServerID, prefetch int, give func(broker.Delivery)) (*Taker, error) {
+	switch q := s.queues[broker.MailboxQueue(server)]; {
+	case q == nil:
+		return nil, fmt.Errorf("adopt the mailbox of %s: %w", server, broker.ErrNoMailbox)
+	case len(q.takers) > 0:
+		return nil, fmt.Errorf("adopt the mailbox of %s: %w", server, broker.ErrRefused)
+	}
+	t := s.own(in, server, prefetch, give)
+	t.adopted = true
+	return t, nil
+}
+
+func (s *Store) own(in *Inbox, server socketmeta.ServerID, prefetch int, give func(broker.Delivery)) *Taker {
+	t := in.newTaker(prefetch, give)
+	t.server = server
+	t.overflow = s.declare(broker.HoldQueue(server), overflow)
+	t.overflow.bound = true
+	t.overflow.takers = []*Taker{t}
+	t.enter(s.queues[broker.MailboxQueue(server)])
+	return t
+}
+
+// Share makes a process one of the takers of the tasks of some kinds, each named once; their queues
+// are made if they are new.
+func (s *Store) Share(in *Inbox, kinds []string, slots int, give func(broker.Delivery)) *Taker {
+	t := in.newTaker(slots, give)
+	var qs []*queue
+	for _, kind := range kinds {
+		qs = append(qs, s.declare(broker.TasksQueue(kind), tasks))
+	}
+	t.enter(qs...)
+	return t
 }
