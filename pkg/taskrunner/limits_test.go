@@ -61,7 +61,7 @@ func TestTheBuildWaitsWhenTheMailboxIsFull(t *testing.T) {
 		})
 		var written atomic.Int64
 		const whole = 40 * batchBytes
-		defer w.run(&Runner{BufferBytes: limit, Kinds: map[string]Kind{"k": {Handler: HandlerFunc(func(_ context.Context, task *Task) (any, error) {
+		defer w.run(&Runner{BufferBytes: limit, SpoolBytes: -1, Kinds: map[string]Kind{"k": {Handler: HandlerFunc(func(_ context.Context, task *Task) (any, error) {
 			line := strings.Repeat("x", 63) + "\n"
 			for range whole / len(line) {
 				if _, err := io.WriteString(task.Log(), line); err != nil {
@@ -99,7 +99,7 @@ func TestATimeoutEndsTheWaitForRoom(t *testing.T) {
 			return memory.Verdict{}
 		})
 		var failed error
-		defer w.run(&Runner{BufferBytes: minBuffer, Kinds: map[string]Kind{"k": {Timeout: time.Minute, Handler: HandlerFunc(func(_ context.Context, task *Task) (any, error) {
+		defer w.run(&Runner{BufferBytes: minBuffer, SpoolBytes: -1, Kinds: map[string]Kind{"k": {Timeout: time.Minute, Handler: HandlerFunc(func(_ context.Context, task *Task) (any, error) {
 			_, failed = io.WriteString(task.Log(), strings.Repeat("x\n", 1<<20))
 			return nil, failed
 		})}}})()

@@ -29,6 +29,11 @@ type run struct {
 	log    *zap.Logger
 	now    func() time.Time
 
+	metrics *Metrics
+	file    *spoolFile // nil if nothing goes to disk
+	spills  sync.Once  // says so in the log
+	blocks  sync.Once  // and this, that the disk takes no more
+
 	abandon context.CancelCauseFunc // ends the context of the whole run, the sending of its last event included
 	after   <-chan struct{}         // closed when the run before this one of the same task is gone; nil if there was none
 	done    chan struct{}           // closed when nothing of this run is left
@@ -57,6 +62,7 @@ func newRun(ctx context.Context, task *wire.Task, attempt int, s *shift) (contex
 	u := &run{
 		task: task, kind: s.kinds[task.Kind], now: time.Now,
 		done: make(chan struct{}), wake: make(chan struct{}, 1),
+		metrics: s.metrics, file: s.spool.file(),
 		story: story{task: task, attempt: attempt, run: wire.NewRunID(), runner: s.name, out: outbox{limit: s.bufferBytes}},
 	}
 	u.log = s.log.With(zap.String("task_id", string(task.Task)), zap.Int("attempt", attempt), zap.String("run_id", string(u.story.run)))
@@ -121,6 +127,19 @@ func faultOf(ctx context.Context, err error) *wire.Error {
 	return refusal(wire.CodeFailed, err.Error())
 }
 
+// outcome is how the run ended, for the metrics.
+func (u *run) outcome(stored bool) string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch {
+	case !stored:
+		return "given_back"
+	case u.story.failed:
+		return "failed"
+	}
+	return "succeeded"
+}
+
 func (u *run) finish(result any, fault *wire.Error) {
 	if fault != nil {
 		u.log.Info("handler failed", zap.String("code", string(fault.Code)), zap.String("reason", clip(fault.Message)))
@@ -155,7 +174,9 @@ func (u *run) endWait(cause error) {
 func (u *run) whenRoom(tell func(s *story, now time.Time) error) error {
 	u.mu.Lock()
 	for !u.story.over && !u.story.out.room() && u.waitEnd == nil {
-		u.room.Wait()
+		if !u.spill() {
+			u.room.Wait()
+		}
 	}
 	var err, failed error
 	switch {
@@ -169,6 +190,43 @@ func (u *run) whenRoom(tell func(s *story, now time.Time) error) error {
 	u.mu.Unlock()
 	u.told(failed)
 	return cmp.Or(err, failed)
+}
+
+// spill writes to the run's file what does not fit into memory; false if there is nothing to
+// write, or no file that takes it. u.mu is held, but not while it writes.
+func (u *run) spill() bool {
+	if u.file == nil {
+		return false
+	}
+	events := u.story.out.spill()
+	if events == nil {
+		return false
+	}
+	u.mu.Unlock()
+	err := u.file.append(events)
+	if err == nil {
+		u.spills.Do(func() { u.log.Info("the broker is slower than the task: its events wait on disk") })
+	} else {
+		u.blocks.Do(func() {
+			u.log.Warn("events do not fit on disk: the task waits until the broker takes some", zap.Error(err))
+		})
+		time.AfterFunc(spoolPause, u.spillAgain)
+	}
+	u.mu.Lock()
+	if err == nil {
+		u.story.out.wrote()
+	} else {
+		u.story.out.refused()
+	}
+	u.room.Broadcast()
+	return true
+}
+
+func (u *run) spillAgain() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.story.out.full = false
+	u.room.Broadcast()
 }
 
 func (u *run) setSteps(total uint32) {

@@ -5,7 +5,8 @@
 // What it promises: every durable event (all but progress) is published again, under the same
 // numbers, until the broker has stored it; events of a run are stored in order; and a task is
 // acknowledged after its final event is stored, so that a task whose runner dies is run again by
-// another one. A run goes on while the broker is away.
+// another one. A run goes on while the broker is away or takes nothing: what it tells waits in
+// memory, then on disk.
 package taskrunner
 
 import (
@@ -14,6 +15,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
@@ -33,8 +36,11 @@ type Runner struct {
 	Slots       int                // tasks that run at once, at most MaxSlots; 0 means one for each CPU
 	MaxAttempts int                // starts of one task before it fails with code attempts; 0 means 10
 	Grace       time.Duration      // what running tasks get to end when Run's context has; 0 means 30 s, below 0 none
-	BufferBytes int                // events of one run that wait for the broker before the handler does; 0 means 1 MiB
+	BufferBytes int                // events of one run that wait for the broker in memory; 0 means 1 MiB
+	SpoolDir    string             // where more of them wait, in files that end with their run; "" means wscluster-<Name> in os.TempDir
+	SpoolBytes  int64              // that all files may have, before handlers wait; 0 means 1 GiB, below 0 there are none
 	Log         *zap.Logger        // nil logs nothing
+	Metrics     *Metrics           // of this runner only; nil counts for nobody
 	OnState     func(broker.State) // hears how the link to the broker is; must not block; may be nil
 }
 
@@ -50,13 +56,16 @@ const (
 // Run takes tasks until ctx ends, whatever becomes of the broker meanwhile: it joins again and
 // the runs go on. When ctx ends, it takes no more tasks, gives those that run Grace to end, ends
 // the contexts of the others, and returns when all handlers have returned. Tasks that have not
-// ended go back to the broker. An error before that says which field is wrong; after it, what
-// failed while leaving the broker.
+// ended go back to the broker. An error before that says which field is wrong, or that SpoolDir
+// cannot be used; after it, what failed while leaving the broker.
 func (r *Runner) Run(ctx context.Context) error {
 	if err := r.validate(); err != nil {
 		return err
 	}
-	s := r.shift()
+	s, err := r.shift()
+	if err != nil {
+		return err
+	}
 	kept, leave := context.WithCancel(context.WithoutCancel(ctx))
 	defer leave()
 	var keeping sync.WaitGroup
@@ -114,18 +123,31 @@ func (r *Runner) validate() error {
 }
 
 // shift returns the state of one Run, with defaults for what is not set.
-func (r *Runner) shift() *shift {
+func (r *Runner) shift() (*shift, error) {
+	var disk *spool
+	if r.SpoolBytes >= 0 {
+		var err error
+		disk, err = openSpool(cmp.Or(r.SpoolDir, filepath.Join(os.TempDir(), "wscluster-"+r.Name)), cmp.Or(r.SpoolBytes, 1<<30))
+		if err != nil {
+			return nil, fmt.Errorf("runner: SpoolDir: %w", err)
+		}
+	}
 	kinds := maps.Clone(r.Kinds)
 	for name, k := range kinds {
 		k.Timeout = cmp.Or(k.Timeout, defaultTimeout)
 		kinds[name] = k
 	}
 	slots := cmp.Or(r.Slots, runtime.GOMAXPROCS(0))
-	return &shift{
+	s := &shift{
 		name: r.Name, kinds: kinds, slots: slots,
-		maxAttempts: cmp.Or(r.MaxAttempts, 10), bufferBytes: cmp.Or(r.BufferBytes, 1<<20),
+		maxAttempts: cmp.Or(r.MaxAttempts, 10), bufferBytes: cmp.Or(r.BufferBytes, 1<<20), spool: disk,
 		log:   cmp.Or(r.Log, zap.NewNop()).With(zap.String("runner", r.Name)),
 		links: newLinks(), places: make(chan struct{}, slots), stopping: make(chan struct{}),
 		running: map[wire.TaskID]*run{},
 	}
+	if s.metrics = r.Metrics; s.metrics == nil {
+		s.metrics = NewMetrics(nil)
+	}
+	s.metrics.shift.Store(s)
+	return s, nil
 }

@@ -19,11 +19,8 @@ const window = 64
 func (u *run) send(ctx context.Context, links *links) bool {
 	for {
 		link, changed := links.now()
-		if link != nil {
-			if u.sendOver(ctx, link) {
-				return true
-			}
-			u.rewind()
+		if link != nil && u.sendOver(ctx, link) {
+			return true
 		}
 		select {
 		case <-changed:
@@ -33,59 +30,93 @@ func (u *run) send(ctx context.Context, links *links) bool {
 	}
 }
 
+// flight is a publish of the oldest events of the outbox: its receipt, or why it has none.
+type flight struct {
+	broker.Receipt
+	durable bool
+	err     error
+}
+
+func (f *flight) outcome() broker.Outcome {
+	if f.err != nil {
+		return broker.Unknown
+	}
+	return f.Outcome()
+}
+
 // sendOver publishes over one link until the final event is stored (true), or the link or ctx
 // has ended (false).
 func (u *run) sendOver(ctx context.Context, link broker.Link) bool {
 	to := broker.ToMailbox(u.task.Server)
 	pause := backoff.ExponentialBackOff{InitialInterval: 100 * time.Millisecond, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: 5 * time.Second}
-	var flying []broker.Receipt // oldest first: those of the outbox's events in flight
-	again := func(reason zap.Field) bool {
-		flying = nil
-		wait := pause.NextBackOff()
-		u.log.Warn("event not stored, publishing it again", reason, zap.String("mailbox", to.Key), zap.Duration("wait", wait))
-		return rest(ctx, link, wait)
-	}
+	var flying []flight // oldest first: those of the outbox's events in flight
+	defer func() {
+		for _, f := range flying { // ctx has ended, but what is stored is stored
+			if o := f.outcome(); o == broker.Stored {
+				u.metrics.settled(o, f.durable)
+			}
+		}
+	}()
 	for {
-		if len(flying) > 0 && flying[0].Outcome() != broker.Pending {
-			outcome := flying[0].Outcome()
+		if len(flying) > 0 && flying[0].outcome() != broker.Pending {
+			oldest, outcome := flying[0], flying[0].outcome()
+			u.metrics.settled(outcome, oldest.durable)
 			if u.settle(outcome) {
 				flying = flying[1:]
 				if outcome == broker.Stored {
 					pause.Reset()
 				}
-			} else if !again(zap.Stringer("outcome", outcome)) {
+				continue
+			}
+			flying = nil
+			u.rewind()
+			wait := pause.NextBackOff()
+			u.notStored(outcome, oldest.err, to, wait)
+			if !rest(ctx, link, wait) {
 				return false
 			}
 			continue
 		}
-		event, due, over := u.nextEvent(len(flying) < window)
+		if err := u.refill(); err != nil {
+			u.log.Error("what waits on disk is lost, the task is given back", zap.Error(err))
+			u.abandon(err)
+			return false
+		}
+		more := len(flying) < window && (len(flying) == 0 || flying[len(flying)-1].err == nil)
+		event, due, over := u.nextEvent(more)
 		switch {
 		case over:
 			return true
-		case event == nil:
-			if !u.await(ctx, link, flying, due) {
-				return false
-			}
-			continue
-		}
-		receipt, err := link.Publish(ctx, to, u.message(event))
-		if err == nil {
-			flying = append(flying, receipt)
-			continue
-		}
-		u.rewind()
-		if !again(zap.Error(err)) {
+		case event != nil:
+			f := flight{durable: event.Durable}
+			f.Receipt, f.err = link.Publish(ctx, to, u.message(event))
+			flying = append(flying, f)
+		case !u.await(ctx, link, flying, due):
 			return false
 		}
 	}
 }
 
+// notStored says that an event goes out again after wait, and what an operator can do.
+func (u *run) notStored(outcome broker.Outcome, err error, to broker.Address, wait time.Duration) {
+	about := []zap.Field{zap.Stringer("outcome", outcome), zap.String("mailbox", to.Key), zap.Duration("wait", wait)}
+	if err != nil {
+		about = append(about, zap.Error(err))
+	}
+	if outcome == broker.Returned {
+		u.log.Error("event kept and published again: neither its mailbox nor "+broker.QueueParked+" exists; starting any worker makes them", about...)
+		return
+	}
+	u.log.Warn("event not stored, publishing it again", about...)
+}
+
 // rewind makes all events that are not stored go out again.
 func (u *run) rewind() {
 	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.story.out.rewind()
+	again := u.story.out.rewind()
 	u.room.Broadcast()
+	u.mu.Unlock()
+	u.metrics.republished(again)
 }
 
 // settle takes the outcome of the oldest event in flight; false if it must go out again.
@@ -95,6 +126,28 @@ func (u *run) settle(outcome broker.Outcome) bool {
 	done := u.story.out.settle(outcome)
 	u.room.Broadcast()
 	return done
+}
+
+// refill reads from the run's file what there is room for in memory.
+func (u *run) refill() error {
+	u.mu.Lock()
+	size := u.story.out.wanted()
+	u.mu.Unlock()
+	if size == 0 {
+		return nil
+	}
+	events, err := u.file.take(size)
+	if err != nil {
+		return err
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, e := range events {
+		u.story.sign(e)
+	}
+	u.story.out.loaded(events)
+	u.room.Broadcast()
+	return nil
 }
 
 // nextEvent returns what to publish now, nil if there is nothing; when there may be more because
@@ -113,11 +166,13 @@ func (u *run) nextEvent(window bool) (e *wire.Event, due time.Time, over bool) {
 	return e, due, over
 }
 
-// await blocks until there may be something to do; false if link or ctx has ended.
-func (u *run) await(ctx context.Context, link broker.Link, flying []broker.Receipt, due time.Time) bool {
+// await blocks until there may be something to do; false if ctx has ended, or the link with
+// nothing in flight.
+func (u *run) await(ctx context.Context, link broker.Link, flying []flight, due time.Time) bool {
 	var oldest <-chan struct{}
+	gone := link.Done()
 	if len(flying) > 0 {
-		oldest = flying[0].Done()
+		oldest, gone = flying[0].Done(), nil // the link's end is an outcome too
 	}
 	var timer <-chan time.Time
 	if !due.IsZero() {
@@ -127,7 +182,7 @@ func (u *run) await(ctx context.Context, link broker.Link, flying []broker.Recei
 	case <-oldest:
 	case <-timer:
 	case <-u.wake:
-	case <-link.Done():
+	case <-gone:
 		return false
 	case <-ctx.Done():
 		return false

@@ -21,6 +21,8 @@ type shift struct {
 	slots       int
 	maxAttempts int
 	bufferBytes int
+	spool       *spool // nil if nothing goes to disk
+	metrics     *Metrics
 	log         *zap.Logger
 
 	links    *links
@@ -119,10 +121,15 @@ func (s *shift) take(ctx context.Context, link broker.Link, h hold, d broker.Del
 func (s *shift) live(ctx context.Context, u *run) {
 	defer close(u.done)
 	defer u.abandon(errEnded)
+	defer u.file.close()
 	stored := false
 	if s.begin(ctx, u) {
 		u.log.Info("task begins", zap.String("kind", u.task.Kind), zap.Stringer("client_id", u.task.Client))
+		began := u.now()
 		stored = u.play(ctx, s.links)
+		if _, ours := s.kinds[u.task.Kind]; ours { // others' names know no bounds
+			s.metrics.Seconds.WithLabelValues(u.task.Kind, u.outcome(stored)).Observe(u.now().Sub(began).Seconds())
+		}
 		<-s.places
 	}
 
@@ -136,13 +143,42 @@ func (s *shift) live(ctx context.Context, u *run) {
 	holds := u.holds
 	s.mu.Unlock()
 	if !stored {
-		u.log.Info("task given back", zap.NamedError("reason", context.Cause(ctx)))
+		cause := context.Cause(ctx)
+		u.log.Info("task given back", zap.NamedError("reason", cause))
+		for _, h := range holds {
+			if errors.Is(cause, errSpoolRead) { // any other cause ends the link too, or has ended it
+				_ = h.from.Requeue(h.tag) // an error means that it went back with its link
+			}
+		}
 		return
 	}
 	for _, h := range holds {
 		s.settle(h)
 	}
 	u.log.Info("task ended")
+}
+
+// load counts the tasks that run, by kind (of this runner's kinds all, of others none), and the
+// events in their outboxes.
+func (s *shift) load() (tasks map[string]int, events int) {
+	tasks = map[string]int{}
+	for kind := range s.kinds {
+		tasks[kind] = 0
+	}
+	s.mu.Lock()
+	runs := slices.Collect(maps.Values(s.running))
+	for _, u := range runs {
+		if _, ours := tasks[u.task.Kind]; ours && u.began {
+			tasks[u.task.Kind]++
+		}
+	}
+	s.mu.Unlock()
+	for _, u := range runs {
+		u.mu.Lock()
+		events += u.story.out.len()
+		u.mu.Unlock()
+	}
+	return tasks, events
 }
 
 // begin waits for a place and takes it; false if the run was abandoned before.

@@ -37,7 +37,8 @@ type story struct {
 	progress    *wire.Update // the latest, not yet told
 	progressDue time.Time    // when the next may be told
 
-	over bool // the final event is in the outbox
+	over   bool // the final event is in the outbox
+	failed bool // and it is an error
 }
 
 func (s *story) started(steps uint32, now time.Time) error {
@@ -145,7 +146,7 @@ func (s *story) end(result any, fault *wire.Error, now time.Time) error {
 		f.Message = clip(f.Message)
 		err = errors.Join(err, s.tell(wire.EventError, wire.Failure{Error: f, LastLine: s.lastLine, Timestamp: wire.Time{Time: now}}))
 	}
-	s.over = true
+	s.over, s.failed = true, fault != nil
 	return err
 }
 
@@ -157,17 +158,21 @@ func (s *story) tell(typ wire.EventType, body any) error {
 		return fmt.Errorf("%s event: %w", typ, err)
 	}
 	s.seq++
-	e := &wire.Event{
-		Client: s.task.Client, Task: s.task.Task, Epoch: s.task.Epoch, Home: s.task.Server,
-		Attempt: s.attempt, Run: s.run, Seq: s.seq, Prev: s.prev,
-		Type: typ, Durable: typ != wire.EventProgress, Last: typ == wire.EventResult || typ == wire.EventError,
-		Body: encoded,
-	}
+	e := &wire.Event{Seq: s.seq, Prev: s.prev, Type: typ, Body: encoded}
+	s.sign(e)
 	if e.Durable {
 		s.prev = s.seq
 	}
 	s.out.add(e)
 	return nil
+}
+
+// sign sets what all events of the run have, and what follows from e's type.
+func (s *story) sign(e *wire.Event) {
+	e.Client, e.Task, e.Epoch, e.Home = s.task.Client, s.task.Task, s.task.Epoch, s.task.Server
+	e.Attempt, e.Run = s.attempt, s.run
+	e.Durable = e.Type != wire.EventProgress
+	e.Last = e.Type == wire.EventResult || e.Type == wire.EventError
 }
 
 // refusal is an error of the closed list.

@@ -22,7 +22,7 @@ var (
 )
 
 func newStory() *story {
-	return &story{task: testTask, attempt: 1, run: wire.NewRunID(), runner: "r1", out: outbox{limit: 1 << 20}}
+	return &story{task: testTask, attempt: 1, run: wire.NewRunID(), runner: "r1", out: outbox{limit: 1 << 30}}
 }
 
 // shown is an event in one line.
@@ -51,7 +51,7 @@ func body[T any](e *wire.Event) (b T) {
 }
 
 func told(s *story) (all []string) {
-	for _, e := range s.out.events {
+	for _, e := range s.out.head.events {
 		all = append(all, shown(e))
 	}
 	return all
@@ -117,7 +117,7 @@ func TestAResultThatIsNotJSONFailsTheRun(t *testing.T) {
 func TestTheLargestResultFits(t *testing.T) {
 	s := newStory()
 	must(t, s.end(strings.Repeat("<", wire.MaxEvent/6-eventOverhead), nil, epoch))
-	if e := s.out.events[0]; e.Type != wire.EventResult {
+	if e := s.out.head.events[0]; e.Type != wire.EventResult {
 		t.Errorf("got %s", e.Type)
 	}
 }
@@ -147,8 +147,8 @@ func TestAFullBatchOfLinesDoesNotWait(t *testing.T) {
 	p := []byte(strings.Repeat(strings.Repeat("x", 99)+"\n", 200))
 	n, err := s.write(p, epoch)
 	must(t, err)
-	if len(s.out.events) != 1 || n >= len(p) || n < batchBytes-MaxLine {
-		t.Errorf("%d events, %d bytes taken", len(s.out.events), n)
+	if len(s.out.head.events) != 1 || n >= len(p) || n < batchBytes-MaxLine {
+		t.Errorf("%d events, %d bytes taken", len(s.out.head.events), n)
 	}
 }
 
@@ -225,8 +225,8 @@ func TestNumbers(t *testing.T) {
 		ok(s.end(nil, nil, now))
 
 		var prev, line int64
-		for i, e := range s.out.events {
-			if e.Seq != int64(i+1) || e.Prev != prev || e.Last != (i == len(s.out.events)-1) || e.Durable != (e.Type != wire.EventProgress) {
+		for i, e := range s.out.head.events {
+			if e.Seq != int64(i+1) || e.Prev != prev || e.Last != (i == len(s.out.head.events)-1) || e.Durable != (e.Type != wire.EventProgress) {
 				t.Fatalf("event %d: seq %d prev %d (want %d) last %t durable %t", i, e.Seq, e.Prev, prev, e.Last, e.Durable)
 			}
 			if e.Durable {
@@ -243,7 +243,7 @@ func TestNumbers(t *testing.T) {
 				line += int64(len(log.Lines))
 			}
 		}
-		if last := body[wire.Result](s.out.events[len(s.out.events)-1]).LastLine; last != line {
+		if last := body[wire.Result](s.out.head.events[len(s.out.head.events)-1]).LastLine; last != line {
 			t.Fatalf("last_line %d, %d lines told", last, line)
 		}
 	})

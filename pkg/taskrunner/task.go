@@ -15,10 +15,10 @@ import (
 // Task is one run of one task, as its handler sees it: what was asked, and the means to tell how
 // it goes. The methods may be called by several goroutines.
 //
-// Step, Log, Progress and Artifact tell the client at once. When the broker is away or the
-// client's mailbox is full, they go on until Runner.BufferBytes wait, and then block, except
-// Progress, which forgets. A call that blocks ends when the handler's context does. What is told
-// after Run has returned is dropped.
+// Step, Log, Progress and Artifact tell the client at once. When the broker is away or takes
+// nothing, or the client's mailbox is full, they go on until Runner.BufferBytes wait in memory and
+// Runner.SpoolBytes on disk, and then block, except Progress, which forgets. A call that blocks
+// ends when the handler's context does. What is told after Run has returned is dropped.
 type Task struct {
 	ID        wire.TaskID
 	Kind      string

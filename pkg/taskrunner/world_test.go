@@ -1,6 +1,7 @@
 package taskrunner
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"maps"
@@ -81,7 +82,8 @@ func (w *world) run(r *Runner) (stop func()) {
 	if r.Name == "" {
 		r.Name = "r1"
 	}
-	r.Broker = w.Broker
+	r.Broker = cmp.Or[broker.Broker](r.Broker, w.Broker)
+	r.SpoolDir = cmp.Or(r.SpoolDir, w.TempDir())
 	wg.Go(func() {
 		if err := r.Run(ctx); err != nil {
 			w.Errorf("Run: %v", err)
