@@ -203,12 +203,15 @@ type Mailbox interface {
 
 	// Unbind is the first step of retiring the mailbox of a worker that is gone: it takes the
 	// worker's identity, so that it cannot return in between, and sends later publishes to the
-	// parked mailbox. ErrLocked, and nothing has changed, if that worker is alive. What is on its
-	// way still arrives: wait a second, settle everything, then Delete. Close undoes the hold on
-	// the identity, not the unbinding: a worker that returns binds its mailbox again.
+	// parked mailbox; those to the overflow are Returned. ErrLocked, and nothing has changed, if
+	// that worker is alive, be it on this very link. What is on its way still arrives: wait a
+	// second, settle everything, then Delete. Close undoes the hold on the identity, not the
+	// unbinding: a worker that returns binds its mailbox again. Calling it again does nothing; for
+	// the parked mailbox, which is never retired, it is an error.
 	Unbind(ctx context.Context) error
 
-	// Delete deletes the unbound mailbox and its overflow and closes it. ErrNotEmpty, and it is
-	// still owned, if anything is left in either.
+	// Delete deletes the mailbox that this owner has unbound, with its overflow, and closes it: its
+	// worker's identity is free. ErrNotEmpty, and it is still owned, if anything is left in either,
+	// also if it is unsettled; another error if it was not unbound by this owner.
 	Delete(ctx context.Context) error
 }

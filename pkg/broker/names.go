@@ -31,7 +31,8 @@ type Address struct{ Exchange, Key string }
 // ToMailbox addresses the mailbox of worker s: exchange utils, key s.
 func ToMailbox(s socketmeta.ServerID) Address { return Address{ExchangeUtils, string(s)} }
 
-// ToHold addresses the overflow of the mailbox of s. It is Returned if s has no mailbox.
+// ToHold addresses the overflow of the mailbox of s. It is Returned if s has no mailbox, or
+// its owner has unbound it.
 func ToHold(s socketmeta.ServerID) Address { return Address{ExchangeHold, string(s)} }
 
 // ToControl addresses the process that holds id, and the worker that has adopted its mailbox. It

@@ -77,7 +77,7 @@ func (c *testCase) soon(what string, passing error, try func() error) {
 }
 
 // own opens the mailbox of s as soon as its last owner has let go of it.
-func (c *testCase) own(l broker.Link, s socketmeta.ServerID, prefetch int) (m broker.Consumer) {
+func (c *testCase) own(l broker.Link, s socketmeta.ServerID, prefetch int) (m broker.Mailbox) {
 	c.Helper()
 	c.soon("open the mailbox of "+string(s), broker.ErrRefused, func() (err error) {
 		m, err = l.OpenMailbox(c.ctx, s, prefetch)

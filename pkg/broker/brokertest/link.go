@@ -107,9 +107,10 @@ func cutEndsTheLink(c *testCase) {
 
 // opened is a link with one of everything on it, and one unsettled delivery on each consumer.
 type opened struct {
-	link           broker.Link
-	mailbox, tasks broker.Consumer
-	tags           map[string]uint64
+	link    broker.Link
+	mailbox broker.Mailbox
+	tasks   broker.Consumer
+	tags    map[string]uint64
 }
 
 func (o *opened) consumers() map[string]broker.Consumer {
@@ -148,14 +149,40 @@ func (c *testCase) allEnded(o *opened) {
 			c.Errorf("%s: Close after the end: %v", name, err)
 		}
 	}
+	c.ended(o.mailbox)
 	if _, err := o.link.Publish(c.ctx, broker.ToAll(), broker.Message{}); !errors.Is(err, broker.ErrLinkGone) {
 		c.Errorf("publish after the end: got %v, want ErrLinkGone", err)
 	}
 	if _, err := o.link.OpenMailbox(c.ctx, c.server(), 1); !errors.Is(err, broker.ErrLinkGone) {
 		c.Errorf("open a mailbox after the end: got %v, want ErrLinkGone", err)
 	}
+	if _, err := o.link.AdoptMailbox(c.ctx, c.server(), 1); !errors.Is(err, broker.ErrLinkGone) {
+		c.Errorf("adopt a mailbox after the end: got %v, want ErrLinkGone", err)
+	}
 	if _, err := o.link.OpenTasks(c.ctx, []string{c.kind()}, 1); !errors.Is(err, broker.ErrLinkGone) {
 		c.Errorf("open tasks after the end: got %v, want ErrLinkGone", err)
+	}
+	if _, err := o.link.Lock(c.ctx, c.name); !errors.Is(err, broker.ErrLinkGone) {
+		c.Errorf("lock after the end: got %v, want ErrLinkGone", err)
+	}
+	if err := o.link.Register(c.ctx, c.server()); !errors.Is(err, broker.ErrLinkGone) {
+		c.Errorf("register after the end: got %v, want ErrLinkGone", err)
+	}
+	if _, err := o.link.Servers(c.ctx); !errors.Is(err, broker.ErrLinkGone) {
+		c.Errorf("servers after the end: got %v, want ErrLinkGone", err)
+	}
+}
+
+// ended sees that what only a mailbox can do is over with it.
+func (c *testCase) ended(m broker.Mailbox) {
+	c.Helper()
+	if ds, err := m.TakeHeld(c.ctx, 1); !errors.Is(err, broker.ErrLinkGone) || len(ds) > 0 {
+		c.Errorf("TakeHeld after the end: got %v, want ErrLinkGone", err)
+	}
+	for call, f := range map[string]func(context.Context) error{"Unbind": m.Unbind, "Delete": m.Delete} {
+		if err := f(c.ctx); !errors.Is(err, broker.ErrLinkGone) {
+			c.Errorf("%s after the end: got %v, want ErrLinkGone", call, err)
+		}
 	}
 }
 
@@ -166,7 +193,12 @@ func restartKeepsWhatWasStored(c *testCase) {
 	c.closeConsumer(c.take(l, 1, kind))
 	c.store(l, broker.ToMailbox(s), ids("e", 1, 6)...)
 	c.store(l, broker.ToTasks(kind), "task")
+	c.store(l, broker.ToHold(s), ids("h", 1, 3)...)
 	c.expect(m, ids("e", 1, 3)...)
+	c.takeHeld(m, 2, "h1", "h2")
+	if err := l.Register(c.ctx, s); err != nil {
+		c.Fatalf("register: %v", err)
+	}
 
 	c.Restart(c.T)
 	c.done(l)
@@ -176,6 +208,8 @@ func restartKeepsWhatWasStored(c *testCase) {
 	l = c.joinAs(c.Broker(), broker.Worker(s))
 	m = c.own(l, s, 10)
 	c.ack(m, c.expect(m, ids("e", 1, 6)...)...)
+	c.ack(m, c.takeHeld(m, 10, ids("h", 1, 3)...)...)
+	c.registered(s)
 	tasks := c.take(l, 1, kind)
 	c.ack(tasks, c.expect(tasks, "task")...)
 }

@@ -138,7 +138,7 @@ func eventForUnknownMailboxIsParked(c *testCase) {
 	l := c.join()
 	id := c.name + "-parked"
 	c.store(l, broker.ToMailbox(c.server()), id)
-	c.contains(c.own(l, broker.ParkedServer, 100), id)
+	c.contains(c.adopt(l, broker.ParkedServer, 100), id)
 }
 
 func deadQueuesTakeWhatIsGivenUp(c *testCase) {

@@ -96,6 +96,24 @@ var promises = []struct {
 	{"PauseKeepsOrderAndLosesNothing", pauseKeepsOrderAndLosesNothing},
 	{"PauseKeepsTheOwnership", pauseKeepsTheOwnership},
 
+	{"AdoptionMakesNothing", adoptionMakesNothing},
+	{"OwnedMailboxIsNotAdopted", ownedMailboxIsNotAdopted},
+	{"AdopterGetsWhatWasUnsettledInOrder", adopterGetsWhatWasUnsettledInOrder},
+	{"ControlReachesTheAdopter", controlReachesTheAdopter},
+
+	{"OverflowGoesWithItsMailbox", overflowGoesWithItsMailbox},
+	{"TakeHeldIsBounded", takeHeldIsBounded},
+	{"UnsettledHeldComeAgainInOrder", unsettledHeldComeAgainInOrder},
+
+	{"MailboxOfALivingWorkerIsNotUnbound", mailboxOfALivingWorkerIsNotUnbound},
+	{"UnboundMailboxGetsNothingNew", unboundMailboxGetsNothingNew},
+	{"OnlyAnEmptyMailboxIsDeleted", onlyAnEmptyMailboxIsDeleted},
+	{"OverflowIsNotDeletedEither", overflowIsNotDeletedEither},
+	{"DeletedMailboxIsGone", deletedMailboxIsGone},
+	{"ReturningWorkerBindsAgain", returningWorkerBindsAgain},
+	{"RetirementIsBegunAgain", retirementIsBegunAgain},
+	{"RetiringLosesNothing", retiringLosesNothing},
+
 	{"SlotsBoundTasksOverAllKinds", slotsBoundTasksOverAllKinds},
 	{"TakerKeepsNoTaskFromOthers", takerKeepsNoTaskFromOthers},
 	{"TakersShareTasks", takersShareTasks},
@@ -107,4 +125,8 @@ var promises = []struct {
 	{"ControlReachesItsIdentityOnly", controlReachesItsIdentityOnly},
 	{"AnnounceReachesAll", announceReachesAll},
 	{"UnreadInboxDropsTheNewest", unreadInboxDropsTheNewest},
+
+	{"LockHasOneHolder", lockHasOneHolder},
+	{"LockEndsWithItsLink", lockEndsWithItsLink},
+	{"RegisterRemembersServers", registerRemembersServers},
 }
