@@ -31,6 +31,8 @@ func TestDelay(t *testing.T) {
 		{"the server asks for too much", &o, closed(1012, 9*time.Hour), 1, 0.5, time.Hour},
 		{"the proxy asks", &o, &HandshakeError{Status: 503, RetryAfter: 3 * time.Second}, 1, 0.5, 3 * time.Second},
 		{"resume", &o, closed(4208, 0), 1, 0.5, 0},
+		{"moved", &o, closed(4200, 0), 1, 0.5, 0},
+		{"unconfirmed", &o, closed(4101, 0), 1, 0.5, 100 * time.Millisecond},
 		{"resume in a row", &o, closed(4208, 0), 2, 0.5, 200 * time.Millisecond},
 		{"resume later", &o, closed(4208, time.Second), 1, 0.5, time.Second},
 		{"starved", &o, errStarved, 1, 0.5, 0},

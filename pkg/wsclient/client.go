@@ -8,6 +8,9 @@
 //	for e := range task.Events(ctx) { ... } // or nothing at all, and only
 //	value, err := task.Wait(ctx)
 //
+// Events that the cluster gave up, because the client was away for too long or too many waited for
+// it, come as one event of type gap in their place of the order.
+//
 // An event is acknowledged only after the application is done with it. What the application has
 // not yet taken is bounded: 1,024 events and 4 MiB over all tasks. A durable event beyond that is
 // dropped, never acknowledged, and comes again: as soon as the application has taken all that it
@@ -66,7 +69,8 @@ type Client struct {
 // Stats counts since New.
 type Stats struct {
 	Sockets    int // that were welcomed; all but the first are reconnects
-	Events     int // given to the application, and it was done with them
+	Events     int // given to the application, and it was done with them; without gaps
+	Gaps       int // given to the application: events that it will never have
 	Duplicates int // durable events that came although the application had them, or was about to
 	Reordered  int // durable events that came too early and had to wait
 	Resets     int // runs of tasks that took the place of another

@@ -533,7 +533,7 @@ func TestFaults(t *testing.T) {
 		p.silent()
 		c.Cut()
 		p = s.next()
-		p.welcome("lost")
+		p.greet("lost")
 		p = s.next()
 		if h := p.welcome("three"); h.Token != "one" || h.Tasks[0].Next != 2 {
 			t.Errorf("hello %+v, want the token before the lost welcome", h)

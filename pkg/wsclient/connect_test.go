@@ -366,7 +366,7 @@ func TestWhatTheClientTakesAsAMessage(t *testing.T) {
 		send  func(p *peer) error
 		stays bool
 	}{
-		{"a type of a newer version", func(p *peer) error { return wsutil.WriteServerText(p.conn, []byte(`{"type":"gap"}`)) }, true},
+		{"a type of a newer version", func(p *peer) error { return wsutil.WriteServerText(p.conn, []byte(`{"type":"news"}`)) }, true},
 		{"a fragmented message", func(p *peer) error {
 			if err := ws.WriteFrame(p.conn, ws.NewFrame(ws.OpText, false, pong[:3])); err != nil {
 				return err

@@ -59,7 +59,9 @@ type Options struct {
 	OnEvent func(*Task, Event)
 
 	// OnMeta is told each socket_meta, by the same goroutine; OnStatus each change of the
-	// connection, by Run's. Neither may block.
+	// connection, by Run's. Neither may block for longer than it takes to write a file: the cluster
+	// sends nothing to a resumed session before OnMeta has returned, so that a program which keeps
+	// its State there cannot lose the token that its events depend on.
 	OnMeta   func(wire.SocketMeta)
 	OnStatus func(Status)
 

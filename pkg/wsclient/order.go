@@ -2,7 +2,9 @@ package wsclient
 
 import (
 	"cmp"
+	"encoding/json"
 	"slices"
+	"strconv"
 
 	"github.com/wscluster/wscluster/pkg/wire"
 )
@@ -11,6 +13,9 @@ import (
 // It knows no lock, clock or socket. client/src/order.ts follows the same rules.
 
 // Event is one event as the application sees it.
+//
+// One of type gap says that durable events were given up: those from its body's from_seq
+// (wire.Gap) to its own Seq will not come, and the application had none of them.
 type Event struct {
 	wire.Event
 
@@ -61,7 +66,7 @@ type view struct {
 
 	hand  *Event       // given to the application, which has not yet said that it is done with it
 	ready []Event      // next in order, for the application to take
-	late  []wire.Event // durable events of next's run that came too early, by Seq
+	late  []wire.Event // durable events of next's run that came too early, in the order of inLate
 
 	live  int64 // the highest Seq of a transient event of next's run
 	told  bool  // the application was given something of the task
@@ -104,7 +109,7 @@ func (v *view) put(e wire.Event) verdict {
 		return duplicate
 	case e.Prev >= v.next.Next:
 		return v.putLate(e)
-	case !v.fit(&e):
+	case !v.fit(&e, 0):
 		return shed
 	}
 	v.append(e)
@@ -131,25 +136,37 @@ func (v *view) putTransient(e wire.Event) verdict {
 }
 
 func (v *view) putLate(e wire.Event) verdict {
-	i, found := slices.BinarySearchFunc(v.late, e.Seq, bySeq)
+	i, found := slices.BinarySearchFunc(v.late, e, inLate)
 	if found {
 		return duplicate
 	}
-	if !v.fit(&e) {
+	if !v.fit(&e, i) {
 		return shed
 	}
-	v.late = slices.Insert(v.late, i, e) // fit removes only what is higher
+	v.late = slices.Insert(v.late, i, e)
 	return early
 }
 
-func bySeq(e wire.Event, seq int64) int { return cmp.Compare(e.Seq, seq) }
+// inLate orders what waits by Seq, and a gap behind the event whose Seq it has: if the events that
+// a gap stands in for are all there, the application gets them. Of gaps that end together the one
+// that covers less is first.
+func inLate(a, b wire.Event) int {
+	return cmp.Or(cmp.Compare(a.Seq, b.Seq), cmp.Compare(isGap(&a), isGap(&b)), cmp.Compare(b.Prev, a.Prev))
+}
 
-// fit counts e in, and makes way for it where it must.
-func (v *view) fit(e *wire.Event) bool {
+func isGap(e *wire.Event) int {
+	if e.Type == wire.EventGap {
+		return 1
+	}
+	return 0
+}
+
+// fit counts e in. Where it must, it makes way by dropping the highest that wait, but for the first keep.
+func (v *view) fit(e *wire.Event, keep int) bool {
 	for !v.room.take(e) {
 		n := len(v.late) - 1
 		v.room.shed++
-		if n < 0 || v.late[n].Seq < e.Seq {
+		if n < keep {
 			return false
 		}
 		v.room.give(&v.late[n])
@@ -158,11 +175,18 @@ func (v *view) fit(e *wire.Event) bool {
 	return true
 }
 
-// catchUp makes ready what waited only for what has just come.
+// catchUp makes ready what waited only for what has just come. A gap takes the place of the events
+// before it in late: they wait for others that it stands in for.
 func (v *view) catchUp() {
-	for len(v.late) > 0 && v.late[0].Prev < v.next.Next {
-		e := v.late[0]
-		v.late = v.late[1:]
+	for i := 0; i < len(v.late); i++ {
+		e := v.late[i]
+		if e.Prev >= v.next.Next {
+			continue
+		}
+		for j := range i {
+			v.room.give(&v.late[j])
+		}
+		v.late, i = v.late[i+1:], -1
 		if e.Seq < v.next.Next {
 			v.room.give(&e)
 			continue
@@ -187,9 +211,27 @@ func (v *view) take() (Event, bool) {
 		v.ready[0] = Event{} // its body is not pinned
 		v.ready = v.ready[1:]
 		v.room.give(&v.hand.Event)
+		if v.hand.Type == wire.EventGap && compareRuns(v.hand.Position(), v.had) == 0 {
+			narrow(&v.hand.Event, v.had.Next)
+		}
 		v.told = true
 	}
 	return *v.hand, true
+}
+
+// narrow has the gap e begin at first, unless it begins later: what the application has is not
+// missing, whether or not its acknowledgement was in time. wire.DecodeServer has checked the body.
+func narrow(e *wire.Event, first int64) {
+	var body map[string]json.RawMessage
+	if err := json.Unmarshal(e.Body, &body); err != nil {
+		return
+	}
+	from, _ := strconv.ParseInt(string(body["from_seq"]), 10, 64)
+	if from >= first {
+		return
+	}
+	body["from_seq"] = strconv.AppendInt(nil, first, 10)
+	e.Body, _ = json.Marshal(body) // it cannot fail: it was read just now
 }
 
 // took says that the application is done with what take gave it, and returns that.

@@ -28,7 +28,7 @@ func event(attempt int, run wire.RunID, seq, prev int64, typ wire.EventType) wir
 func step(seq, prev int64) wire.Event     { return event(1, runA, seq, prev, wire.EventStep) }
 func progress(seq, prev int64) wire.Event { return event(1, runA, seq, prev, wire.EventProgress) }
 
-// drain takes all that the application can have of "t", as "seq" or "reset seq".
+// drain takes all that the application can have of "t", as "seq", "from-seq missing" or "reset seq".
 func drain(b *inbox) (got []string) {
 	for {
 		e, ok := b.take("t")
@@ -37,6 +37,13 @@ func drain(b *inbox) (got []string) {
 		}
 		b.took("t")
 		s := fmt.Sprint(e.Seq)
+		if e.Type == wire.EventGap {
+			var g wire.Gap
+			if err := json.Unmarshal(e.Body, &g); err != nil {
+				panic(err)
+			}
+			s = fmt.Sprintf("%d-%d missing", g.FromSeq, e.Seq)
+		}
 		if e.Reset {
 			s = "reset " + s
 		}
@@ -300,14 +307,15 @@ func TestRoomIsCountedInBytesToo(t *testing.T) {
 	}
 }
 
-// TestAnySchedule plays any schedule of duplicates, reordering, runs that end early, cuts and slow
-// applications against a server that keeps what is not acknowledged. The application must see one
-// complete run, each durable event once and in order, and every acknowledgement must be true.
+// TestAnySchedule plays any schedule of duplicates, reordering, runs that end early, cuts, reloads,
+// evictions and slow applications against a server that keeps what is neither acknowledged nor given
+// up. The application must see one complete run, each durable event once and in order or else named
+// in a gap, and every acknowledgement must be true.
 func TestAnySchedule(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t)
 		for range rapid.IntRange(0, 60).Draw(t, "steps") {
-			switch rapid.IntRange(0, 9).Draw(t, "do") {
+			switch rapid.IntRange(0, 12).Draw(t, "do") {
 			case 0:
 				w.b.restart()
 			case 1:
@@ -316,7 +324,11 @@ func TestAnySchedule(t *testing.T) {
 				w.take()
 			case 4:
 				w.b.take("t") // an application that dies on the event
-			default:
+			case 5:
+				w.reload()
+			case 6, 7:
+				w.evict()
+			default: // also what was given up meanwhile may still be on its way
 				e := rapid.SampledFrom(w.events).Draw(t, "event")
 				if !w.settled[e.name()] {
 					w.b.put(&e.Event)
@@ -328,23 +340,15 @@ func TestAnySchedule(t *testing.T) {
 				t.Fatalf("the task does not end; the application has %v", w.seen)
 			}
 			w.b.restart()
-			for _, e := range w.events {
-				if !w.settled[e.name()] {
-					w.b.put(&e.Event)
-				}
-			}
+			w.deliver()
 			for w.take() {
 			}
 			w.acknowledge()
 		}
-		for _, e := range w.events { // what is left is of a task that is over
-			if !w.settled[e.name()] {
-				w.b.put(&e.Event)
-			}
-		}
+		w.deliver() // what is left is of a task that is over
 		w.acknowledge()
 		for _, e := range w.events {
-			if e.Durable && !w.settled[e.name()] {
+			if e.Durable && !w.dead[e.name()] && !w.settled[e.name()] {
 				t.Errorf("the server is left with %s", e.name())
 			}
 		}
@@ -356,7 +360,17 @@ func TestAnySchedule(t *testing.T) {
 
 type named struct{ wire.Event }
 
-func (e named) name() string { return fmt.Sprintf("%d/%s/%d", e.Attempt, e.Run[len(e.Run)-1:], e.Seq) }
+func (e named) name() string {
+	if e.Type == wire.EventGap {
+		return fmt.Sprintf("%d/%s/%d-%d given up", e.Attempt, e.Run[len(e.Run)-1:], e.Prev, e.Seq)
+	}
+	return fmt.Sprintf("%d/%s/%d", e.Attempt, e.Run[len(e.Run)-1:], e.Seq)
+}
+
+// within reports whether g, a gap from the seq from, stands in for e.
+func (e named) within(g *wire.Event, from int64) bool {
+	return e.Durable && e.Type != wire.EventGap && compareRuns(e.Position(), g.Position()) == 0 && from <= e.Seq && e.Seq <= g.Seq
+}
 
 // world is a server with all that a task's runs ever publish, and an application.
 type world struct {
@@ -365,15 +379,20 @@ type world struct {
 	events0 int
 	events  []named
 	settled map[string]bool
+	dead    map[string]bool // given up: it is not sent any more
 
-	seen []named // by the application, done
-	over bool
+	seen   []named         // by the application, done
+	missed map[string]bool // named to the application in a gap
+	last   *wire.Position  // the run of which the application was told last
+	over   bool
 }
 
 func newWorld(t *rapid.T) *world {
-	w := &world{T: t, settled: map[string]bool{}, events0: rapid.IntRange(1, 12).Draw(t, "room")}
-	w.b = newInbox(w.events0, 1<<20)
-	w.b.begin(wire.Position{Task: "t"})
+	w := &world{
+		T: t, settled: map[string]bool{}, dead: map[string]bool{}, missed: map[string]bool{},
+		events0: rapid.IntRange(1, 12).Draw(t, "room"),
+	}
+	w.begin(wire.Position{Task: "t"})
 	runs := rapid.IntRange(1, 4).Draw(t, "runs")
 	attempt := 1
 	for r := range runs {
@@ -399,6 +418,61 @@ func newWorld(t *rapid.T) *world {
 	return w
 }
 
+func (w *world) begin(p wire.Position) {
+	w.b = newInbox(w.events0, 1<<20)
+	w.b.begin(p)
+}
+
+// reload has another client go on from where the application stands.
+func (w *world) reload() {
+	if w.over {
+		return
+	}
+	had := w.b.open["t"].had
+	w.begin(had)
+	if w.last = nil; had.Next > 0 {
+		w.last = &had
+	}
+}
+
+// deliver sends all that the server still has.
+func (w *world) deliver() {
+	for _, e := range w.events {
+		if !w.settled[e.name()] && !w.dead[e.name()] {
+			w.b.put(&e.Event)
+		}
+	}
+}
+
+// evict gives up neighbours of a run that are not settled, or only some copies of them, for a gap.
+func (w *world) evict() {
+	var chain []named
+	for i := rapid.IntRange(0, len(w.events)-1).Draw(w.T, "evict from"); i < len(w.events); i++ {
+		e := w.events[i]
+		if !e.Durable || e.Type == wire.EventGap {
+			continue
+		}
+		n := len(chain)
+		if w.settled[e.name()] || n > 0 && (compareRuns(chain[n-1].Position(), e.Position()) != 0 || rapid.Bool().Draw(w.T, "no more")) {
+			break
+		}
+		chain = append(chain, e)
+	}
+	if len(chain) == 0 {
+		return
+	}
+	first, end := chain[0], chain[len(chain)-1]
+	g := gap(first.Seq, end.Seq, first.Prev)
+	g.Attempt, g.Run, g.Last = end.Attempt, end.Run, end.Last
+	for _, e := range chain {
+		if rapid.Bool().Draw(w.T, "the only copy") {
+			w.dead[e.name()] = true
+		}
+	}
+	at := rapid.IntRange(0, len(w.events)).Draw(w.T, "the gap comes")
+	w.events = slices.Insert(w.events, at, named{g})
+}
+
 // take has the application take an event and be done with it.
 func (w *world) take() bool {
 	e, ok := w.b.take("t")
@@ -410,35 +484,44 @@ func (w *world) take() bool {
 		w.Fatalf("%s after the final event", now.name())
 	}
 	reset := false
-	if len(w.seen) > 0 {
-		last := w.seen[len(w.seen)-1]
-		c := compareRuns(now.Position(), last.Position())
+	if w.last != nil {
+		c := compareRuns(now.Position(), *w.last)
 		if c < 0 {
-			w.Fatalf("%s after %s", now.name(), last.name())
+			w.Fatalf("%s after %+v", now.name(), *w.last)
 		}
 		reset = c > 0
 	}
 	if e.Reset != reset {
 		w.Errorf("%s after %v says reset %v", now.name(), w.seen, e.Reset)
 	}
-	newest := int64(0) // the durable event before it, in what the application has of the run
-	for _, s := range w.seen {
-		if s.Attempt == e.Attempt && s.Run == e.Run && s.Durable {
-			newest = s.Seq
+	from := e.Seq
+	if e.Type == wire.EventGap {
+		from, _ = missing(w.T, &e.Event)
+	}
+	for _, o := range w.events { // all before it is told, and nothing of it
+		told := w.missed[o.name()] || w.saw(o)
+		switch {
+		case o.Type == wire.EventGap || !o.Durable || compareRuns(o.Position(), now.Position()) != 0:
+		case e.Durable && o.Seq < from && !told:
+			w.Fatalf("%s came before %s", now.name(), o.name())
+		case e.Durable && from <= o.Seq && o.Seq <= e.Seq && told, !e.Durable && o.Seq > e.Seq && told:
+			w.Fatalf("%s, from %d, came after %s", now.name(), from, o.name())
+		case e.Type == wire.EventGap && o.within(&e.Event, from):
+			w.missed[o.name()] = true
 		}
-	}
-	if e.Durable && e.Prev != newest {
-		w.Fatalf("%s follows %d, want %d", now.name(), newest, e.Prev)
-	}
-	if !e.Durable && e.Seq < newest {
-		w.Fatalf("%s is older than %d, which the application has", now.name(), newest)
 	}
 	w.over = w.b.took("t")
 	w.seen = append(w.seen, now)
+	w.last = new(now.Position())
 	if w.over != e.Last {
 		w.Errorf("%s: over %v", now.name(), w.over)
 	}
 	return true
+}
+
+// saw reports whether the application was given e.
+func (w *world) saw(e named) bool {
+	return slices.ContainsFunc(w.seen, func(s named) bool { return s.name() == e.name() })
 }
 
 // acknowledge settles at the server what the client says that it has, which must be true.
@@ -450,7 +533,7 @@ func (w *world) acknowledge() {
 			}
 			w.settled[e.name()] = true
 			lower := compareRuns(e.Position(), p) < 0
-			if e.Durable && !lower && !w.over && !slices.ContainsFunc(w.seen, func(s named) bool { return s.name() == e.name() }) {
+			if e.Durable && e.Type != wire.EventGap && !lower && !w.over && !w.saw(e) && !w.missed[e.name()] {
 				w.Fatalf("acknowledged %+v, but the application does not have %s", p, e.name())
 			}
 		}

@@ -174,8 +174,21 @@ func meta(token string, tasks ...wire.TaskStatus) *wire.SocketMeta {
 	}
 }
 
-// welcome takes the client's hello and answers it.
+// welcome takes the client's hello and answers it; a resumed session is confirmed.
 func (p *peer) welcome(token string, tasks ...wire.TaskStatus) *wire.Hello {
+	p.t.Helper()
+	h := p.greet(token, tasks...)
+	if h.Token == "" {
+		return h
+	}
+	if got := receive[*wire.Confirm](p); got.Epoch != 1 {
+		p.t.Errorf("the client confirmed epoch %d, want that of the socket_meta", got.Epoch)
+	}
+	return h
+}
+
+// greet takes the client's hello and answers it.
+func (p *peer) greet(token string, tasks ...wire.TaskStatus) *wire.Hello {
 	p.t.Helper()
 	h := receive[*wire.Hello](p)
 	m := meta(token, tasks...)

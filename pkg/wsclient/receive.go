@@ -14,6 +14,7 @@ import (
 var (
 	ErrTaskFinished = errors.New("the final event was acknowledged in an earlier life of this client")
 	ErrTaskUnknown  = errors.New("the server does not know the task: it is older than the resume window, or the session is new")
+	ErrEndMissed    = errors.New("the task is over, but how it ended was not kept for this client")
 )
 
 // read takes messages off s until it ends, and returns why.
@@ -84,17 +85,16 @@ func (c *Client) receive(s *socket, m wire.ServerMessage) error {
 // server took us for a client that says nothing. Our session is still there, for the next socket.
 var errOverlooked = errors.New("the server did not see the hello in time")
 
+// welcome takes a socket_meta. The first one of a socket opens it, and where it resumes the session it is
+// confirmed: only after OnMeta, which may have written the token down, and before all else.
 func (c *Client) welcome(s *socket, m *wire.SocketMeta) error {
 	c.mu.Lock()
-	if s.opened.IsZero() && c.meta.Token != "" && !m.Resumed && m.Reason == "" {
+	first := s.opened.IsZero()
+	if first && c.meta.Token != "" && !m.Resumed && m.Reason == "" {
 		c.mu.Unlock()
 		return errOverlooked
 	}
 	c.meta = *m
-	if s.opened.IsZero() {
-		s.opened = s.heard
-		c.stats.Sockets++
-	}
 	for _, status := range m.Tasks {
 		t := c.tasks[status.Task]
 		if t == nil {
@@ -113,6 +113,15 @@ func (c *Client) welcome(s *socket, m *wire.SocketMeta) error {
 	if c.o.OnMeta != nil {
 		c.o.OnMeta(*m)
 	}
+	c.mu.Lock()
+	if first {
+		s.opened = s.heard
+		c.stats.Sockets++
+		if m.Resumed {
+			s.confirm = m.Epoch
+		}
+	}
+	c.mu.Unlock()
 	c.poke()
 	return nil
 }

@@ -129,6 +129,7 @@ func (c *Client) turn(s *socket, now time.Time) (t turn, err error) {
 	if c.in.starved() {
 		return t, errStarved
 	}
+	s.sayConfirm(&t)
 	for _, a := range c.asks {
 		if a.sent != s {
 			a.sent = s
@@ -140,6 +141,15 @@ func (c *Client) turn(s *socket, now time.Time) (t turn, err error) {
 	}
 	c.acknowledge(s, now, &t)
 	return t, nil
+}
+
+// sayConfirm says that the socket_meta which resumed the session is here and kept, once. The worker
+// takes nothing but a ping before it. Guarded by Client.mu.
+func (s *socket) sayConfirm(t *turn) {
+	if s.confirm != 0 {
+		t.messages = append(t.messages, &wire.Confirm{Epoch: s.confirm})
+		s.confirm = 0
+	}
 }
 
 // watch asks a silent server for a sign of life. Guarded by c.mu.
@@ -205,6 +215,7 @@ func (c *Client) leave(s *socket, gone <-chan struct{}) {
 	var t turn
 	c.mu.Lock()
 	if !s.opened.IsZero() {
+		s.sayConfirm(&t)
 		c.acknowledge(s, s.ackAt, &t)
 	}
 	c.mu.Unlock()

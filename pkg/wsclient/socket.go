@@ -17,6 +17,7 @@ import (
 	"github.com/gobwas/ws"
 	"github.com/gobwas/ws/wsutil"
 
+	"github.com/wscluster/wscluster/pkg/socketmeta"
 	"github.com/wscluster/wscluster/pkg/wire"
 )
 
@@ -37,12 +38,13 @@ type socket struct {
 	began time.Time     // when the handshake ended; set once
 
 	// The rest is guarded by Client.mu.
-	opened time.Time  // when the socket_meta came; zero before
-	heard  time.Time  // when the last frame came
-	pinged time.Time  // when we asked for a pong that has not come; zero if not
-	ackAt  time.Time  // when what is owed is acknowledged; zero if nothing is
-	pong   []ws.Frame // to be sent: the answer to the server's latest ping, if any
-	bye    *wire.Bye  // the server's word before it closes
+	opened  time.Time        // when the socket_meta came; zero before
+	confirm socketmeta.Epoch // to be sent: of the socket_meta that resumed the session; 0 if not
+	heard   time.Time        // when the last frame came
+	pinged  time.Time        // when we asked for a pong that has not come; zero if not
+	ackAt   time.Time        // when what is owed is acknowledged; zero if nothing is
+	pong    []ws.Frame       // to be sent: the answer to the server's latest ping, if any
+	bye     *wire.Bye        // the server's word before it closes
 }
 
 // dial opens a connection and shakes hands. The error may be a *HandshakeError.

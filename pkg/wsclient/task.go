@@ -104,8 +104,9 @@ func (t *Task) Events(ctx context.Context) iter.Seq[Event] {
 }
 
 // Wait blocks until the task is over and returns the value of its result. Events that nobody has
-// taken, it takes and drops. A task that failed gives a *wire.Error with its code. Other errors
-// say that nothing more is known: ctx's, ErrStopped or what Run returned.
+// taken, it takes and drops. A task that failed gives a *wire.Error with its code; one whose end
+// was given up in a gap, ErrEndMissed. Other errors say that nothing more is known: ctx's,
+// ErrStopped or what Run returned.
 //
 // To see the events in one goroutine while another one waits, start the loop over Events first,
 // or use Options.OnEvent.
@@ -139,7 +140,11 @@ func (c *Client) took(t *Task, e *Event) {
 	}
 	idle := len(c.in.owed) == 0
 	last := c.in.took(t.id)
-	c.stats.Events++
+	if e.Type == wire.EventGap {
+		c.stats.Gaps++
+	} else {
+		c.stats.Events++
+	}
 	if e.Reset {
 		c.stats.Resets++
 	}
@@ -161,12 +166,19 @@ func (c *Client) end(t *Task) {
 
 // outcome reads a final event.
 func outcome(e *wire.Event) (json.RawMessage, error) {
-	if e.Type == wire.EventResult {
+	switch e.Type {
+	case wire.EventResult:
 		var r wire.Result
 		if err := json.Unmarshal(e.Body, &r); err != nil {
 			return nil, fmt.Errorf("the result of task %s cannot be read: %w", e.Task, err)
 		}
 		return r.Value, nil
+	case wire.EventGap:
+		var g wire.Gap
+		if err := json.Unmarshal(e.Body, &g); err != nil {
+			return nil, fmt.Errorf("the last gap of task %s cannot be read: %w", e.Task, err)
+		}
+		return nil, fmt.Errorf("task %s: %w (%s)", e.Task, ErrEndMissed, g.Reason)
 	}
 	var f wire.Failure
 	if err := json.Unmarshal(e.Body, &f); err != nil {
