@@ -36,6 +36,7 @@ type settings struct {
 	ResumeWindow   time.Duration       `config:"resume_window" usage:"how long an absent client may come back"`
 	BrokerGrace    time.Duration       `config:"broker_grace" usage:"how long the broker may be away before clients are told"`
 	DrainWindow    time.Duration       `config:"drain_window" usage:"over how long a stopping worker spreads its clients' return"`
+	MoveClients    bool                `config:"move_clients" usage:"send clients to other workers, over the drain window, when the broker is away for longer than the grace"`
 	MaxHeld        int                 `config:"max_held" usage:"events that may wait for their clients"`
 	MaxHeldBytes   int                 `config:"max_held_bytes" usage:"bytes of the events that may wait for their clients"`
 	Console        bool                `config:"console" usage:"serve the console page on /"`
@@ -122,7 +123,7 @@ func run(ctx context.Context, s *settings, stderr io.Writer) error {
 	}
 	o := worker.Options{
 		Server: s.ServerID, Broker: rabbit, Keys: s.keys, RouteKeys: s.routeKeys, Origins: s.origins, Log: log,
-		ResumeWindow: s.ResumeWindow, DrainWindow: s.DrainWindow, BrokerGrace: s.BrokerGrace,
+		ResumeWindow: s.ResumeWindow, DrainWindow: s.DrainWindow, BrokerGrace: s.BrokerGrace, MoveClients: s.MoveClients,
 		MaxHeld: s.MaxHeld, MaxHeldBytes: s.MaxHeldBytes,
 	}
 	if s.Console {

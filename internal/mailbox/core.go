@@ -139,6 +139,12 @@ func (c *core) left() {
 
 func (c *core) order(o order) { c.orders = append(c.orders, o) }
 
+// takeOrders hands out what is to be done.
+func (c *core) takeOrders() (out []order) {
+	out, c.orders = c.orders, nil
+	return out
+}
+
 func (c *core) say(to broker.Address, m wire.ControlMessage) {
 	c.order(order{verb: say, to: to, message: m})
 }

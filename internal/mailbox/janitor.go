@@ -126,4 +126,5 @@ func (c *core) locked(ok bool, now int64) {
 func (c *core) listed(servers []socketmeta.ServerID, now int64) {
 	c.servers = slices.Sorted(slices.Values(servers))
 	c.roundAt = now
+	clear(c.gone) // a worker may have come back unheard
 }

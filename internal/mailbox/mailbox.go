@@ -1,17 +1,23 @@
-// Package mailbox carries events from a worker's mailbox in the broker to the sessions of its
-// clients, and settles each with the broker only after the client's application has it. It also
-// takes submits the other way. The worker attaches, acknowledges and submits only through it.
+// Package mailbox carries events from the mailboxes that a worker owns to the sessions of its
+// clients, and settles each with the broker only after the client's application has it, or after
+// a copy is stored elsewhere. It also takes submits the other way. The worker attaches,
+// acknowledges and submits only through it.
 //
-// Who runs what: Run's goroutine owns the deliveries and the settlements of one life of the
-// mailbox; a second one publishes, and a third awaits the answers. A fault of any of them ends
-// that life: what was held is dropped, and the broker delivers it again in the next.
+// Which mailboxes the worker owns is decided by core (core.go, janitor.go), what becomes of each
+// event by package session; both are pure. Around them, for the life of one broker link, a service
+// runs: the clerk owns the core and hears the control messages; each owned mailbox has one
+// goroutine that takes its deliveries and settles them (life.go); copies are published and awaited
+// by the copier, submits by publish. A fault of any of them ends the link: what was held is
+// dropped, and the broker delivers it again in the next.
 package mailbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -33,53 +39,50 @@ type Options struct {
 	Log      *zap.Logger   // nil logs nothing
 	Metrics  *Metrics      // nil counts for nobody
 
-	MaxHeld      int           // unacknowledged events; 0 means 20,000; at most 65,535
-	MaxHeldBytes int           // their bytes, and what is under way when they are reached; 0 means 256 MiB
+	Window       time.Duration // the resume window, as the sessions have it; 0 means 10 min
+	MaxHeld      int           // unacknowledged events of one mailbox; 0 means 20,000; at most 65,535
+	MaxHeldBytes int           // bytes of those of all mailboxes, and what is under way when they are reached; 0 means 256 MiB
 	MaxSubmits   int           // submits on their way to the broker; 0 means 1,024
 	SubmitWithin time.Duration // how long the broker may take to answer one; 0 means 10 s
 	SweepEvery   time.Duration // 0 means 2 s
 	BrokerGrace  time.Duration // the broker may be away for so long before clients are told; 0 means 30 s
+	MoveOver     time.Duration // over how long they are then sent to other workers; 0 means that they stay
 }
 
-// Mailbox is the mailbox of one worker. It may be used by many goroutines.
+// Mailbox is what one worker has of the broker. It may be used by many goroutines.
 type Mailbox struct {
 	o       Options
 	submits chan submission
-	settle  chan struct{} // cap 1: refs wait in settled
+	nudge   chan struct{} // cap 1: pending has something
+	lives   atomic.Uint64 // ownerships so far
+	bytes   atomic.Int64  // held, over all owned mailboxes
 
 	mu      sync.Mutex
-	settled []session.Ref // guarded by mu; at most one for each delivery
-	state   broker.State  // guarded by mu
-	capped  string        // guarded by mu; why no deliveries are taken now, or ""
-	open    bool          // guarded by mu; the mailbox is owned
+	state   broker.State // guarded by mu
+	open    bool         // guarded by mu; the own mailbox is owned
+	capped  string       // guarded by mu; why no deliveries are taken now, or ""
+	service *service     // guarded by mu; nil while there is no link
+	pending pending      // guarded by mu
 }
 
 // New returns a mailbox that does nothing before Run.
 func New(o Options) *Mailbox {
-	if o.Log == nil {
-		o.Log = zap.NewNop()
-	}
+	o.Log = cmp.Or(o.Log, zap.NewNop())
 	if o.Metrics == nil {
 		o.Metrics = NewMetrics(nil)
 	}
-	o.MaxHeld = orDefault(o.MaxHeld, 20_000)
-	o.MaxHeldBytes = orDefault(o.MaxHeldBytes, 256<<20)
-	o.MaxSubmits = orDefault(o.MaxSubmits, 1024)
-	o.SubmitWithin = orDefault(o.SubmitWithin, 10*time.Second)
-	o.SweepEvery = orDefault(o.SweepEvery, 2*time.Second)
-	o.BrokerGrace = orDefault(o.BrokerGrace, 30*time.Second)
-	return &Mailbox{o: o, submits: make(chan submission, o.MaxSubmits), settle: make(chan struct{}, 1)}
+	o.Window = cmp.Or(o.Window, 10*time.Minute)
+	o.MaxHeld = cmp.Or(o.MaxHeld, 20_000)
+	o.MaxHeldBytes = cmp.Or(o.MaxHeldBytes, 256<<20)
+	o.MaxSubmits = cmp.Or(o.MaxSubmits, 1024)
+	o.SubmitWithin = cmp.Or(o.SubmitWithin, 10*time.Second)
+	o.SweepEvery = cmp.Or(o.SweepEvery, 2*time.Second)
+	o.BrokerGrace = cmp.Or(o.BrokerGrace, 30*time.Second)
+	return &Mailbox{o: o, submits: make(chan submission, o.MaxSubmits), nudge: make(chan struct{}, 1)}
 }
 
-func orDefault[T int | time.Duration](v, d T) T {
-	if v == 0 {
-		return d
-	}
-	return v
-}
-
-// Run serves the mailbox until ctx ends, through any number of lives of the broker. It returns
-// soon after ctx with everything that it started gone.
+// Run serves the worker's mailboxes until ctx ends, through any number of lives of the broker. It
+// returns soon after ctx with everything that it started gone.
 func (m *Mailbox) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.sweep(ctx) })
@@ -91,31 +94,85 @@ func (m *Mailbox) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Attach gives a client's session to a connection: see session.Registry.Attach.
-func (m *Mailbox) Attach(conn engine.ConnRef, c session.Claim, welcome func(session.Welcome) *engine.Frame) {
-	m.done(m.o.Sessions.Attach(conn, c, time.Now(), welcome))
+// Attach gives a client's session to a connection: see session.Registry.Attach. A session that
+// comes from another worker is claimed from all of them.
+func (m *Mailbox) Attach(conn engine.ConnRef, epoch socketmeta.Epoch, c session.Claim) bool {
+	fx, ok := m.o.Sessions.Attach(conn, epoch, c, time.Now())
+	if ok && c.Server != "" && c.Server != m.o.Server {
+		m.note(func(p *pending) { p.claim(c.Client, epoch, c.Server) })
+	}
+	m.apply(fx)
+	return ok
 }
+
+// Detach notes that a connection is gone.
+func (m *Mailbox) Detach(conn engine.ConnRef) { m.apply(m.o.Sessions.Detach(conn, time.Now())) }
 
 // Ack notes what a client's application has.
 func (m *Mailbox) Ack(s *session.Session, positions []wire.Position) {
-	m.done(s.Ack(positions, time.Now()))
+	m.apply(s.Ack(positions, time.Now()))
 }
 
-// done hands refs to the goroutine that settles. It never blocks.
-func (m *Mailbox) done(refs []session.Ref) {
-	if len(refs) == 0 {
-		return
-	}
+// Writable goes on sending to a client whose socket had no room.
+func (m *Mailbox) Writable(s *session.Session) { m.apply(s.Writable(time.Now())) }
+
+// Drain takes no more mailboxes from now on. HandOver follows.
+func (m *Mailbox) Drain() { m.ask(func(s *service) { s.core.drain() }) }
+
+// HandOver offers the owned mailboxes to the other workers, gives them up, and waits until others
+// have them, or ctx ends: then they will be adopted as those of a dead worker are. It returns at
+// once where there is no link. Drain comes before it.
+func (m *Mailbox) HandOver(ctx context.Context) error {
 	m.mu.Lock()
-	m.settled = append(m.settled, refs...)
+	s := m.service
 	m.mu.Unlock()
+	done := make(chan struct{})
+	if s == nil || !s.report(func() {
+		s.core.offerAll()
+		s.handedOver = done
+	}) {
+		return nil
+	}
 	select {
-	case m.settle <- struct{}{}:
-	default:
+	case <-done:
+		return nil
+	case <-s.stopped:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("hand over the mailboxes: no worker has taken them yet: %w", context.Cause(ctx))
 	}
 }
 
-// Ready returns nil while the mailbox is owned and takes deliveries, else why not.
+// ask has the clerk run f, soon. False if there is no link.
+func (m *Mailbox) ask(f func(*service)) bool {
+	m.mu.Lock()
+	s := m.service
+	m.mu.Unlock()
+	return s != nil && s.report(func() { f(s) })
+}
+
+// apply sees to what sessions want. It never blocks.
+func (m *Mailbox) apply(fx session.Effects) {
+	m.o.Metrics.count(&fx)
+	if len(fx.Settle)+len(fx.Jobs) > 0 {
+		m.mu.Lock()
+		s := m.service
+		m.mu.Unlock()
+		if s != nil {
+			s.settle(fx.Settle)
+		}
+		for _, j := range fx.Jobs {
+			if s == nil || !s.run(j) {
+				m.apply(m.o.Sessions.Done(j, session.Lost, time.Now()))
+			}
+		}
+	}
+	if len(fx.Seek)+len(fx.Overflow) > 0 {
+		m.note(func(p *pending) { p.add(&fx) })
+	}
+}
+
+// Ready returns nil while the own mailbox is owned and takes deliveries, else why not.
 func (m *Mailbox) Ready() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -140,6 +197,18 @@ func (m *Mailbox) setState(s broker.State) {
 	m.mu.Unlock()
 }
 
+func (m *Mailbox) setOpen(open bool) {
+	m.mu.Lock()
+	m.open, m.capped = open, ""
+	m.mu.Unlock()
+}
+
+func (m *Mailbox) setCapped(why string) {
+	m.mu.Lock()
+	m.capped = why
+	m.mu.Unlock()
+}
+
 // sweep does what time asks for.
 func (m *Mailbox) sweep(ctx context.Context) error {
 	tick := time.NewTicker(m.o.SweepEvery)
@@ -150,7 +219,7 @@ func (m *Mailbox) sweep(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-tick.C:
-			m.o.Sessions.Sweep(now, m.o.Renew)
+			m.apply(m.o.Sessions.Sweep(now, m.o.Renew))
 			if !m.owned() {
 				m.refuseWaiting() // taken just before the link ended: there is nobody to publish them
 			}
@@ -160,8 +229,18 @@ func (m *Mailbox) sweep(ctx context.Context) error {
 					"this worker has not reached its broker for %v; nothing is lost, and events come when it is back", m.o.BrokerGrace)})))
 			}
 			told = away
+			if away && m.o.MoveOver > 0 {
+				m.sendAway()
+			}
 		}
 	}
+}
+
+// sendAway closes one wave of sockets, for other workers may have the broker that this one has not.
+func (m *Mailbox) sendAway() {
+	_, attached := m.o.Sessions.Count()
+	waves := max(1, int(m.o.MoveOver/m.o.SweepEvery))
+	m.o.Sessions.Bye(attached/waves+1, wire.CloseNoBroker, "this worker has lost its broker", m.o.SweepEvery)
 }
 
 func (m *Mailbox) owned() bool {

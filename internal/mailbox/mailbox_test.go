@@ -24,8 +24,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // sockets records what is sent to each connection.
 type sockets struct {
-	mu   sync.Mutex
-	sent map[engine.ConnRef][]string // guarded by mu: "type" or "type code"
+	mu     sync.Mutex
+	sent   map[engine.ConnRef][]string // guarded by mu: "type" or "type code"
+	frames map[engine.ConnRef][][]byte // guarded by mu
 }
 
 func (s *sockets) Send(c engine.ConnRef, f *engine.Frame) error {
@@ -46,6 +47,10 @@ func (s *sockets) Send(c engine.ConnRef, f *engine.Frame) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sent[c] = append(s.sent[c], what)
+	if s.frames == nil {
+		s.frames = map[engine.ConnRef][][]byte{}
+	}
+	s.frames[c] = append(s.frames[c], f.Payload())
 	return nil
 }
 
@@ -76,7 +81,7 @@ func inBubble(t *testing.T, o Options, test func(b *bench)) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sockets{sent: map[engine.ConnRef][]string{}}
 		o.Server, o.Broker = "i1-w1", memory.New(memory.Options{})
-		o.Sessions = session.New(session.Options{Socket: s})
+		o.Sessions = session.New(session.Options{Socket: s, Server: o.Server})
 		o.Renew = func(socketmeta.ClientID, socketmeta.Epoch, string) *engine.Frame {
 			return engine.NewText(wire.EncodeServer(&wire.Pong{ID: "renewed"}))
 		}
@@ -94,10 +99,17 @@ func inBubble(t *testing.T, o Options, test func(b *bench)) {
 	})
 }
 
+// attach welcomes the client on conn and attaches it.
 func (b *bench) attach(conn engine.ConnRef, positions ...wire.Position) {
-	b.Attach(conn, session.Claim{Client: b.client, IssuedAt: time.Now(), Positions: positions}, func(session.Welcome) *engine.Frame {
-		return engine.NewText(wire.EncodeServer(&wire.Pong{}))
-	})
+	b.t.Helper()
+	claim := session.Claim{Client: b.client, IssuedAt: time.Now(), Positions: positions}
+	w := b.o.Sessions.Welcome(claim, time.Now())
+	if err := b.sockets.Send(conn, engine.NewText(wire.EncodeServer(&wire.Pong{}))); err != nil {
+		b.t.Fatal(err)
+	}
+	if !b.Attach(conn, w.Epoch, claim) {
+		b.t.Fatalf("connection %d was not attached", conn)
+	}
 	synctest.Wait()
 }
 
@@ -195,7 +207,7 @@ func TestProgressForAStrangerMakesNoSession(t *testing.T) {
 	inBubble(t, Options{}, func(b *bench) {
 		for range 100 {
 			e := wire.Event{Client: socketmeta.NewClientID(), Task: "t", Attempt: 1, Run: run, Seq: 1, Type: wire.EventProgress}
-			b.o.Sessions.Deliver(&e, session.Ref{}, time.Now())
+			b.o.Sessions.Deliver(&e, session.Ref{}, false, time.Now())
 		}
 		if known, _ := b.o.Sessions.Count(); known != 1 {
 			t.Errorf("%d sessions, want the one client's", known)
@@ -328,17 +340,26 @@ func TestATokenIsRenewedEveryHalfWindow(t *testing.T) {
 	})
 }
 
-func TestAnAbsentClientIsForgottenAfterTheWindowUnlessSomethingIsHeld(t *testing.T) {
+func TestWhatNobodyComesForIsGivenUpAfterTheWindowAndNamedByAGap(t *testing.T) {
 	inBubble(t, Options{}, func(b *bench) {
-		b.o.Sessions.Detach(1, time.Now())
-		b.publish(1, 1)
-		time.Sleep(11 * time.Minute)
-		if known, _ := b.o.Sessions.Count(); known != 1 || b.left() != 1 {
-			t.Errorf("%d known with %d left, want the client and its event kept", known, b.left())
+		b.Detach(1)
+		b.publish(1, 3)
+		time.Sleep(9 * time.Minute)
+		if b.left() != 3 || len(b.broker.Messages(broker.QueueDeadEvents)) != 0 {
+			t.Fatalf("within the window: %d left and %d dead, want 3 and none", b.left(), len(b.broker.Messages(broker.QueueDeadEvents)))
 		}
-		b.attach(2, at(2))
-		b.o.Sessions.Detach(2, time.Now())
-		time.Sleep(11 * time.Minute)
+		time.Sleep(2 * time.Minute)
+		dead := b.broker.Messages(broker.QueueDeadEvents)
+		if len(dead) != 3 || dead[0].Headers["reason"] != "expired" || b.left() != 1 {
+			t.Fatalf("after the window: %d dead (%v), %d left; want 3 expired and their gap left", len(dead), dead, b.left())
+		}
+		b.attach(2, at(1))
+		if got := b.sockets.since(2, 1); !slices.Equal(got, []string{"event 3"}) {
+			t.Errorf("the client was sent %v, want the gap in the place of event 3", got)
+		}
+		b.Ack(b.o.Sessions.Find(2), []wire.Position{at(4)})
+		b.Detach(2)
+		time.Sleep(25 * time.Minute)
 		if known, _ := b.o.Sessions.Count(); known != 0 || b.left() != 0 {
 			t.Errorf("%d known with %d left, want nothing", known, b.left())
 		}

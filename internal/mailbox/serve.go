@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -11,179 +12,337 @@ import (
 
 	"github.com/wscluster/wscluster/internal/session"
 	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/socketmeta"
 	"github.com/wscluster/wscluster/pkg/wire"
 )
 
-// serve owns the mailbox for the life of one link.
-func (m *Mailbox) serve(ctx context.Context, link broker.Link) error {
-	inbox, err := link.OpenMailbox(ctx, m.o.Server, m.o.MaxHeld)
-	if err != nil {
-		return fmt.Errorf("open the mailbox of %s: %w", m.o.Server, err)
-	}
-	l := &life{Mailbox: m, link: link, consumer: inbox, invalid: make(chan broker.Delivery, maxInvalid)}
-	m.setOpen(true, "")
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return l.own(ctx) })
-	g.Go(func() error { return l.bury(ctx) })
-	g.Go(func() error { return m.publish(ctx, link) })
-	err = g.Wait()
+// tickEvery is how often the clerk looks at the time.
+const tickEvery = 50 * time.Millisecond
 
-	m.setOpen(false, "")
-	dropped := m.o.Sessions.Forget(link.Generation())
-	m.o.Metrics.Held.Set(0)
-	m.o.Metrics.HeldBytes.Set(0)
-	m.o.Log.Info("the mailbox is given up; what was held will be delivered again",
+// service is what runs on one link.
+type service struct {
+	*Mailbox
+	link    broker.Link
+	reports chan func() // to be run by the clerk: outcomes of orders, and what others ask of it
+	stopped <-chan struct{}
+	spoken  chan order // to be published by speak
+	copier  copier
+
+	// Touched only by the clerk.
+	core       *core
+	handedOver chan struct{} // closed, if somebody waits, when others have all mailboxes
+
+	mu    sync.Mutex
+	lives map[uint64]*life // guarded by mu
+}
+
+// serve does all that a worker does on one link.
+func (m *Mailbox) serve(ctx context.Context, link broker.Link) error {
+	g, ctx := errgroup.WithContext(ctx)
+	s := &service{
+		Mailbox: m, link: link, core: newCore(m.o.Server, m.o.Window),
+		reports: make(chan func(), 64), stopped: ctx.Done(), spoken: make(chan order, maxSpoken),
+		copier: newCopier(link), lives: make(map[uint64]*life),
+	}
+	m.setService(s)
+	g.Go(func() error { return s.clerk(ctx, g) })
+	g.Go(func() error { return s.speak(ctx) })
+	g.Go(func() error { return s.copier.publish(ctx) })
+	g.Go(func() error { return s.copier.await(ctx) })
+	g.Go(func() error { return m.publish(ctx, link) })
+	err := g.Wait()
+
+	m.setService(nil)
+	m.setOpen(false)
+	s.copier.abandon()
+	dropped := m.o.Sessions.Forget(0, time.Now())
+	m.bytes.Store(0)
+	m.o.Metrics.gone()
+	m.o.Log.Info("the mailboxes are given up; what was held will be delivered again",
 		zap.Int("held", dropped), zap.Error(err))
 	return err
 }
 
-func (m *Mailbox) setOpen(open bool, capped string) {
+func (m *Mailbox) setService(s *service) {
 	m.mu.Lock()
-	m.open, m.capped = open, capped
+	m.service = s
 	m.mu.Unlock()
 }
 
-// life is one ownership of the mailbox: from acquiring it to the end of its link.
-type life struct {
-	*Mailbox
-	link     broker.Link
-	consumer broker.Consumer
-	invalid  chan broker.Delivery // could not be read; bury takes them
-
-	// Touched only by own.
-	held, bytes int // delivered and not settled
-	paused      bool
+// report has the clerk run f; false if it has stopped.
+func (s *service) report(f func()) bool {
+	select {
+	case s.reports <- f:
+		return true
+	case <-s.stopped:
+		return false
+	}
 }
 
-// maxInvalid bounds the unreadable messages that wait to be buried; beyond it the mailbox waits too.
-const maxInvalid = 64
-
-// own takes deliveries and settles what is done with, until the life ends.
-func (l *life) own(ctx context.Context) error {
+// clerk owns the core: it hears what others say, looks at the time, and has orders carried out.
+func (s *service) clerk(ctx context.Context, g *errgroup.Group) error {
+	tick := time.NewTicker(tickEvery)
+	defer tick.Stop()
+	s.core.joined(time.Now().UnixMilli())
 	for {
+		for _, o := range s.core.takeOrders() {
+			s.carryOut(ctx, g, o)
+		}
+		if s.handedOver != nil && s.core.handedOver() {
+			close(s.handedOver)
+			s.handedOver = nil
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case d, ok := <-l.consumer.Deliveries():
+		case m, ok := <-s.link.Inbox():
 			if !ok {
-				return fmt.Errorf("the mailbox of %s was taken away: %w", l.o.Server, errors.Join(l.consumer.Err(), broker.ErrLinkGone))
+				return fmt.Errorf("the inbox of %s: %w", s.o.Server, broker.ErrLinkGone)
 			}
-			if err := l.take(ctx, d); err != nil {
-				return err
-			}
-		case <-l.settle:
-			if err := l.settleAll(); err != nil {
-				return err
-			}
-		}
-		if err := l.throttle(ctx); err != nil {
-			return err
+			s.hear(m)
+		case f := <-s.reports:
+			f()
+		case <-s.nudge:
+			s.tell()
+		case now := <-tick.C:
+			s.core.tick(now.UnixMilli(), s.live)
 		}
 	}
 }
 
-// take passes one delivery to its session, or to bury.
-func (l *life) take(ctx context.Context, d broker.Delivery) error {
-	l.count(1, len(d.Body))
-	e, err := wire.DecodeEvent(d.Type, d.Correlation, d.Headers, d.Body)
-	if err != nil {
-		l.o.Metrics.Events.WithLabelValues("bad_body").Inc()
-		l.o.Log.Warn("an event cannot be read and goes to the queue "+broker.QueueDeadEvents,
-			zap.String("app", d.App), zap.String("message_id", d.ID), zap.Error(err))
-		select {
-		case l.invalid <- d:
-		case <-ctx.Done():
-		}
-		return nil
-	}
-	ref := session.Ref{Generation: l.link.Generation(), Tag: d.Tag, Bytes: len(d.Body)}
-	if l.o.Sessions.Deliver(&e, ref, time.Now()) {
-		l.o.Metrics.Events.WithLabelValues("passed").Inc()
-		return l.ack(ref)
-	}
-	l.o.Metrics.Events.WithLabelValues("held").Inc()
-	return nil
-}
-
-// settleAll acknowledges to the broker what the clients have.
-func (l *life) settleAll() error {
-	l.mu.Lock()
-	refs := l.settled
-	l.settled = nil
-	l.mu.Unlock()
-	for _, r := range refs {
-		if r.Generation != l.link.Generation() {
-			continue // of an earlier life: it has been delivered again under another tag
-		}
-		l.o.Metrics.Events.WithLabelValues("delivered").Inc()
-		if err := l.ack(r); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (l *life) ack(r session.Ref) error {
-	l.count(-1, -r.Bytes)
-	if err := l.consumer.Ack(r.Tag); err != nil {
-		return fmt.Errorf("settle a delivery of the mailbox of %s: %w", l.o.Server, err)
-	}
-	return nil
-}
-
-func (l *life) count(events, bytes int) {
-	l.held += events
-	l.bytes += bytes
-	l.o.Metrics.Held.Set(float64(l.held))
-	l.o.Metrics.HeldBytes.Set(float64(l.bytes))
-}
-
-// throttle stops the deliveries at the caps, says so, and starts them again at three quarters.
-func (l *life) throttle(ctx context.Context) error {
-	full := l.held >= l.o.MaxHeld || l.bytes >= l.o.MaxHeldBytes
-	low := l.held <= l.o.MaxHeld/4*3 && l.bytes <= l.o.MaxHeldBytes/4*3
+// hear takes one control message.
+func (s *service) hear(m broker.Message) {
+	c, err := wire.DecodeControl(m.Type, m.Body)
 	switch {
-	case full && !l.paused:
-		why := fmt.Sprintf("%d events (%d bytes) wait for their clients, at the cap of %d events or %d bytes: no more are taken from the mailbox until some are acknowledged",
-			l.held, l.bytes, l.o.MaxHeld, l.o.MaxHeldBytes)
-		l.paused = true
-		l.setOpen(true, why)
-		l.o.Log.Warn(why)
-		return l.consumer.Pause(ctx)
-	case low && l.paused:
-		l.paused = false
-		l.setOpen(true, "")
-		l.o.Log.Info("the mailbox takes events again", zap.Int("held", l.held), zap.Int("bytes", l.bytes))
-		return l.consumer.Resume(ctx)
+	case errors.Is(err, wire.ErrUnknownType):
+		return // of a newer version
+	case err != nil:
+		s.o.Log.Warn("a control message cannot be read and is dropped", zap.String("app", m.App), zap.Error(err))
+		return
+	}
+	switch c := c.(type) {
+	case *wire.Moved:
+		if c.From != s.o.Server {
+			s.apply(s.o.Sessions.Moved(c.From, c.Clients, time.Now()))
+		}
+	case *wire.Seek:
+		if c.From != s.o.Server {
+			for _, m := range claim(s.o.Server, s.o.Sessions.Attached(c.Clients)) {
+				s.say(order{verb: say, to: broker.ToControl(broker.Worker(c.From)), message: m})
+			}
+		}
+	default:
+		s.core.heard(c, time.Now().UnixMilli())
+	}
+}
+
+// tell says what sessions want to be said.
+func (s *service) tell() {
+	p := s.takePending()
+	for _, m := range append(p.moved(s.o.Server), p.seek(s.o.Server)...) {
+		s.say(order{verb: say, to: broker.ToAll(), message: m})
+	}
+	for from := range p.from {
+		s.core.suspect(from, time.Now().UnixMilli())
+	}
+	for life := range p.overflow {
+		s.core.wantOverflow(life)
+	}
+}
+
+// live counts what was delivered in a life and is not settled.
+func (s *service) live(id uint64) int {
+	if l := s.life(id); l != nil {
+		return int(l.held.Load())
+	}
+	return 0
+}
+
+func (s *service) life(id uint64) *life {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lives[id]
+}
+
+// carryOut begins to do what the core orders. It does not block.
+func (s *service) carryOut(ctx context.Context, g *errgroup.Group, o order) {
+	now := func() int64 { return time.Now().UnixMilli() }
+	l := s.lifeOf(o.server)
+	switch o.verb {
+	case say, probe:
+		s.say(o)
+	case openOwn, adopt:
+		g.Go(func() error { return s.acquire(ctx, g, o) })
+	case release:
+		l.ending.Store(true)
+		close(l.stop)
+	case takeHeld:
+		g.Go(func() error {
+			ds, err := l.box.TakeHeld(ctx, o.max)
+			left := 0
+			if err != nil {
+				return l.fault("read the overflow of", err)
+			}
+			l.overflow(ctx, ds)
+			s.report(func() { s.core.took(o.server, len(ds), left, now()) })
+			return nil
+		})
+	case unbind:
+		g.Go(func() error {
+			err := l.box.Unbind(ctx)
+			if err != nil && !errors.Is(err, broker.ErrLocked) {
+				return l.fault("unbind", err)
+			}
+			s.report(func() { s.core.unboundNow(o.server, err == nil, now()) })
+			return nil
+		})
+	case deleteBox:
+		g.Go(func() error {
+			l.ending.Store(true)
+			err := l.box.Delete(ctx)
+			switch {
+			case err == nil:
+				s.o.Log.Info("a mailbox that nobody came back for is retired", zap.String("mailbox", string(o.server)))
+			case errors.Is(err, broker.ErrNotEmpty):
+				l.ending.Store(false)
+			default:
+				return fmt.Errorf("delete the mailbox of %s: %w", o.server, err)
+			}
+			s.report(func() { s.core.deleted(o.server, err == nil, now()) })
+			return nil
+		})
+	case lockJanitor:
+		g.Go(func() error {
+			_, err := s.link.Lock(ctx, broker.LockJanitor) // until the link ends
+			s.report(func() { s.core.locked(err == nil, now()) })
+			return nil
+		})
+	case listServers:
+		g.Go(func() error {
+			servers, err := s.link.Servers(ctx)
+			if err != nil {
+				s.o.Log.Warn("the register of servers cannot be read; dead mailboxes may wait", zap.Error(err))
+				return nil
+			}
+			s.report(func() { s.core.listed(servers, now()) })
+			return nil
+		})
+	}
+}
+
+func (s *service) lifeOf(server socketmeta.ServerID) *life {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.lives {
+		if l.server == server {
+			return l
+		}
 	}
 	return nil
 }
 
-// bury publishes what cannot be read to the dead events, with the reason, and settles it after
-// the broker has confirmed the copy.
-func (l *life) bury(ctx context.Context) error {
-	for {
-		var d broker.Delivery
-		select {
-		case <-ctx.Done():
-			return nil
-		case d = <-l.invalid:
+// acquire opens the own mailbox or adopts another one, and starts its life.
+func (s *service) acquire(ctx context.Context, g *errgroup.Group, o order) error {
+	open := s.link.AdoptMailbox
+	if o.verb == openOwn {
+		open = s.link.OpenMailbox
+	}
+	box, err := open(ctx, o.server, s.o.MaxHeld)
+	how, id := gotIt, uint64(0)
+	switch {
+	case err == nil:
+		l := s.begin(o.server, box)
+		id = l.id
+		g.Go(func() error { return l.run(ctx) })
+	case errors.Is(err, broker.ErrRefused):
+		how = isOwned
+	case errors.Is(err, broker.ErrNoMailbox):
+		how = isMissing
+	case o.verb == openOwn:
+		return fmt.Errorf("open the mailbox of %s: %w", o.server, err)
+	default:
+		how = failed
+		s.o.Log.Warn("a mailbox cannot be adopted now; it is tried again", zap.String("mailbox", string(o.server)), zap.Error(err))
+	}
+	if how == gotIt && o.verb == openOwn {
+		s.setOpen(true)
+		if err := s.link.Register(ctx, o.server); err != nil {
+			s.o.Log.Warn("this worker is not in the register; should it die for good, only its clients will find its mailbox", zap.Error(err))
 		}
-		m := d.Message
-		m.Headers = map[string]any{"reason": "bad_body", "home": string(l.o.Server)}
-		receipt, err := l.link.Publish(ctx, broker.ToDeadEvents(), m)
-		if err != nil {
-			return fmt.Errorf("bury an unreadable event: %w", err)
+	}
+	s.report(func() { s.core.opened(o.server, how, id, time.Now().UnixMilli()) })
+	return nil
+}
+
+// maxSpoken bounds the control messages that wait to be published; beyond it they are dropped, for
+// any of them may be lost.
+const maxSpoken = 4096
+
+func (s *service) say(o order) {
+	select {
+	case s.spoken <- o:
+	default:
+	}
+}
+
+// probed is a probe whose answer is awaited.
+type probed struct {
+	server  socketmeta.ServerID
+	receipt broker.Receipt
+}
+
+// speak publishes control messages, and tells the core of the probes that come back.
+func (s *service) speak(ctx context.Context) error {
+	probes := make(chan probed, maxSpoken)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case p := <-probes:
+				if outcome, _ := broker.Await(ctx, p.receipt); outcome == broker.Returned {
+					s.report(func() { s.core.returned(p.server) })
+				}
+			}
 		}
-		outcome, err := broker.Await(ctx, receipt)
-		if err != nil {
-			return nil
+	})
+	g.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case o := <-s.spoken:
+				r, err := s.link.Publish(ctx, o.to, broker.Message{
+					Type: o.message.ControlType(), App: string(s.o.Server), Transient: true, Time: time.Now(),
+					Body: wire.EncodeControl(o.message),
+				})
+				if err != nil {
+					return fmt.Errorf("say %s: %w", o.message.ControlType(), err)
+				}
+				if o.verb == probe {
+					select {
+					case probes <- probed{o.server, r}:
+					case <-ctx.Done():
+					}
+				}
+			}
 		}
-		if outcome != broker.Stored {
-			// Kept: it is delivered again in the next life. Better one stuck than one lost.
-			l.o.Log.Error("an unreadable event could not be buried and stays in the mailbox", zap.Stringer("outcome", outcome))
-			continue
+	})
+	return g.Wait()
+}
+
+// settle acknowledges to the broker what is done with. Refs of lives that are over are passed
+// over: what they name was delivered again.
+func (s *service) settle(refs []session.Ref) {
+	for len(refs) > 0 {
+		n := 1
+		for n < len(refs) && refs[n].Life == refs[0].Life {
+			n++
 		}
-		l.done([]session.Ref{{Generation: l.link.Generation(), Tag: d.Tag, Bytes: len(d.Body)}})
+		if l := s.life(refs[0].Life); l != nil {
+			l.settle(refs[:n])
+		}
+		refs = refs[n:]
 	}
 }

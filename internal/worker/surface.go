@@ -6,11 +6,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/wscluster/wscluster/internal/engine"
-	"github.com/wscluster/wscluster/internal/session"
-	"github.com/wscluster/wscluster/pkg/socketmeta"
 	"github.com/wscluster/wscluster/pkg/wire"
 )
 
@@ -26,28 +23,20 @@ const maxBadFrames = 10
 var errDraining = errors.New("this worker is stopping")
 
 // surface is what the engine calls: it turns handshakes and messages into calls of the sessions
-// and the mailbox. A connection is new until it has a session, which its first message or a
-// second of silence gives it.
+// and the mailbox. A connection is a newcomer until it has a session, which its first message or a
+// second of silence gives it (newcomer.go).
 type surface struct {
 	*Worker
+	newcomers newcomers
 
 	mu  sync.Mutex
-	new map[engine.ConnRef]*newcomer // guarded by mu; connections without a session yet
-	bad map[engine.ConnRef]int       // guarded by mu; unreadable frames of those that sent any
-}
-
-// newcomer is a connection that has no session yet. Its lock is held while it gets one, so that
-// the end of the connection comes before that or after it.
-type newcomer struct {
-	mu      sync.Mutex
-	silence *time.Timer // set once; gives it a new session
-	over    bool        // guarded by mu; it has a session, or is gone
+	bad map[engine.ConnRef]int // guarded by mu; unreadable frames of those that sent any
 }
 
 var _ engine.Handler = (*surface)(nil)
 
 func newSurface(w *Worker) *surface {
-	return &surface{Worker: w, new: make(map[engine.ConnRef]*newcomer), bad: make(map[engine.ConnRef]int)}
+	return &surface{Worker: w, newcomers: newcomers{byConn: make(map[engine.ConnRef]*newcomer)}, bad: make(map[engine.ConnRef]int)}
 }
 
 // Handshake lets in who asks for the right path and subprotocol from an allowed origin, while
@@ -80,74 +69,10 @@ func (s *surface) Open(c engine.ConnRef, r *engine.Request) {
 	if slices.Contains(r.Protos, wire.Subprotocol) {
 		within *= 5
 	}
-	s.mu.Lock() // welcome takes it too, and so comes after this
-	s.new[c] = &newcomer{silence: time.AfterFunc(within, func() { s.welcome(c, &wire.Hello{}) })}
-	s.mu.Unlock()
+	s.newcomers.add(c, within, func() { s.welcome(c, &wire.Hello{}) })
 	if token != "" {
 		s.welcome(c, &wire.Hello{Token: token})
 	}
-}
-
-// welcome gives a new connection its session. It reports false if c is not new.
-func (s *surface) welcome(c engine.ConnRef, h *wire.Hello) bool {
-	s.mu.Lock()
-	n := s.new[c]
-	s.mu.Unlock()
-	if n == nil || !n.end() {
-		return false
-	}
-	defer n.mu.Unlock()
-	defer s.forget(c)
-	claim, reason := s.claim(h)
-	s.mailbox.Attach(c, claim, func(w session.Welcome) *engine.Frame {
-		m := s.meta(socketmeta.Meta{Client: claim.Client, Server: s.o.Server, Epoch: w.Epoch}, claim.Subject)
-		m.Resumed, m.Reason, m.Tasks = !claim.IssuedAt.IsZero(), reason, w.States
-		return engine.NewText(wire.EncodeServer(m))
-	})
-	return true
-}
-
-// end claims a newcomer: true for the first caller alone, who then holds its lock.
-func (n *newcomer) end() bool {
-	n.mu.Lock()
-	if n.over {
-		n.mu.Unlock()
-		return false
-	}
-	n.over = true
-	n.silence.Stop()
-	return true
-}
-
-// forget takes c out of the newcomers and returns it.
-func (s *surface) forget(c engine.ConnRef) *newcomer {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := s.new[c]
-	delete(s.new, c)
-	return n
-}
-
-// claim turns a hello into what the sessions take: the session that its token names, or a new
-// one and the reason why.
-func (s *surface) claim(h *wire.Hello) (c session.Claim, reason string) {
-	if h.Token != "" {
-		t, err := s.o.Keys.VerifyToken(h.Token, time.Now())
-		if err == nil {
-			return session.Claim{Client: t.Client, Subject: t.Subject, Epoch: t.Epoch, IssuedAt: t.IssuedAt, Positions: h.Tasks}, ""
-		}
-		reason = reasonOf(err)
-	}
-	return session.Claim{Client: socketmeta.NewClientID(), Positions: h.Tasks}, reason
-}
-
-func reasonOf(err error) string {
-	for _, known := range []error{socketmeta.ErrExpired, socketmeta.ErrForged} {
-		if errors.Is(err, known) {
-			return known.Error()
-		}
-	}
-	return socketmeta.ErrMalformed.Error()
 }
 
 // Message handles one frame of a client.
@@ -161,25 +86,43 @@ func (s *surface) Message(c engine.ConnRef, op engine.OpCode, p []byte) {
 		s.refuse(c, refused)
 		return
 	}
-	if hello, ok := m.(*wire.Hello); ok {
-		if !s.welcome(c, hello) {
-			s.refuse(c, &wire.Refused{Error: *wire.Errorf(wire.CodeUnexpected, "hello must be the first message of a socket, and come within %v", 5*s.o.HelloWithin)})
+	switch m := m.(type) {
+	case *wire.Hello:
+		if !s.welcome(c, m) {
+			s.unexpected(c, "", "hello must be the first message of a socket, and come within %v", 5*s.o.HelloWithin)
 		}
+		return
+	case *wire.Confirm:
+		if !s.confirm(c, m.Epoch) {
+			s.unexpected(c, "", "confirm answers the socket_meta of a resumed session, once and with its epoch")
+		}
+		return
+	case *wire.Ping:
+		s.welcome(c, &wire.Hello{})
+		s.reply(c, &wire.Pong{ID: m.ID})
 		return
 	}
 	s.welcome(c, &wire.Hello{}) // a first message other than hello asks for a new session
 	have := s.sessions.Find(c)
-	if have == nil {
-		return // closing
-	}
 	switch m := m.(type) {
 	case *wire.Submit:
+		if have == nil {
+			s.unexpected(c, m.ID, "a resumed session must be confirmed first")
+			return
+		}
 		s.mailbox.Submit(have, m)
 	case *wire.Ack:
+		if have == nil {
+			s.unexpected(c, "", "a resumed session must be confirmed first")
+			return
+		}
 		s.mailbox.Ack(have, m.Tasks)
-	case *wire.Ping:
-		s.reply(c, &wire.Pong{ID: m.ID})
 	}
+}
+
+// unexpected refuses a message that comes at the wrong time.
+func (s *surface) unexpected(c engine.ConnRef, id, format string, args ...any) {
+	s.refuse(c, &wire.Refused{ID: id, Error: *wire.Errorf(wire.CodeUnexpected, format, args...)})
 }
 
 // refuse answers a frame that cannot be used, and closes the socket after too many of them.
@@ -205,17 +148,15 @@ func (s *surface) reply(c engine.ConnRef, m wire.ServerMessage) {
 // Writable goes on sending to a client whose queue was full.
 func (s *surface) Writable(c engine.ConnRef) {
 	if have := s.sessions.Find(c); have != nil {
-		have.Writable(time.Now())
+		s.mailbox.Writable(have)
 	}
 }
 
 // Closed forgets the connection; the session stays for the resume window.
 func (s *surface) Closed(c engine.ConnRef, _ engine.StatusCode, _ error) {
-	if n := s.forget(c); n != nil && n.end() {
-		n.mu.Unlock()
-	}
+	s.newcomers.gone(c)
 	s.mu.Lock()
 	delete(s.bad, c)
 	s.mu.Unlock()
-	s.sessions.Detach(c, time.Now())
+	s.mailbox.Detach(c)
 }

@@ -39,6 +39,7 @@ type Options struct {
 	DrainWindow  time.Duration // over how long a stopping worker spreads its clients' return; 0 means 30 s
 	BrokerGrace  time.Duration // the broker may be away for so long before clients are told; 0 means 30 s
 	HelloWithin  time.Duration // a client that says nothing for so long, or five times it with the subprotocol, gets a new session; 0 means 1 s
+	MoveClients  bool          // once the broker grace is over, clients are sent to other workers, in waves over the drain window
 	MaxHeld      int           // events held for clients; 0 means 20,000
 	MaxHeldBytes int           // their bytes; 0 means 256 MiB
 
@@ -72,55 +73,25 @@ func New(o Options) (*Worker, error) {
 		return nil, fmt.Errorf("the socket engine: %w", err)
 	}
 	w.engine = engine.New(w.surface, o.Engine)
-	w.sessions = session.New(session.Options{Socket: w.engine, Window: o.ResumeWindow})
+	w.sessions = session.New(session.Options{Socket: w.engine, Server: o.Server, Window: o.ResumeWindow})
 	w.mailbox = mailbox.New(mailbox.Options{
 		Server: o.Server, Broker: o.Broker, Sessions: w.sessions, Renew: w.renew, Log: w.log,
-		Metrics: mailbox.NewMetrics(w.metrics), MaxHeld: o.MaxHeld, MaxHeldBytes: o.MaxHeldBytes, BrokerGrace: o.BrokerGrace,
+		Metrics: mailbox.NewMetrics(w.metrics), Window: o.ResumeWindow, MaxHeld: o.MaxHeld, MaxHeldBytes: o.MaxHeldBytes, BrokerGrace: o.BrokerGrace, MoveOver: moveOver(&o),
 	})
 	w.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collector{w})
 	return w, nil
 }
 
 // Run serves clients on traffic and operators on internal (nil for none) until ctx ends, then
-// drains: new clients are refused with 503, which HAProxy answers by trying another worker, open
-// ones are told to come back elsewhere, each after a time of its own within the drain window, and
-// what they had not acknowledged stays in the mailbox. It closes both listeners.
+// drains (drain.go): new clients are refused, open ones are sent elsewhere in waves over the drain
+// window, and the mailboxes go to other workers. It closes both listeners.
 func (w *Worker) Run(ctx context.Context, traffic, internal net.Listener) error {
 	parts := []lifecycle.Part{{Name: "mailbox", Run: w.mailbox.Run}}
 	if internal != nil {
 		parts = append(parts, lifecycle.Part{Name: "internal listener", Run: func(ctx context.Context) error { return w.serveInternal(ctx, internal) }})
 	}
-	parts = append(parts, lifecycle.Part{Name: "sockets", Run: func(ctx context.Context) error { return w.serveSockets(ctx, traffic) }})
+	parts = append(parts, lifecycle.Part{Name: "sockets", StopWithin: w.stopWithin(), Run: func(ctx context.Context) error { return w.serveSockets(ctx, traffic) }})
 	return lifecycle.Run(ctx, parts...)
-}
-
-// drainWithin bounds the time in which the open sockets are told and flushed.
-const drainWithin = 3 * time.Second
-
-// serveSockets serves the engine until ctx ends and every client has been told why.
-func (w *Worker) serveSockets(ctx context.Context, ln net.Listener) error {
-	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
-	drained := context.AfterFunc(ctx, func() {
-		w.draining.Store(true)
-		w.sessions.Bye(wire.CloseServiceRestart, "this worker is stopping", w.o.DrainWindow)
-		w.awaitEmpty()
-		stop()
-	})
-	defer drained()
-	return w.engine.Serve(serving, ln)
-}
-
-// awaitEmpty waits until no socket is open, at most drainWithin.
-func (w *Worker) awaitEmpty() {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for range int(drainWithin / (20 * time.Millisecond)) {
-		if w.engine.Conns() == 0 {
-			return
-		}
-		<-tick.C
-	}
 }
 
 // Ready returns nil while new clients are welcome, else why not.
@@ -136,4 +107,12 @@ func (w *Worker) renew(c socketmeta.ClientID, e socketmeta.Epoch, subject string
 	m := w.meta(socketmeta.Meta{Client: c, Server: w.o.Server, Epoch: e}, subject)
 	m.Resumed = true
 	return engine.NewText(wire.EncodeServer(m))
+}
+
+// moveOver is over how long clients are sent to other workers when the broker stays away.
+func moveOver(o *Options) time.Duration {
+	if o.MoveClients {
+		return o.DrainWindow
+	}
+	return 0
 }

@@ -1,0 +1,242 @@
+package mailbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/wscluster/wscluster/internal/session"
+	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/socketmeta"
+	"github.com/wscluster/wscluster/pkg/wire"
+)
+
+// life is one ownership of one mailbox: from acquiring it to giving it up.
+type life struct {
+	*service
+	id     uint64
+	server socketmeta.ServerID
+	box    broker.Mailbox
+	held   atomic.Int64  // delivered, from the mailbox and its overflow, and not settled
+	size   atomic.Int64  // bytes of those
+	jobs   atomic.Int64  // under way
+	ending atomic.Bool   // it is being given up or deleted
+	stop   chan struct{} // closed to give it up
+	taken  chan []broker.Delivery
+	wake   chan struct{} // cap 1: refs wait in settled, or a job has ended
+
+	mu      sync.Mutex
+	settled []session.Ref // guarded by mu; at most one for each delivery
+
+	// Touched only by run.
+	paused   bool
+	relieved time.Time
+}
+
+// begin makes a life, which run then lives.
+func (s *service) begin(server socketmeta.ServerID, box broker.Mailbox) *life {
+	l := &life{
+		service: s, id: s.Mailbox.lives.Add(1), server: server, box: box,
+		stop: make(chan struct{}), taken: make(chan []broker.Delivery), wake: make(chan struct{}, 1),
+	}
+	s.mu.Lock()
+	s.lives[l.id] = l
+	n := len(s.lives)
+	s.mu.Unlock()
+	s.o.Metrics.Owned.Set(float64(n))
+	if server != s.o.Server {
+		s.o.Metrics.Adopted.Inc()
+		s.o.Log.Info("the mailbox of a worker that is gone is adopted", zap.String("mailbox", string(server)))
+	}
+	return l
+}
+
+// run takes deliveries and settles what is done with, until the life ends. An error ends the link.
+func (l *life) run(ctx context.Context) error {
+	if err := l.own(ctx); err != nil || ctx.Err() != nil {
+		return err
+	}
+	l.letGo(ctx)
+	return nil
+}
+
+// own returns nil when the mailbox is to be given up, or is deleted.
+func (l *life) own(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.stop:
+			return nil
+		case d, ok := <-l.box.Deliveries():
+			if !ok && l.ending.Load() {
+				return nil
+			} else if !ok {
+				return fmt.Errorf("the mailbox of %s was taken away: %w", l.server, errors.Join(l.box.Err(), broker.ErrLinkGone))
+			}
+			l.take(d, false)
+		case ds := <-l.taken:
+			for _, d := range ds {
+				l.take(d, true)
+			}
+		case <-l.wake:
+			if err := l.settleAll(); err != nil {
+				return err
+			}
+		}
+		if err := l.throttle(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// letGoWithin bounds how long copies on their way hold up a mailbox that is given up. What is not
+// stored by then is delivered again, and a copy that is stored all the same is a duplicate.
+const letGoWithin = 3 * time.Second
+
+// letGo gives the mailbox up: copies on their way are awaited, the rest goes back to the broker.
+func (l *life) letGo(ctx context.Context) {
+	deadline := time.NewTimer(letGoWithin)
+	defer deadline.Stop()
+	for waiting := true; waiting && l.jobs.Load() > 0; {
+		select {
+		case <-l.wake:
+			_ = l.settleAll() // an error comes from the link, which ends by itself
+		case <-deadline.C:
+			waiting = false
+		case <-ctx.Done():
+			return
+		}
+	}
+	_ = l.settleAll()
+	closing, cancel := context.WithTimeout(ctx, letGoWithin)
+	defer cancel()
+	if err := l.box.Close(closing); err != nil {
+		l.o.Log.Warn("a mailbox is given up slowly", zap.String("mailbox", string(l.server)), zap.Error(err))
+	}
+	l.service.mu.Lock()
+	delete(l.lives, l.id)
+	n := len(l.lives)
+	l.service.mu.Unlock()
+	dropped := l.o.Sessions.Forget(l.id, time.Now())
+	l.count(-l.held.Load(), -l.size.Load())
+	l.o.Metrics.Owned.Set(float64(n))
+	l.o.Log.Info("a mailbox is given up", zap.String("mailbox", string(l.server)), zap.Int("held", dropped))
+	if l.server == l.o.Server {
+		l.setOpen(false)
+	}
+	l.report(func() { l.core.released(l.server) })
+}
+
+// overflow hands deliveries of the overflow to run.
+func (l *life) overflow(ctx context.Context, ds []broker.Delivery) {
+	if len(ds) == 0 {
+		return
+	}
+	select {
+	case l.taken <- ds:
+	case <-l.stop:
+	case <-ctx.Done():
+	}
+}
+
+// fault is what becomes of an error of the mailbox: it ends the link, unless the mailbox is being
+// given up anyway.
+func (l *life) fault(what string, err error) error {
+	if err == nil || l.ending.Load() {
+		return nil
+	}
+	return fmt.Errorf("%s the mailbox of %s: %w", what, l.server, err)
+}
+
+// take passes one delivery to its session, or to the dead events if it cannot be read.
+func (l *life) take(d broker.Delivery, overflow bool) {
+	ref := session.Ref{Mailbox: l.server, Life: l.id, Tag: d.Tag, Bytes: len(d.Body), Overflow: overflow}
+	l.count(1, int64(ref.Bytes))
+	e, err := wire.DecodeEvent(d.Type, d.Correlation, d.Headers, d.Body)
+	if err != nil {
+		l.o.Log.Warn("an event cannot be read and goes to the queue "+broker.QueueDeadEvents,
+			zap.String("app", d.App), zap.String("message_id", d.ID), zap.Error(err))
+		l.bury(d, ref)
+		return
+	}
+	l.o.Metrics.Events.WithLabelValues("taken").Inc()
+	l.apply(l.o.Sessions.Deliver(&e, ref, l.tight(), time.Now()))
+}
+
+// settle hands refs to run. It never blocks.
+func (l *life) settle(refs []session.Ref) {
+	l.mu.Lock()
+	l.settled = append(l.settled, refs...)
+	l.mu.Unlock()
+	l.poke()
+}
+
+func (l *life) poke() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// settleAll acknowledges to the broker what is done with.
+func (l *life) settleAll() error {
+	l.mu.Lock()
+	refs := l.settled
+	l.settled = nil
+	l.mu.Unlock()
+	for _, r := range refs {
+		l.count(-1, -int64(r.Bytes))
+		if err := l.box.Ack(r.Tag); err != nil {
+			return l.fault("settle a delivery of", err)
+		}
+	}
+	return nil
+}
+
+func (l *life) count(events, bytes int64) {
+	l.held.Add(events)
+	l.size.Add(bytes)
+	l.Mailbox.bytes.Add(bytes)
+	l.o.Metrics.Held.Add(float64(events))
+	l.o.Metrics.HeldBytes.Add(float64(bytes))
+}
+
+// tight reports whether so much is held that what cannot be sent at once goes into the overflow.
+func (l *life) tight() bool {
+	return l.held.Load() >= int64(l.o.MaxHeld)/4*3 || l.Mailbox.bytes.Load() >= int64(l.o.MaxHeldBytes)/4*3
+}
+
+// throttle makes room when much is held: the clients' waiting events go into the overflow. At the
+// cap of bytes it stops the deliveries, says so, and starts them again below three quarters.
+func (l *life) throttle(ctx context.Context) error {
+	if l.tight() && time.Since(l.relieved) > time.Second {
+		l.relieved = time.Now()
+		l.apply(l.o.Sessions.Relieve(l.relieved))
+	}
+	bytes, most := l.Mailbox.bytes.Load(), int64(l.o.MaxHeldBytes)
+	switch {
+	case bytes >= most && !l.paused:
+		l.paused = true
+		why := fmt.Sprintf("events of %d bytes wait for their clients, at the cap of %d bytes: no more are taken from the mailbox of %s until some are acknowledged or put into its overflow",
+			bytes, most, l.server)
+		if l.server == l.o.Server {
+			l.setCapped(why)
+		}
+		l.o.Log.Warn(why)
+		return l.fault("pause", l.box.Pause(ctx))
+	case bytes < most/4*3 && l.paused:
+		l.paused = false
+		if l.server == l.o.Server {
+			l.setCapped("")
+		}
+		l.o.Log.Info("the mailbox takes events again", zap.String("mailbox", string(l.server)), zap.Int64("bytes", bytes))
+		return l.fault("resume", l.box.Resume(ctx))
+	}
+	return nil
+}
