@@ -216,6 +216,7 @@ func (c *Client) leave(s *socket, gone <-chan struct{}) {
 	c.mu.Lock()
 	if !s.opened.IsZero() {
 		s.sayConfirm(&t)
+		s.ackAt = time.Now()
 		c.acknowledge(s, s.ackAt, &t)
 	}
 	c.mu.Unlock()
