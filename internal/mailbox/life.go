@@ -34,7 +34,8 @@ type life struct {
 	settled []session.Ref // guarded by mu; at most one for each delivery
 
 	// Touched only by run.
-	paused   bool
+	full     bool // at a cap
+	paused   bool // the deliveries are stopped
 	relieved time.Time
 }
 
@@ -213,30 +214,37 @@ func (l *life) tight() bool {
 }
 
 // throttle makes room when much is held: the clients' waiting events go into the overflow. At the
-// cap of bytes it stops the deliveries, says so, and starts them again below three quarters.
+// cap it says that the worker is full, and at that of bytes it stops the deliveries (that of events
+// is the broker's prefetch); below three quarters all goes on.
 func (l *life) throttle(ctx context.Context) error {
 	if l.tight() && time.Since(l.relieved) > time.Second {
 		l.relieved = time.Now()
 		l.apply(l.o.Sessions.Relieve(l.relieved))
 	}
-	bytes, most := l.Mailbox.bytes.Load(), int64(l.o.MaxHeldBytes)
+	held, bytes := l.held.Load(), l.Mailbox.bytes.Load()
 	switch {
-	case bytes >= most && !l.paused:
-		l.paused = true
-		why := fmt.Sprintf("events of %d bytes wait for their clients, at the cap of %d bytes: no more are taken from the mailbox of %s until some are acknowledged or put into its overflow",
-			bytes, most, l.server)
+	case !l.full && (held >= int64(l.o.MaxHeld) || bytes >= int64(l.o.MaxHeldBytes)):
+		l.full = true
+		why := fmt.Sprintf("%d events (%d bytes in all) wait for their clients, at the cap of %d events or %d bytes: no more are taken from the mailbox of %s until some are acknowledged or put into its overflow",
+			held, bytes, l.o.MaxHeld, l.o.MaxHeldBytes, l.server)
 		if l.server == l.o.Server {
 			l.setCapped(why)
 		}
 		l.o.Log.Warn(why)
-		return l.fault("pause", l.box.Pause(ctx))
-	case bytes < most/4*3 && l.paused:
-		l.paused = false
+		if bytes >= int64(l.o.MaxHeldBytes) {
+			l.paused = true
+			return l.fault("pause", l.box.Pause(ctx))
+		}
+	case l.full && !l.tight():
+		l.full = false
 		if l.server == l.o.Server {
 			l.setCapped("")
 		}
-		l.o.Log.Info("the mailbox takes events again", zap.String("mailbox", string(l.server)), zap.Int64("bytes", bytes))
-		return l.fault("resume", l.box.Resume(ctx))
+		l.o.Log.Info("the mailbox takes events again", zap.String("mailbox", string(l.server)), zap.Int64("held", held), zap.Int64("bytes", bytes))
+		if l.paused {
+			l.paused = false
+			return l.fault("resume", l.box.Resume(ctx))
+		}
 	}
 	return nil
 }
