@@ -15,10 +15,7 @@ const inboxSize = 1024
 
 // lock takes the identity: its control queue is exclusive to our connection, and dies with it.
 func (l *link) lock() error {
-	err := l.consuming.try(func(ch *amqp091.Channel) error {
-		_, err := ch.QueueDeclare(l.id.ControlQueue(), false, true, true, false, nil)
-		return err
-	})
+	err := l.declareExclusive(l.id.ControlQueue())
 	if isCode(err, amqp091.ResourceLocked) {
 		return fmt.Errorf("queue %s: %w", l.id.ControlQueue(), broker.ErrLocked)
 	}

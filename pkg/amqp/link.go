@@ -12,7 +12,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/wscluster/wscluster/pkg/broker"
-	"github.com/wscluster/wscluster/pkg/socketmeta"
 )
 
 // link is one life of the two connections. supervise notices the first fault, ends everything and
@@ -32,11 +31,11 @@ type link struct {
 	running sync.WaitGroup
 
 	mu        sync.Mutex
-	closing   bool                         // guarded by mu, like what follows: Close was called
-	ended     bool                         // nothing starts any more
-	err       error                        // why it ended
-	consumers map[*consumer]struct{}       // those that are open
-	mailboxes map[socketmeta.ServerID]bool // owned here: an exclusive queue does not lock out its own connection
+	closing   bool                   // guarded by mu, like what follows: Close was called
+	ended     bool                   // nothing starts any more
+	err       error                  // why it ended
+	consumers map[*consumer]struct{} // those that are open
+	locks     map[string]bool        // the queues of those we hold: an exclusive queue does not lock out its own connection
 }
 
 var _ broker.Link = (*link)(nil)
@@ -49,7 +48,7 @@ func (b *Broker) join(ctx context.Context, id broker.Identity, u string) (_ *lin
 		done:      make(chan struct{}),
 		over:      make(chan struct{}),
 		consumers: make(map[*consumer]struct{}),
-		mailboxes: make(map[socketmeta.ServerID]bool),
+		locks:     make(map[string]bool),
 	}
 	if l.consuming, err = dial(ctx, u, id.String()+" consuming", l.o, l.end); err != nil {
 		return nil, err

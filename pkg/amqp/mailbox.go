@@ -3,8 +3,8 @@ package amqp
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"sync"
+	"sync/atomic"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
@@ -21,105 +21,35 @@ const maxPrefetch = 65535 // 16 bits in basic.qos
 // On a classic queue the prefetch counts for the whole channel. On a quorum queue it counts for
 // each consumer, and Resume makes another: there may then be twice as many unsettled deliveries.
 type mailbox struct {
-	*consumer
+	*consumer       // nil until it is open
+	link      *link // the consumer's, also before it is open
+	server    socketmeta.ServerID
 	queue     string
-	exclusive bool
+	exclusive bool // the queue is classic
+	standsIn  bool // control messages for server are sent to us too
 
-	calls  sync.Mutex // one call to the broker at a time; guards what follows
-	paused bool
-	count  int             // of AMQP consumers so far; the last one is the consumer's tag
-	given  <-chan struct{} // closed when the deliveries of the last one have been given out
-	giving sync.WaitGroup
+	unsettled atomic.Int64           // deliveries received and not settled, of both queues
+	came      chan struct{}          // cap 1: a delivery or a fence was received
+	fence     atomic.Pointer[string] // the ID of the fence that we wait for; nil once it was received
+
+	calls    sync.Mutex // one call to the broker at a time; guards what follows
+	paused   bool
+	count    int              // of AMQP consumers so far
+	tag      string           // of the mailbox's last one
+	given    <-chan struct{}  // closed when that one's deliveries have been given out
+	giving   sync.WaitGroup   // whatever else runs until the mailbox ends
+	held     *amqp091.Channel // for the overflow; nil before the first TakeHeld
+	retiring bool             // we hold the identity of server
+	unbound  bool
 }
 
 var _ broker.Mailbox = (*mailbox)(nil)
 
-// OpenMailbox looks at ctx before it begins. Each of its steps is bounded by the call timeout.
-func (l *link) OpenMailbox(ctx context.Context, s socketmeta.ServerID, prefetch int) (_ broker.Mailbox, err error) {
-	m := &mailbox{queue: broker.MailboxQueue(s), count: 1}
-	if prefetch < 1 || prefetch > maxPrefetch {
-		return nil, fmt.Errorf("open %s: prefetch %d: must be 1 to %d", m.queue, prefetch, maxPrefetch)
-	}
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	}
-	if err := l.acquire(s); err != nil {
-		return nil, fmt.Errorf("open %s: %w", m.queue, err)
-	}
-	defer func() {
-		if err != nil {
-			l.release(s)
-			err = fmt.Errorf("open %s: %w", m.queue, l.failed(err))
-		}
-	}()
-	exchange, key := broker.ExchangeUtils, string(s)
-	if s == broker.ParkedServer {
-		exchange, key = broker.ExchangeUnrouted, ""
-	}
-	asDeclared, err := l.ensureQueue(m.queue, new(bool), l.mailboxArgs(), exchange, key)
-	if err != nil {
-		return nil, err
-	}
-	// A quorum queue kills the connection that has a prefetch for the whole channel.
-	m.exclusive = asDeclared && l.o.MailboxType == Classic
-	var first <-chan amqp091.Delivery
-	m.consumer, err = l.openConsumer(m.queue, min(prefetch, 256), func(ch *amqp091.Channel) (err error) {
-		if err = ch.Qos(prefetch, 0, m.exclusive); err != nil {
-			return err
-		}
-		first, err = ch.Consume(m.queue, strconv.Itoa(m.count), false, m.exclusive, false, false, nil)
-		return err
-	})
-	if isCode(err, amqp091.AccessRefused) {
-		return nil, fmt.Errorf("%w (%w)", broker.ErrRefused, err)
-	} else if err != nil {
-		return nil, err
-	}
-	m.calls.Lock()
-	defer m.calls.Unlock()
-	if err := m.start(m.run, func() { l.release(s) }); err != nil {
-		return nil, err
-	}
-	m.give(first)
-	return m, nil
-}
-
-// acquire takes the lock of a mailbox: ErrRefused if anybody has it, be it this very link.
-func (l *link) acquire(s socketmeta.ServerID) error {
-	l.mu.Lock()
-	owned := l.mailboxes[s]
-	l.mailboxes[s] = true
-	l.mu.Unlock()
-	if owned {
-		return fmt.Errorf("%w: this very link does", broker.ErrRefused)
-	}
-	err := l.consuming.try(func(ch *amqp091.Channel) error {
-		_, err := ch.QueueDeclare(broker.LockQueue(s), false, true, true, false, nil)
-		return err
-	})
-	if err == nil {
-		return nil
-	}
-	l.disown(s)
-	if isCode(err, amqp091.ResourceLocked) {
-		return broker.ErrRefused
-	}
-	return l.failed(fmt.Errorf("declare queue %s: %w", broker.LockQueue(s), err))
-}
-
-// release gives the lock of a mailbox back, unless it has gone with the link.
-func (l *link) release(s socketmeta.ServerID) {
-	_ = l.consuming.try(func(ch *amqp091.Channel) error {
-		_, err := ch.QueueDelete(broker.LockQueue(s), false, false, false)
-		return err
-	})
-	l.disown(s)
-}
-
-func (l *link) disown(s socketmeta.ServerID) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.mailboxes, s)
+// nextTag names the next AMQP consumer: a quorum queue would take an old tag for the old consumer,
+// with its credit used up. It gives back what several held in the order of their tags as text.
+func (m *mailbox) nextTag() string {
+	m.count++
+	return fmt.Sprintf("%010d", m.count)
 }
 
 // run waits for the end of the mailbox and of those who give out its deliveries.
@@ -128,6 +58,9 @@ func (m *mailbox) run() {
 	m.calls.Lock() // once it is free, nobody starts to give any more
 	defer m.calls.Unlock()
 	m.giving.Wait()
+	if m.held != nil {
+		_ = m.link.consuming.watched(m.held.Close) // fails only with the connection, as in closeChannel
+	}
 }
 
 // give gives out the deliveries of one AMQP consumer, after those of the one before. Called with
@@ -146,6 +79,9 @@ func (m *mailbox) give(in <-chan amqp091.Delivery) {
 				if !ok {
 					return
 				}
+				if m.note(m.ch, d) {
+					continue
+				}
 				select {
 				case m.out <- decode(d):
 				case <-m.stop:
@@ -158,8 +94,34 @@ func (m *mailbox) give(in <-chan amqp091.Delivery) {
 	})
 }
 
+// note counts a delivery, or swallows a fence: also that of an owner who died behind it.
+func (m *mailbox) note(ch *amqp091.Channel, d amqp091.Delivery) (fence bool) {
+	if _, fence = d.Headers[headerFence]; fence {
+		if id := m.fence.Load(); id != nil && *id == d.MessageId {
+			m.fence.Store(nil)
+		}
+		_ = m.settle(func() error { return ch.Ack(d.DeliveryTag, false) }) // fails only with the link
+	} else {
+		m.unsettled.Add(1)
+	}
+	select {
+	case m.came <- struct{}{}:
+	default:
+	}
+	return fence
+}
+
 func (m *mailbox) Ack(tag uint64) error {
-	return m.settle(func() error { return m.ch.Ack(tag, false) })
+	err := m.settle(func() error {
+		if tag&heldTag != 0 {
+			return m.held.Ack(tag&^heldTag, false)
+		}
+		return m.ch.Ack(tag, false)
+	})
+	if err == nil {
+		m.unsettled.Add(-1)
+	}
+	return err
 }
 
 func (m *mailbox) Requeue(uint64) error {
@@ -168,39 +130,56 @@ func (m *mailbox) Requeue(uint64) error {
 
 // Pause cancels the AMQP consumer and keeps the channel, so that what is unsettled stays ours. It
 // is bounded by the call timeout; ctx is looked at before it begins.
-func (m *mailbox) Pause(ctx context.Context) error {
-	return m.call(ctx, true, func() error { return m.ch.Cancel(strconv.Itoa(m.count), false) })
-}
+func (m *mailbox) Pause(ctx context.Context) error { return m.call(ctx, m.pause) }
 
 // Resume is bounded as Pause is.
-func (m *mailbox) Resume(ctx context.Context) error {
-	return m.call(ctx, false, func() error {
-		m.count++ // a quorum queue would take the old tag for the old consumer, with its credit used up
-		in, err := m.ch.Consume(m.queue, strconv.Itoa(m.count), false, m.exclusive, false, false, nil)
-		if err == nil {
-			m.give(in)
-		}
-		return err
-	})
-}
+func (m *mailbox) Resume(ctx context.Context) error { return m.call(ctx, m.resume) }
 
-// call makes a call that changes whether the mailbox is paused, if it is not so already.
-func (m *mailbox) call(ctx context.Context, paused bool, f func() error) error {
+func (m *mailbox) call(ctx context.Context, f func() error) error {
 	m.calls.Lock()
 	defer m.calls.Unlock()
+	if err := m.callable(ctx); err != nil {
+		return err
+	}
+	if err := f(); err != nil {
+		return fmt.Errorf("%s: %w", m.queue, m.link.failed(err))
+	}
+	return nil
+}
+
+// callable is an error if the mailbox or ctx has ended.
+func (m *mailbox) callable(ctx context.Context) error {
 	select {
 	case <-m.stop:
 		return m.gone()
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	default:
-	}
-	if m.paused == paused {
 		return nil
 	}
-	if err := m.link.consuming.watched(f); err != nil {
-		return fmt.Errorf("%s: %w", m.queue, m.link.failed(err))
+}
+
+// pause is called with calls held, as resume is.
+func (m *mailbox) pause() error {
+	if m.paused {
+		return nil
 	}
-	m.paused = paused
-	return nil
+	err := m.link.consuming.watched(func() error { return m.ch.Cancel(m.tag, false) })
+	m.paused = err == nil
+	return err
+}
+
+func (m *mailbox) resume() error {
+	if !m.paused {
+		return nil
+	}
+	return m.link.consuming.watched(func() error {
+		m.tag = m.nextTag()
+		in, err := m.ch.Consume(m.queue, m.tag, false, m.exclusive, false, false, nil)
+		if err == nil {
+			m.paused = false
+			m.give(in)
+		}
+		return err
+	})
 }

@@ -122,7 +122,7 @@ func join(t testing.TB, b *Broker, id broker.Identity) *link {
 	return l.(*link)
 }
 
-func own(t testing.TB, l *link, s socketmeta.ServerID, prefetch int) broker.Consumer {
+func own(t testing.TB, l *link, s socketmeta.ServerID, prefetch int) broker.Mailbox {
 	t.Helper()
 	m, err := l.OpenMailbox(bounded(t), s, prefetch)
 	if err != nil {

@@ -18,6 +18,7 @@ const (
 // Headers of our own and of RabbitMQ that are not part of a broker.Message.
 const (
 	headerPublish       = "x-wscluster-publish" // int64: the publisher's number, by which a Return is known
+	headerFence         = "x-wscluster-fence"   // of a message by which the owner of a queue sees that it is empty; see retire.go
 	headerDeliveryCount = "x-delivery-count"    // quorum queues: deliveries before this one
 )
 

@@ -21,6 +21,7 @@ var exchanges = []struct {
 	{broker.ExchangeControl, amqp091.ExchangeDirect, false, nil},
 	{broker.ExchangeAnnounce, amqp091.ExchangeFanout, false, nil},
 	{broker.ExchangeTasks, amqp091.ExchangeDirect, false, nil},
+	{broker.ExchangeHold, amqp091.ExchangeDirect, false, nil},
 	{broker.ExchangeDead, amqp091.ExchangeDirect, false, nil},
 }
 
@@ -64,7 +65,9 @@ func (l *link) declareTopology() error {
 	return nil
 }
 
-// mailboxArgs are the arguments of a mailbox queue. What the queue dead-letters says so by key.
+// mailboxArgs are the arguments of a mailbox queue and of its overflow. What the queue dead-letters
+// says so by key. A single active consumer keeps the order of a quorum queue: the next one gets
+// nothing before the queue has back what the last one held.
 func (l *link) mailboxArgs() amqp091.Table {
 	args := amqp091.Table{
 		"x-queue-type":              l.o.MailboxType,
@@ -89,6 +92,15 @@ func taskArgs() amqp091.Table {
 // ensureQueue makes sure that a durable queue exists and is bound, and reports whether it is as
 // declared here. See ensure.
 func (l *link) ensureQueue(name string, restricted *bool, args amqp091.Table, exchange, key string) (asDeclared bool, err error) {
+	asDeclared, err = l.declareQueue(name, restricted, args)
+	if err != nil || *restricted {
+		return false, err
+	}
+	return asDeclared, l.bind(name, exchange, key)
+}
+
+// declareQueue makes sure that a durable queue exists. See ensure.
+func (l *link) declareQueue(name string, restricted *bool, args amqp091.Table) (asDeclared bool, err error) {
 	declare := func(ch *amqp091.Channel) error {
 		_, err := ch.QueueDeclare(name, true, false, false, false, args)
 		return err
@@ -97,15 +109,24 @@ func (l *link) ensureQueue(name string, restricted *bool, args amqp091.Table, ex
 		_, err := ch.QueueDeclarePassive(name, true, false, false, false, nil)
 		return err
 	}
-	asDeclared, err = l.ensure("queue "+name, restricted, declare, exists)
-	if err != nil || *restricted {
-		return false, err
-	}
-	err = l.consuming.try(func(ch *amqp091.Channel) error { return ch.QueueBind(name, key, exchange, false, nil) })
+	return l.ensure("queue "+name, restricted, declare, exists)
+}
+
+func (l *link) bind(queue, exchange, key string) error {
+	err := l.consuming.try(func(ch *amqp091.Channel) error { return ch.QueueBind(queue, key, exchange, false, nil) })
 	if err != nil {
-		return false, fmt.Errorf("bind queue %s to exchange %s: %w", name, exchange, err)
+		return fmt.Errorf("bind queue %s to exchange %s: %w", queue, exchange, err)
 	}
-	return asDeclared, nil
+	return nil
+}
+
+// unbind does nothing if there is no such binding.
+func (l *link) unbind(queue, exchange, key string) error {
+	err := l.consuming.try(func(ch *amqp091.Channel) error { return ch.QueueUnbind(queue, key, exchange, nil) })
+	if err != nil {
+		return fmt.Errorf("unbind queue %s from exchange %s: %w", queue, exchange, err)
+	}
+	return nil
 }
 
 // ensure declares something. If it exists with other arguments it is used as it is: deleting it

@@ -1,0 +1,166 @@
+package amqp
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	amqp091 "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+
+	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/socketmeta"
+)
+
+// toRegister is where the register's records go. The stream is bound to the exchange hold, with a
+// key that no server has, because that is the one exchange that only workers may write to: whose
+// name is in the register, his mailbox is looked after and in the end deleted.
+var toRegister = broker.Address{Exchange: broker.ExchangeHold, Key: broker.StreamServers}
+
+// The types of the register's records.
+const (
+	recordServer = "server" // the body is a server ID
+	recordMark   = "mark"   // how far the reader with this ID has to read
+)
+
+// registerAhead is how many records may be on their way to a reader.
+const registerAhead = 1000
+
+// registerArgs keep records for longer than the policy of deploy/rabbitmq keeps a mailbox without
+// an owner. A stream forgets whole segments only, so they are small: some thousand records.
+func registerArgs() amqp091.Table {
+	return amqp091.Table{
+		"x-queue-type":                    amqp091.QueueTypeStream,
+		"x-max-age":                       "8D",
+		"x-stream-max-segment-size-bytes": int64(1 << 20),
+	}
+}
+
+func (l *link) Register(ctx context.Context, s socketmeta.ServerID) error {
+	body, err := json.Marshal(s)
+	if err == nil {
+		err = l.record(ctx, broker.Message{Type: recordServer, ID: string(s), Body: body})
+	}
+	if err != nil {
+		return fmt.Errorf("register %s: %w", s, l.failed(err))
+	}
+	return nil
+}
+
+// record appends m to the register.
+func (l *link) record(ctx context.Context, m broker.Message) error {
+	if err := l.ensureRegister(ctx); err != nil {
+		return err
+	}
+	m.App, m.Time = l.id.String(), time.Now()
+	receipt, err := l.Publish(ctx, toRegister, m)
+	if err != nil {
+		return err
+	}
+	o, err := broker.Await(ctx, receipt)
+	if err == nil && o != broker.Stored {
+		err = fmt.Errorf("the broker's answer: %v", o)
+	}
+	return err
+}
+
+// ensureRegister makes sure that the stream is there and has a leader: else a publish to it would
+// never be answered, which ends the link. After a start of the broker it has none for some 0.4 s,
+// so that is waited for, at most for the call timeout. It is not declared when joining: a sick
+// stream shall keep nobody out.
+func (l *link) ensureRegister(ctx context.Context) error {
+	late := time.After(l.o.CallTimeout)
+	for {
+		_, err := l.ensureQueue(broker.StreamServers, new(bool), registerArgs(), toRegister.Exchange, toRegister.Key)
+		if !isCode(err, amqp091.NotFound) {
+			return err
+		}
+		select {
+		case <-time.After(l.o.CallTimeout / 100):
+		case <-late:
+			return err
+		case <-l.done:
+			return l.gone(err)
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), err)
+		}
+	}
+}
+
+// Servers appends a mark and reads up to it. A record must come within the call timeout after the
+// one before, or it is an error.
+func (l *link) Servers(ctx context.Context) ([]socketmeta.ServerID, error) {
+	list, err := l.servers(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the register: %w", l.failed(err))
+	}
+	return list, nil
+}
+
+func (l *link) servers(ctx context.Context) ([]socketmeta.ServerID, error) {
+	mark := rand.Text()
+	if err := l.record(ctx, broker.Message{Type: recordMark, ID: mark}); err != nil {
+		return nil, err
+	}
+	var ch *amqp091.Channel
+	var records <-chan amqp091.Delivery
+	err := l.consuming.watched(func() (err error) {
+		if ch, err = l.consuming.Channel(); err != nil {
+			return err
+		}
+		if err = ch.Qos(registerAhead, 0, false); err != nil {
+			return err
+		}
+		records, err = ch.Consume(broker.StreamServers, "", false, false, false, false, amqp091.Table{"x-stream-offset": "first"})
+		return err
+	})
+	if ch != nil {
+		defer func() { _ = l.consuming.watched(ch.Close) }()
+	}
+	if err != nil {
+		return nil, err
+	}
+	known := make(map[socketmeta.ServerID]bool)
+	late := time.NewTimer(l.o.CallTimeout)
+	defer late.Stop()
+	for {
+		select {
+		case d, ok := <-records:
+			switch {
+			case !ok:
+				return nil, errTakenAway
+			case d.MessageId == mark:
+				return slices.Sorted(maps.Keys(known)), nil
+			}
+			if err := ch.Ack(d.DeliveryTag, false); err != nil {
+				return nil, err
+			}
+			late.Reset(l.o.CallTimeout)
+			if d.Type != recordServer {
+				continue
+			}
+			if s, err := parseRecord(d.Body); err != nil {
+				l.log.Warn("the register holds what is not a server ID", zap.Error(err), zap.String("by", d.AppId))
+			} else {
+				known[s] = true
+			}
+		case <-late.C:
+			return nil, errors.New("no more records come: is the stream's leader up?")
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+func parseRecord(body []byte) (socketmeta.ServerID, error) {
+	var s string
+	if err := json.Unmarshal(body, &s); err != nil {
+		return "", err
+	}
+	return socketmeta.ParseServerID(s)
+}
