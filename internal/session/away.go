@@ -36,7 +36,9 @@ func (c *core) hold(es []entry, fx *Effects) {
 
 // unhold notes that one event has left the overflow.
 func (c *core) unhold(life uint64) {
-	if c.overflow[life]--; c.overflow[life] <= 0 {
+	if c.overflow[life] > 1 {
+		c.overflow[life]--
+	} else {
 		delete(c.overflow, life)
 	}
 }
