@@ -259,6 +259,8 @@ export class Client {
     void this.#claim.take(m.client_id);
     this.#emit('meta', m);
     if (this.#state.name !== 'connecting') return;
+    // The token is stored: only now may the worker depend on it. It takes nothing else before this.
+    if (m.resumed) this.#link?.send({ type: 'confirm', epoch: m.epoch });
     for (const { task_id, state } of m.tasks ?? []) {
       const feed = this.#feeds.get(task_id);
       if (!feed || state === 'running') continue;

@@ -27,7 +27,8 @@ interface Waiting {
  *
  * The rules are those of pkg/wire/event.go: a higher (attempt, run_id) resets the view, a lower one is
  * a duplicate; a durable event is next when prev < next; a transient one never waits for others and is
- * dropped when it is older than what the application has, and the latest wins; the final event is taken once. At most
+ * dropped when it is older than what the application has, and the latest wins; the final event is taken once. A gap
+ * stands in its place of the order for events that will not come; the application is told of those it does not have. At most
  * maxWaiting steps and maxWaitingChars wait: an event beyond that is dropped without a trace, so that
  * the server sends it again after the next resume.
  */
@@ -130,25 +131,36 @@ export class Order {
 
   #hold(e: TaskEvent, chars: number): void {
     let i = this.#held.length;
-    while (i > 0 && seq(this.#held[i - 1]!) > e.seq) i--;
-    if (i > 0 && seq(this.#held[i - 1]!) === e.seq) return;
+    let order = 1;
+    while (i > 0 && (order = compareHeld(eventOf(this.#held[i - 1]!), e)) > 0) i--;
+    if (!order) return;
     this.#held.splice(i, 0, { step: e, chars });
     this.#chars += chars;
   }
 
   #advance(): void {
-    while (this.#held.length) {
-      const first = this.#held[0]!;
-      const e = first.step as TaskEvent;
-      if (e.prev >= this.#next) return;
+    for (let i; (i = this.#held.findIndex((w) => eventOf(w).prev < this.#next)) >= 0; ) {
+      this.#drop(i); // they wait for events that a gap stands in for
+      const w = this.#held[0]!;
+      const e = eventOf(w);
+      if (e.seq < this.#next) {
+        this.#drop(1);
+        continue;
+      }
       this.#held.shift();
-      this.#ready.push(first);
+      if (e.event === 'gap') w.step = { ...e, body: { ...e.body, from_seq: Math.max(e.body.from_seq, this.#next) } };
+      this.#ready.push(w);
       this.#next = e.seq + 1;
       if (e.last) {
         this.#ended = true;
-        for (const w of this.#held.splice(0)) this.#chars -= w.chars;
+        this.#drop(this.#held.length);
       }
     }
+  }
+
+  /** Forgets the first n that are held. */
+  #drop(n: number): void {
+    for (const w of this.#held.splice(0, n)) this.#chars -= w.chars;
   }
 }
 
@@ -161,6 +173,14 @@ function compareRuns(attempt: number, run: string, otherAttempt: number, otherRu
   return attempt - otherAttempt || (run < otherRun ? -1 : run > otherRun ? 1 : 0);
 }
 
-function seq(w: Waiting): number {
-  return (w.step as TaskEvent).seq;
+function eventOf(w: Waiting): TaskEvent {
+  return w.step as TaskEvent;
+}
+
+/**
+ * Orders what is held by seq, and a gap behind the event whose seq it has: if the events that it stands in for are
+ * all there, the application gets them. Of gaps that end together the one that covers less is first.
+ */
+function compareHeld(a: TaskEvent, b: TaskEvent): number {
+  return a.seq - b.seq || +(a.event === 'gap') - +(b.event === 'gap') || b.prev - a.prev;
 }

@@ -4,7 +4,8 @@ import type { Position, TaskEvent, WireError } from './wire.ts';
 
 /**
  * Why a task was refused, failed or was lost. code is one of the server's closed list, or 'lost': the
- * server no longer knows the task, and nothing more of it will come.
+ * server no longer knows the task, and nothing more of it will come; or 'missed': the task is over, but
+ * its end is among the events that were given up (see the gap event).
  */
 export class TaskError extends Error {
   readonly code: string;
@@ -189,6 +190,7 @@ export class Feed {
     if (!this.order.finished) return;
     if (step.event === 'result') this.result.resolve(step.body.value);
     else if (step.event === 'error') this.result.reject(new TaskError(step.body));
+    else if (step.event === 'gap') this.result.reject(new TaskError({ code: 'missed', message: `how the task ended was not kept (${step.body.reason})`, retryable: true }));
     else this.result.resolve(undefined);
     this.#end();
   }

@@ -28,6 +28,11 @@ export interface Hello {
   token?: string;
   tasks?: Position[];
 }
+/** The socket_meta of this epoch, which resumed the session, is here and its token is kept. */
+export interface Confirm {
+  type: 'confirm';
+  epoch: number;
+}
 export interface Submit {
   type: 'submit';
   id?: string;
@@ -43,7 +48,7 @@ export interface Ping {
   type: 'ping';
   id?: string;
 }
-export type ClientMessage = Hello | Submit | Ack | Ping;
+export type ClientMessage = Hello | Confirm | Submit | Ack | Ping;
 
 export interface SocketMeta {
   type: 'socket_meta';
@@ -126,6 +131,14 @@ export interface Failure extends WireError {
   timestamp: string;
 }
 
+/** Durable events that were given up: from_seq to the gap's own seq. The application had none of them. */
+export interface Gap {
+  from_seq: number;
+  /** 'expired': away for longer than the resume window; 'caps': more waited than may be kept. Others may follow. */
+  reason: string;
+  timestamp: string;
+}
+
 /** The body of each event by its name. */
 export interface Bodies {
   started: Started;
@@ -135,6 +148,7 @@ export interface Bodies {
   artifact: Artifact;
   result: Result;
   error: Failure;
+  gap: Gap;
 }
 export type EventName = keyof Bodies;
 

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { Client, TaskError } from '../src/index.ts';
 import type { Options, State, Task } from '../src/index.ts';
 import { claimWaitMs } from '../src/claim.ts';
-import { World, event, meta, run1, settled } from './world.ts';
+import { World, event, gap, meta, run1, settled } from './world.ts';
 import type { FakeStorage } from './world.ts';
 
 /** A client on its page; states and errors are kept as they come. */
@@ -365,12 +365,102 @@ test('bye names the time of the return, and neither online nor a click on the ta
   assert.equal(w.sockets.length, 2);
 });
 
-test('4208 resumes at once', async () => {
+test('4208 and 4200 resume at once, 4101 backs off', async () => {
+  for (const [code, sockets] of [[4208, 2], [4200, 2], [4101, 1]] as const) {
+    const w = new World();
+    await openOn(w);
+    w.socket.give({ type: 'bye', code, reason: 'told' });
+    w.socket.cut(code);
+    await w.advance(0);
+    assert.equal(w.sockets.length, sockets, String(code));
+  }
+});
+
+test('a resumed session is confirmed when its token is stored, before anything else is said', async () => {
   const w = new World();
-  await openOn(w);
-  w.socket.cut(4208, 'slow');
-  await w.advance(0);
-  assert.equal(w.sockets.length, 2);
+  const { client } = await openOn(w);
+  assert.deepEqual(w.socket.of('confirm'), [], 'a new session is not confirmed');
+  client.submit('make', {}, { taskId: 't' });
+  w.socket.give(event(1, 0)); // to be acknowledged
+  client.submit('make', {}, { taskId: 'u' }); // without an answer
+  w.socket.cut();
+  await w.advance(1000);
+  client.on('state', (s) => s.name === 'open' && client.submit('make', {}, { taskId: 'v' }));
+  const send = w.socket.send.bind(w.socket);
+  let kept: string | null = null;
+  w.socket.send = (data) => {
+    if (data.includes('confirm')) kept = w.storage.getItem('wscluster:meta');
+    send(data);
+  };
+  await w.socket.welcome({ resumed: true, epoch: 7, token: 'token-7' });
+  await w.advance(1000);
+  assert.deepEqual(w.socket.sent.slice(0, 2).map((m) => m.type), ['hello', 'confirm']);
+  assert.deepEqual(new Set(w.socket.sent.slice(2).map((m) => (m.type === 'submit' ? m.task_id : m.type))), new Set(['v', 'u', 'ack']));
+  assert.deepEqual(w.socket.of('confirm'), [{ type: 'confirm', epoch: 7 }]);
+  assert.equal((JSON.parse(kept!) as { token: string }).token, 'token-7');
+  w.socket.give(meta({ resumed: true, epoch: 7, token: 'token-8' }));
+  await settled();
+  assert.equal(w.socket.of('confirm').length, 1, 'a renewal is not confirmed');
+});
+
+test('an error to a confirm kills nothing', async () => {
+  for (const code of ['unexpected', 'unknown_type']) {
+    const w = new World();
+    const { client, states, errors } = await openOn(w);
+    const task = client.submit('make', {}, { taskId: 't' });
+    w.socket.give({ type: 'accepted', task_id: 't' });
+    w.socket.cut();
+    await w.advance(1000);
+    await w.socket.welcome({ resumed: true });
+    w.socket.give({ type: 'error', code, message: 'confirm?', retryable: false });
+    w.socket.give(event(1, 0, 'result'));
+    assert.equal(await task.result, 42);
+    assert.deepEqual([names(states).at(-1), errors.length], ['open', 1]);
+  }
+});
+
+test('the application is told of a gap once, in its place, with what it really misses', async () => {
+  const w = new World();
+  const { client } = await openOn(w);
+  const task = client.submit('make', {}, { taskId: 't' });
+  const seen: unknown[] = [];
+  task.on('log', (e) => void seen.push(e.seq));
+  task.on('gap', (e) => void seen.push([e.body.from_seq, e.seq, e.body.reason]));
+  for (const e of [event(1, 0), event(2, 1), gap(2, 4, 1), gap(2, 4, 1), event(5, 4), event(6, 5, 'result')]) w.socket.give(e);
+  assert.equal(await task.result, 42);
+  assert.deepEqual(seen, [1, 2, [3, 4, 'expired'], 5]);
+});
+
+test('a task whose end is in a gap ends, and says that its end is missing', async () => {
+  const w = new World();
+  const { client } = await openOn(w);
+  const task = client.submit('make', {}, { taskId: 't' });
+  w.socket.give(gap(1, 9, 0, { last: true }));
+  await assert.rejects(task.result, { code: 'missed', message: /expired/ });
+  assert.deepEqual(client.tasks, []);
+  await w.advance(250);
+  assert.deepEqual(w.socket.of('ack')[0]?.tasks.map((p) => p.next), [10]);
+});
+
+test('a reload while events and a gap wait for their turn: no position covers them, and all come again', async () => {
+  const w = new World();
+  const { client } = await openOn(w);
+  client.submit('make', {}, { taskId: 't' });
+  for (const e of [event(1, 0), gap(3, 5, 2), event(6, 5), event(8, 7)]) w.socket.give(e);
+  w.page('pagehide', false);
+  assert.deepEqual(w.socket.of('ack').map((a) => a.tasks[0]?.next), [2]);
+
+  const after = new World(w.storage, w.locks);
+  const { client: again } = clientOn(after);
+  const seen: unknown[] = [];
+  again.on('task', (t) => void t.on('*', (e) => void seen.push(e.event === 'gap' ? [e.body.from_seq, e.seq] : e.event === 'reset' ? 0 : e.seq)));
+  again.connect();
+  await settled();
+  await after.socket.welcome({ resumed: true, tasks: [{ task_id: 't', state: 'running' }] });
+  assert.deepEqual(after.socket.of('hello')[0]?.tasks?.[0]?.next, 2);
+  for (const e of [event(2, 1), gap(3, 5, 2), event(6, 5), event(7, 6), event(8, 7), event(9, 8, 'result')]) after.socket.give(e);
+  await settled();
+  assert.deepEqual(seen, [2, [3, 5], 6, 7, 8, 9]);
 });
 
 test('online cuts a wait short', async () => {

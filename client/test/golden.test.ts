@@ -26,6 +26,8 @@ const fromServer: Record<string, ServerMessage> = {
   error_frame: { type: 'error', code: 'overloaded', message: "the worker's queue is full", retryable: true, retry_after_ms: 1500 },
   event_artifact: { ...numbers, seq: 9, prev: 8, event: 'artifact', body: { name: 'app.tar.gz', content_type: 'application/gzip', size_bytes: 1048576, sha256: '0f'.repeat(32) } },
   event_error: { ...numbers, seq: 10, prev: 9, event: 'error', last: true, body: { code: 'failed', message: 'step test: exit status 1', retryable: true, last_line: 43, timestamp } },
+  event_gap: { ...numbers, seq: 5, prev: 1, event: 'gap', body: { from_seq: 2, reason: 'expired', timestamp } },
+  event_gap_last: { ...numbers, seq: 10, prev: 5, event: 'gap', last: true, body: { from_seq: 6, reason: 'caps', timestamp } },
   event_log: { ...numbers, seq: 8, prev: 6, event: 'log', body: { first_line: 41, lines: ['\u001b[32mok\u001b[0m  app/core  0.021s', 'a < b && "c"', '日本語 \u2028 end'] } },
   event_progress: { ...numbers, seq: 7, prev: 6, event: 'progress', durable: false, body: { workflow_id: task_id, status: 'running', current_step: 17, total_steps: 60, message: 'ok internal/session', timestamp } },
   event_result: { ...numbers, seq: 10, prev: 9, event: 'result', last: true, body: { value: { packages: 60, failed: 0 }, last_line: 43, timestamp } },
@@ -42,6 +44,7 @@ const fromServer: Record<string, ServerMessage> = {
 
 const fromClient: Record<string, ClientMessage> = {
   ack: { type: 'ack', tasks: [position] },
+  confirm: { type: 'confirm', epoch: 1773480413001 },
   hello: { type: 'hello' },
   hello_all: { type: 'hello', auth: 'eyJ.auth.sig', token: 'eyJ.resume.sig', tasks: [position, { task_id: 'build-new', attempt: 0, run_id: '', next: 0 }] },
   ping: { type: 'ping', id: 'p1' },

@@ -3,15 +3,20 @@ import { test } from 'node:test';
 import { Order, further, maxWaiting, maxWaitingChars } from '../src/order.ts';
 import type { Step } from '../src/order.ts';
 import type { TaskEvent } from '../src/wire.ts';
-import { event, run1, run2 } from './world.ts';
+import { event, gap, run1, run2 } from './world.ts';
 
 const start = { task_id: 't', attempt: 0, run_id: '', next: 0 };
 
 /** Settles all that is ready; returns it as text. */
 function drain(o: Order): string[] {
   const out: string[] = [];
-  for (let s: Step | undefined; (s = o.peek()); o.settle(s)) out.push(s.event === 'reset' ? 'reset' : `${s.event}${s.seq}`);
+  for (let s: Step | undefined; (s = o.peek()); o.settle(s)) out.push(told(s));
   return out;
+}
+
+function told(s: Step): string {
+  if (s.event === 'gap') return `${s.body.from_seq}-${s.seq} missing`;
+  return s.event === 'reset' ? 'reset' : `${s.event}${s.seq}`;
 }
 
 test('events in order pass through, and the position follows what is settled', () => {
@@ -137,6 +142,60 @@ test('at most maxWaitingChars wait', () => {
   assert.deepEqual(drain(o), ['log1', 'log2', 'log3', 'log4']);
 });
 
+// The same cases as in pkg/wsclient/gap_test.go.
+const gaps: [string, TaskEvent[], string][] = [
+  ['in its place', [event(1, 0), gap(2, 4, 1), event(5, 4)], 'log1, 2-4 missing, log5'],
+  ['too early', [gap(3, 4, 2), event(5, 4), event(1, 0), event(2, 1)], 'log1, log2, 3-4 missing, log5'],
+  ['before anything else', [gap(1, 3, 0), event(4, 3)], '1-3 missing, log4'],
+  ['of what the application has in part', [event(1, 0), event(2, 1), event(3, 2), gap(2, 5, 1)], 'log1, log2, log3, 4-5 missing'],
+  ['of what the application has', [event(1, 0), event(2, 1), gap(1, 2, 0), event(3, 2)], 'log1, log2, log3'],
+  ['of what comes after it all the same', [gap(1, 3, 0), event(2, 1), event(3, 2), event(4, 3)], '1-3 missing, log4'],
+  ['twice', [gap(1, 3, 0), gap(1, 3, 0), event(4, 3)], '1-3 missing, log4'],
+  ['of what waits for the same as it does', [event(3, 2), event(4, 3), gap(3, 4, 2), event(1, 0), event(2, 1)], 'log1, log2, log3, log4'],
+  ['the same, the gap first', [gap(3, 4, 2), event(4, 3), event(3, 2), event(1, 0), event(2, 1)], 'log1, log2, log3, log4'],
+  ['of a single event that came after all', [gap(2, 2, 1), event(2, 1), event(1, 0)], 'log1, log2'],
+  ['of what waits in part', [event(3, 2), gap(3, 5, 2), event(1, 0), event(2, 1), event(6, 5)], 'log1, log2, log3, 4-5 missing, log6'],
+  ['whose end waits', [event(5, 4), gap(3, 5, 2), event(6, 5), event(1, 0), event(2, 1)], 'log1, log2, 3-5 missing, log6'],
+  ['whose end waits behind it', [gap(3, 5, 2), event(5, 4), event(1, 0), event(2, 1)], 'log1, log2, 3-5 missing'],
+  ['of two gaps the one that fits', [gap(4, 6, 3), gap(2, 6, 1), event(1, 0), event(7, 6)], 'log1, 2-6 missing, log7'],
+  ['of two gaps the lesser is enough', [gap(2, 6, 1), gap(4, 6, 3), event(3, 2), event(2, 1), event(1, 0)], 'log1, log2, log3, 4-6 missing'],
+  ['overlapping another', [event(1, 0), gap(2, 4, 1), gap(3, 7, 2), event(8, 7)], 'log1, 2-4 missing, 5-7 missing, log8'],
+  ['with holes where progress was', [event(1, 0), gap(4, 9, 1), event(12, 9)], 'log1, 4-9 missing, log12'],
+  ['of another run', [event(1, 0), gap(1, 3, 0, { run_id: run2 })], 'reset, 1-3 missing'],
+  ['of an earlier run', [event(1, 0, 'log', { run_id: run2 }), gap(1, 3, 0)], 'log1'],
+  ['the last', [event(1, 0), gap(2, 3, 1, { last: true }), event(1, 0, 'log', { run_id: run2 })], 'log1, 2-3 missing'],
+];
+
+for (const [name, events, want] of gaps) {
+  test('a gap takes the place of what it stands for: ' + name, () => {
+    for (const times of [1, 2]) {
+      const o = new Order(start);
+      for (const e of events) for (let n = 0; n < times; n++) o.take(e, 10);
+      assert.deepEqual(drain(o).join(', '), want);
+      assert.equal(o.waiting, 0, 'nothing is left waiting');
+      assert.equal(o.finished, name === 'the last');
+      const { attempt, run_id, next } = o.position;
+      o.take(event(100, next - 1, 'log', { attempt, run_id }), maxWaitingChars);
+      assert.deepEqual(drain(o), o.finished ? [] : ['log100'], 'all the room is there again');
+    }
+  });
+}
+
+test('a gap that is next in order gets into a full order', () => {
+  const o = new Order(start);
+  for (let i = 2; i < 3 + maxWaiting; i++) o.take(event(i, i - 1), 10);
+  o.take(gap(1, 5000, 0), 10);
+  assert.deepEqual(drain(o), ['1-5000 missing']);
+});
+
+test('a gap leaves the frame that it came in as it was', () => {
+  const o = new Order({ task_id: 't', attempt: 1, run_id: run1, next: 4 });
+  const e = gap(2, 6, 1);
+  o.take(e, 10);
+  assert.deepEqual(drain(o), ['4-6 missing']);
+  assert.equal(told(e), '2-6 missing');
+});
+
 test('further compares attempt, run, next', () => {
   const at = (attempt: number, run_id: string, next: number) => ({ task_id: 't', attempt, run_id, next });
   for (const [low, high] of [
@@ -173,17 +232,33 @@ function story(random: (n: number) => number, attempt: number, run_id: string, f
   return out;
 }
 
-test('whatever is doubled, swapped, lost and sent again, and however often the page reloads: once and in order', () => {
-  for (let seed = 1; seed <= 2000; seed++) {
+/** Gives up some neighbours of a run for a gap; returns it and the seqs of those that are not sent any more. Nothing if none is durable. */
+function evict(random: (n: number) => number, events: TaskEvent[]): { gap: TaskEvent; gone: Set<number> }[] {
+  const durable = events.filter((e) => e.durable);
+  if (!durable.length) return [];
+  const first = random(durable.length);
+  const chain = durable.slice(first, first + 1 + random(6));
+  const end = chain.at(-1)!;
+  const { attempt, run_id, last } = end;
+  const stand = gap(chain[0]!.seq, end.seq, chain[0]!.prev, { attempt, run_id, last } as Partial<TaskEvent>);
+  return [{ gap: stand, gone: new Set(chain.filter(() => random(2)).map((e) => e.seq)) }]; // of the others a copy is left
+}
+
+test('whatever is doubled, swapped, lost, given up and sent again, and however often the page reloads: once and in order, or told as missing', () => {
+  for (let seed = 1; seed <= 3000; seed++) {
     const random = randomOf(seed);
     const runs = [story(random, 1, run1, false), story(random, 1 + random(2), run2, true)];
+    const given = runs.map((events) => (random(3) ? [] : Array.from({ length: 1 + random(3) }, () => evict(random, events)).flat()));
     let o = new Order(start);
     let shown: Step[] = [];
     for (let round = 0; !o.finished; round++) {
       assert.ok(round < 200, `seed ${seed}: no end`);
-      // What the server would send from its own point of view: all that is not acknowledged, shuffled
-      // within a distance, some lost, some twice; of the later run only after a while.
-      const events = runs.slice(0, round < 3 ? 1 : 2).flat();
+      // What the server would send from its own point of view: all that is not acknowledged or given up,
+      // shuffled within a distance, some lost, some twice; of the later run only after a while.
+      const events = runs.slice(0, round < 3 ? 1 : 2).flatMap((run, r) => [
+        ...run.filter((e) => round < random(4) || !given[r]!.some((g) => g.gone.has(e.seq))),
+        ...given[r]!.map((g) => g.gap),
+      ]);
       for (let i = events.length - 1; i > 0; i--) {
         const j = Math.max(0, i - random(8));
         [events[i], events[j]] = [events[j]!, events[i]!];
@@ -201,12 +276,14 @@ test('whatever is doubled, swapped, lost and sent again, and however often the p
         if (!random(20) && !o.finished) o = new Order(o.position); // a reload: what waited is gone
       }
     }
-    const winner = shown.at(-1) as TaskEvent;
-    const durable = (shown as TaskEvent[]).filter((e) => e.durable).map((e) => e.seq);
-    const want = runs.flat().filter((e) => e.durable && e.run_id === winner.run_id && e.attempt === winner.attempt);
-    assert.deepEqual(durable, want.map((e) => e.seq), `seed ${seed}`);
-    const numbers = (shown as TaskEvent[]).map((e) => e.seq);
+    const events = shown as TaskEvent[];
+    const winner = events.at(-1)!;
+    const want = runs.flat().filter((e) => e.durable && e.run_id === winner.run_id && e.attempt === winner.attempt).map((e) => e.seq);
+    // Each durable event of the run was shown or told as missing, once, and in order.
+    const covered = events.filter((e) => e.durable).flatMap((e) => (e.event === 'gap' ? want.filter((n) => e.body.from_seq <= n && n <= e.seq) : [e.seq]));
+    assert.deepEqual(covered, want, `seed ${seed}`);
     // A reload between a progress event and the next durable one may show progress again, never lines.
-    assert.ok(numbers.every((n, i) => i === 0 || !(shown[i] as TaskEvent).durable || n > Math.max(0, ...durable.filter((d) => d < n))));
+    const newest = (i: number) => Math.max(0, ...events.slice(0, i).filter((e) => e.durable).map((e) => e.seq));
+    assert.ok(events.every((e, i) => e.seq > newest(i)), `seed ${seed}`);
   }
 });

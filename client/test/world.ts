@@ -188,3 +188,8 @@ export function event(seq: number, prev: number, name: EventName = 'log', over: 
     ...over,
   } as TaskEvent;
 }
+
+/** A gap of task t that stands in for the durable events from to seq, after prev. */
+export function gap(from_seq: number, seq: number, prev: number, over: Partial<TaskEvent> = {}): TaskEvent {
+  return event(seq, prev, 'gap', { body: { from_seq, reason: 'expired', timestamp: '2026-01-01T00:00:00.000Z' }, ...over } as Partial<TaskEvent>);
+}
