@@ -97,11 +97,21 @@ func TestInboxDropsTheNewestAndCountsThem(t *testing.T) {
 
 func TestCloseGivesUpOnReceiptsWhenItsContextEnds(t *testing.T) {
 	bubble(t, memory.Options{}, func(t *testing.T, b *memory.Broker, l broker.Link, _ broker.Consumer) {
+		other := join(t, b, broker.Runner("r1"))
 		b.OnPublish(func(memory.Publish) memory.Verdict { return memory.Verdict{Delay: time.Hour} })
-		r := publish(t, l, mailbox, broker.Message{})
+		r := publish(t, l, mailbox, broker.Message{ID: "1"})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := l.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		closed := make(chan error)
+		go func() { closed <- l.Close(ctx) }()
+		synctest.Wait()
+		publish(t, other, mailbox, broker.Message{ID: "2"}) // the mailbox was given up at once
+		if m, err := other.AdoptMailbox(t.Context(), server, 2); err != nil {
+			t.Errorf("adopt while the owner's link is closed: %v", err)
+		} else if first, second := <-m.Deliveries(), <-m.Deliveries(); first.ID != "1" || second.ID != "2" {
+			t.Errorf("the adopter got %q and %q, want 1 and 2", first.ID, second.ID)
+		}
+		if err := <-closed; !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Close: got %v, want a deadline exceeded", err)
 		}
 		wants(t, broker.Unknown, r)

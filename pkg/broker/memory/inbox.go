@@ -35,7 +35,6 @@ func (s *Store) Leave(ins ...*Inbox) {
 	s.inboxes = slices.DeleteFunc(s.inboxes, func(in *Inbox) bool { return slices.Contains(ins, in) })
 	var takers []*Taker
 	for _, in := range ins {
-		in.locks = nil
 		takers = append(takers, in.takers...)
 	}
 	closeAll(takers)

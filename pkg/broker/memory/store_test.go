@@ -84,6 +84,7 @@ type process struct {
 type observed struct {
 	*Taker
 	held, overflown []broker.Delivery
+	adopts, retires bool
 }
 
 // observe makes a taker that checks what it is given.
@@ -151,7 +152,7 @@ func draw[T any](t *rapid.T, what string, of []T) T {
 
 func (w *world) join(t *rapid.T) {
 	p := &process{id: draw(t, "identity", joiners)}
-	retired := slices.ContainsFunc(w.owners(), func(o *observed) bool { return o.retiring && broker.Worker(o.server) == p.id })
+	retired := slices.ContainsFunc(w.owners(), func(o *observed) bool { return o.retires && broker.Worker(o.server) == p.id })
 	var err error
 	p.in, err = w.store.Join(p.id, func(m broker.Message) { p.got = append(p.got, m.ID) })
 	if want := w.process(p.id) != nil || retired; errors.Is(err, broker.ErrLocked) != want || (err != nil) != want {
@@ -197,7 +198,6 @@ func (w *world) dead(o *observed) {
 }
 
 func (w *world) publish(t *rapid.T) {
-	w.sent++
 	to := draw(t, "address", []broker.Address{
 		broker.ToMailbox(servers[0]), broker.ToMailbox(servers[1]), broker.ToHold(servers[0]), broker.ToHold(servers[1]),
 		broker.ToTasks(kinds[0]), broker.ToTasks(kinds[1]),
@@ -218,18 +218,21 @@ func (w *world) publish(t *rapid.T) {
 			queue = broker.MailboxQueue(server)
 		}
 	}
-	want := broker.Stored
-	if ready, _ := w.store.Depth(queue); queue == "" {
-		want = broker.Returned
-	} else if ready == limit {
-		want = broker.Refused
-	}
-	name := fmt.Sprintf("%s#%d", queue, w.sent)
-	if want == broker.Stored {
-		w.stored = append(w.stored, name)
-	}
-	if got := w.store.Publish(to, broker.Message{ID: name, Body: make([]byte, w.sent%7)}); got != want {
-		t.Fatalf("publish to %v: %v, want %v", to, got, want)
+	for range rapid.IntRange(1, 4).Draw(t, "messages") {
+		w.sent++
+		want := broker.Stored
+		if ready, _ := w.store.Depth(queue); queue == "" {
+			want = broker.Returned
+		} else if ready == limit {
+			want = broker.Refused
+		}
+		name := fmt.Sprintf("%s#%d", queue, w.sent)
+		if want == broker.Stored {
+			w.stored = append(w.stored, name)
+		}
+		if got := w.store.Publish(to, broker.Message{ID: name, Body: make([]byte, w.sent%7)}); got != want {
+			t.Fatalf("publish to %v: %v, want %v", to, got, want)
+		}
 	}
 }
 
@@ -242,7 +245,7 @@ func (w *world) control(t *rapid.T) {
 	got := w.store.Publish(broker.ToControl(id), broker.Message{ID: name})
 	for _, p := range w.processes {
 		times := 0
-		if p.id == id || slices.ContainsFunc(p.takers, func(o *observed) bool { return o.adopted && broker.Worker(o.server) == id }) {
+		if p.id == id || slices.ContainsFunc(p.takers, func(o *observed) bool { return o.adopts && broker.Worker(o.server) == id }) {
 			want, times = broker.Stored, 1
 		}
 		if n := len(p.got) - len(slices.DeleteFunc(slices.Clone(p.got), func(id string) bool { return id == name })); n != times {
@@ -277,6 +280,9 @@ func (w *world) own(t *rapid.T) {
 	})
 	if !errors.Is(err, want) || (err == nil) != (want == nil) {
 		t.Fatalf("own %s (open %v): %v, want %v", server, open, err, want)
+	}
+	if err == nil {
+		w.ownerOf(server).adopts = !open
 	}
 	if err == nil && server != broker.ParkedServer {
 		w.mailbox[server] = binding{bound.mailbox || open, true}
@@ -355,6 +361,7 @@ func (w *world) unbind(t *rapid.T) {
 		t.Fatalf("unbind %s: %v", o.server, err)
 	default:
 		w.mailbox[o.server] = binding{}
+		o.retires = true
 	}
 }
 
@@ -362,13 +369,15 @@ func (w *world) delete(t *rapid.T) {
 	p := draw(t, "process", w.processes)
 	o := draw(t, "owner", slices.DeleteFunc(slices.Clone(p.takers), func(o *observed) bool { return o.server == "" }))
 	left := len(w.store.Messages(broker.MailboxQueue(o.server))) + len(w.store.Messages(broker.HoldQueue(o.server)))
-	unbound := o.retiring
 	err := o.Delete()
-	if (err == nil) != (unbound && left == 0) || errors.Is(err, broker.ErrNotEmpty) != (unbound && left > 0) {
-		t.Fatalf("delete %s, unbound %v, with %d left: %v", o.server, unbound, left, err)
+	if (err == nil) != (o.retires && left == 0) || errors.Is(err, broker.ErrNotEmpty) != (o.retires && left > 0) {
+		t.Fatalf("delete %s, unbound %v, with %d left: %v", o.server, o.retires, left, err)
 	}
 	if err == nil {
 		delete(w.mailbox, o.server)
+		if w.store.queues[broker.MailboxQueue(o.server)] != nil || w.store.queues[broker.HoldQueue(o.server)] != nil {
+			t.Fatalf("the deleted mailbox of %s is still there", o.server)
+		}
 		p.takers = slices.DeleteFunc(p.takers, func(other *observed) bool { return other == o })
 		w.dead(o)
 	}

@@ -145,7 +145,7 @@ func (t *Taker) leave() {
 	if t.closed {
 		return
 	}
-	t.closed, t.adopted, t.retiring = true, false, false
+	t.closed = true
 	t.in.takers = slices.DeleteFunc(t.in.takers, func(other *Taker) bool { return other == t })
 	back := map[*queue][]*entry{}
 	for _, tag := range slices.Sorted(maps.Keys(t.held)) {
