@@ -44,6 +44,9 @@ type Runner struct {
 	OnState     func(broker.State) // hears how the link to the broker is; must not block; may be nil
 }
 
+// ErrSpoolDir says that no file can be made in Runner.SpoolDir.
+var ErrSpoolDir = errors.New("SpoolDir cannot be used")
+
 // MaxSlots is the most that Runner.Slots may be: what a broker counts to.
 const MaxSlots = 65535
 
@@ -56,8 +59,8 @@ const (
 // Run takes tasks until ctx ends, whatever becomes of the broker meanwhile: it joins again and
 // the runs go on. When ctx ends, it takes no more tasks, gives those that run Grace to end, ends
 // the contexts of the others, and returns when all handlers have returned. Tasks that have not
-// ended go back to the broker. An error before that says which field is wrong, or that SpoolDir
-// cannot be used; after it, what failed while leaving the broker.
+// ended go back to the broker. An error before that says which field is wrong, or is ErrSpoolDir;
+// after it, what failed while leaving the broker.
 func (r *Runner) Run(ctx context.Context) error {
 	if err := r.validate(); err != nil {
 		return err
@@ -129,7 +132,7 @@ func (r *Runner) shift() (*shift, error) {
 		var err error
 		disk, err = openSpool(cmp.Or(r.SpoolDir, filepath.Join(os.TempDir(), "wscluster-"+r.Name)), cmp.Or(r.SpoolBytes, 1<<30))
 		if err != nil {
-			return nil, fmt.Errorf("runner: SpoolDir: %w", err)
+			return nil, fmt.Errorf("runner: %w: %w", ErrSpoolDir, err)
 		}
 	}
 	kinds := maps.Clone(r.Kinds)

@@ -11,8 +11,10 @@ import (
 	"go.uber.org/zap"
 )
 
-// window bounds the events of one run that are in flight to the broker.
-const window = 64
+const (
+	window         = 64              // events of one run that are in flight to the broker
+	accountTimeout = 5 * time.Second // for the answers to what a run that is given up has in flight
+)
 
 // send publishes what the run tells, over whatever link there is, until the final event is
 // stored (true) or ctx ends (false).
@@ -50,13 +52,7 @@ func (u *run) sendOver(ctx context.Context, link broker.Link) bool {
 	to := broker.ToMailbox(u.task.Server)
 	pause := backoff.ExponentialBackOff{InitialInterval: 100 * time.Millisecond, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: 5 * time.Second}
 	var flying []flight // oldest first: those of the outbox's events in flight
-	defer func() {
-		for _, f := range flying { // ctx has ended, but what is stored is stored
-			if o := f.outcome(); o == broker.Stored {
-				u.metrics.settled(o, f.durable)
-			}
-		}
-	}()
+	defer func() { u.account(ctx, flying) }()
 	for {
 		if len(flying) > 0 && flying[0].outcome() != broker.Pending {
 			oldest, outcome := flying[0], flying[0].outcome()
@@ -93,6 +89,21 @@ func (u *run) sendOver(ctx context.Context, link broker.Link) bool {
 			flying = append(flying, f)
 		case !u.await(ctx, link, flying, due):
 			return false
+		}
+	}
+}
+
+// account counts what turns out to be stored of a run that was given up; it waits for the answers
+// no longer than accountTimeout.
+func (u *run) account(ctx context.Context, flying []flight) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), accountTimeout)
+	defer cancel()
+	for _, f := range flying {
+		if f.err != nil {
+			continue
+		}
+		if outcome, _ := broker.Await(ctx, f.Receipt); outcome == broker.Stored {
+			u.metrics.settled(outcome, f.durable)
 		}
 	}
 }

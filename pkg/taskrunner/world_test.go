@@ -103,6 +103,11 @@ func (w *world) handle(h HandlerFunc) (stop func()) {
 
 func (w *world) submit(id wire.TaskID, kind string, params any) {
 	w.Helper()
+	w.submitFrom(testServer, id, kind, params)
+}
+
+func (w *world) submitFrom(s socketmeta.ServerID, id wire.TaskID, kind string, params any) {
+	w.Helper()
 	p, err := json.Marshal(params)
 	if err == nil && params == nil {
 		p = nil
@@ -111,7 +116,7 @@ func (w *world) submit(id wire.TaskID, kind string, params any) {
 		w.Fatal(err)
 	}
 	body, err := wire.EncodeTask(&wire.Task{
-		Meta: socketmeta.Meta{Client: w.client, Server: testServer, Epoch: 1},
+		Meta: socketmeta.Meta{Client: w.client, Server: s, Epoch: 1},
 		Task: id, Kind: kind, Params: p, Trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 	})
 	if err != nil {
