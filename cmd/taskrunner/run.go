@@ -23,18 +23,22 @@ import (
 type settings struct {
 	config.Logging
 
-	Name      string        `config:"name,required" usage:"name of this runner, [a-z0-9-], of one process at a time"`
-	AMQPURL   []string      `config:"amqp_url,secret,required" usage:"RabbitMQ nodes, tried in turn"`
-	Recipes   []string      `config:"recipes" usage:"recipe files, one kind each; none means the shipped go-build and make"`
-	RepoRoots []string      `config:"repo_roots" usage:"folders whose Git repositories may be built; none means no repository"`
-	WorkDir   string        `config:"work_dir" usage:"folder where tasks get their workspaces"`
-	Slots     int           `config:"slots" usage:"tasks that run at once"`
-	Grace     time.Duration `config:"grace" usage:"what running tasks get to end when the runner is stopped; 0s for none"`
+	Name           string        `config:"name,required" usage:"name of this runner, [a-z0-9-], of one process at a time"`
+	AMQPURL        []string      `config:"amqp_url,secret,required" usage:"RabbitMQ nodes, tried in turn"`
+	InternalListen string        `config:"internal_listen" usage:"address for metrics, health and profiles; with a + behind it the next free port if that one is taken; empty for none"`
+	Recipes        []string      `config:"recipes" usage:"recipe files, one kind each; none means the shipped go-build and make"`
+	RepoRoots      []string      `config:"repo_roots" usage:"folders whose Git repositories may be built; none means no repository"`
+	WorkDir        string        `config:"work_dir" usage:"folder where tasks get their workspaces"`
+	SpoolDir       string        `config:"spool_dir" usage:"folder where output waits while the broker takes none; empty means wscluster-<name> in the system's folder for temporary files"`
+	SpoolLimit     int64         `config:"spool_limit_bytes" usage:"bytes of output that may wait there, before builds do; 0 for none"`
+	Slots          int           `config:"slots" usage:"tasks that run at once"`
+	Grace          time.Duration `config:"grace" usage:"what running tasks get to end when the runner is stopped; 0s for none"`
 }
 
 func defaults() settings {
 	return settings{
-		Logging: config.DefaultLogging(), WorkDir: os.TempDir(), Slots: runtime.GOMAXPROCS(0), Grace: 30 * time.Second,
+		Logging: config.DefaultLogging(), InternalListen: "127.0.0.1:9201" + nextFree, WorkDir: os.TempDir(), SpoolLimit: 1 << 30,
+		Slots: runtime.GOMAXPROCS(0), Grace: 30 * time.Second,
 	}
 }
 
@@ -56,6 +60,9 @@ func (s *settings) Validate() error {
 	}
 	if s.Grace < 0 {
 		check("grace", fmt.Errorf("%v must not be negative", s.Grace))
+	}
+	if s.SpoolLimit < 0 {
+		check("spool_limit_bytes", fmt.Errorf("%d must not be negative", s.SpoolLimit))
 	}
 	_, err = s.NewLogger(io.Discard)
 	return errors.Join(append(errs, err)...)
@@ -92,12 +99,29 @@ func run(ctx context.Context, s *settings, stderr io.Writer) error {
 	if err != nil {
 		return config.WithExit(config.ExitConfig, err)
 	}
-	grace := s.Grace
-	if grace == 0 {
-		grace = -1 // taskrunner's zero is its default
+	ops := newInternal(s.Name, ctx.Done())
+	r := taskrunner.Runner{
+		Name: s.Name, Broker: rabbit, Kinds: kinds, Slots: s.Slots, Grace: orNone(s.Grace),
+		SpoolDir: s.SpoolDir, SpoolBytes: orNone(s.SpoolLimit), Log: log, OnState: ops.heard, Metrics: taskrunner.NewMetrics(ops.metrics),
 	}
-	r := taskrunner.Runner{Name: s.Name, Broker: rabbit, Kinds: kinds, Slots: s.Slots, Grace: grace, Log: log}
-	return config.WithExit(config.ExitBroker, r.Run(ctx))
+	stop, err := ops.start(ctx, s.InternalListen, log)
+	if err != nil {
+		return config.WithExit(config.ExitConfig, fmt.Errorf("internal_listen: %w", err))
+	}
+	defer stop()
+	if err = r.Run(ctx); errors.Is(err, taskrunner.ErrSpoolDir) {
+		return config.WithExit(config.ExitConfig, fmt.Errorf("spool_dir: %w", err))
+	}
+	return config.WithExit(config.ExitBroker, err)
+}
+
+// orNone turns a setting of 0, which means none, into what means that in taskrunner, where 0 is
+// the default.
+func orNone[T ~int64](n T) T {
+	if n == 0 {
+		return -1
+	}
+	return n
 }
 
 // kinds reads the recipes. Of the shipped ones it leaves out, with a warning, what cannot run on

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,7 +16,15 @@ import (
 	"github.com/wscluster/wscluster/internal/config"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	code := m.Run()
+	err := errors.Join(stopRabbit(), goleak.Find())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
 
 // execute runs the program as main does.
 func execute(ctx context.Context, args ...string) (code int, stderr string) {
@@ -54,6 +64,10 @@ func TestBadConfigurationIsOneLineAndExitCode3(t *testing.T) {
 		{"grace", "grace: -1s\n", "grace: -1s must not be negative"},
 		{"unknown key", "slot: 1\n", "slot: there is no such key"},
 		{"log level", "log_level: loud\n", `log_level: "loud" must be debug, info, warn or error`},
+		{"spool limit", "spool_limit_bytes: -1\n", "spool_limit_bytes: -1 must not be negative"},
+		{"spool folder", "spool_dir: /dev/null\nwork_dir: " + dir + "\nlog_level: error\n", "spool_dir: runner: SpoolDir cannot be used: mkdir /dev/null: "},
+		{"internal address", "internal_listen: nowhere\nlog_level: error\n", "internal_listen: address nowhere: missing port"},
+		{"internal port", "internal_listen: 127.0.0.1:http\nlog_level: error\n", `internal_listen: port "http" must be a number`},
 		{"work directory", "work_dir: /no/such\n", "work directory: "},
 		{"repository root", "repo_roots: [/no/such]\n", "repository root: "},
 		{"recipe file", "recipes: [/no/such.yaml]\n", "open /no/such.yaml: "},
