@@ -8,17 +8,9 @@ import (
 	"github.com/wscluster/wscluster/pkg/wire"
 )
 
-// Bounds of one session.
-const (
-	// The send window: what may be with the socket and not yet acknowledged. One event always
-	// passes, however big.
-	windowEvents = 256
-	windowBytes  = 256 << 10
-
-	// maxRecords bounds the tasks that a session remembers: the open ones and as many that have
-	// ended as fit beside them; the oldest ended ones are forgotten first.
-	maxRecords = 4 * wire.MaxOpenTasks
-)
+// maxRecords bounds the tasks that a session remembers: the open ones and as many that have ended
+// as fit beside them; the oldest ended ones are forgotten first.
+const maxRecords = 4 * wire.MaxOpenTasks
 
 // place says where a session is: at a worker, in an epoch. The higher one has it.
 type place struct {

@@ -95,7 +95,7 @@ func (c *core) next(now int64) (*wire.Event, *task) {
 			continue
 		}
 		e := &t.queue[t.sent]
-		if c.sent > 0 && (c.sent >= windowEvents || c.sentBytes+e.size() > windowBytes) {
+		if c.sent > 0 && (c.sent >= c.o.MaxSent || c.sentBytes+e.size() > c.o.MaxSentBytes) {
 			return nil, nil
 		}
 		if c.sent == 0 {

@@ -35,6 +35,8 @@ type Options struct {
 	Window          time.Duration     // how long an absent client may come back; 0 means 10 min
 	AckTimeout      time.Duration     // a socket whose client acknowledges nothing for so long is closed; 0 means 60 s
 	RefreshAfter    time.Duration     // an event held for so long is published again, so that no delivery is old; 0 means 5 min
+	MaxSent         int               // events that are with a socket and not acknowledged: its send window; 0 means 256
+	MaxSentBytes    int               // their bytes, but one event always passes; 0 means 256 KiB
 	MaxWaiting      int               // events that wait for one client in memory, beside those sent; 0 means 1,000
 	MaxWaitingBytes int               // their bytes; 0 means 2 MiB
 	NewRun          func() wire.RunID // names the run of events that have no numbers; nil means wire.NewRunID
@@ -55,6 +57,8 @@ func New(o Options) *Registry {
 	o.Window = cmp.Or(o.Window, 10*time.Minute)
 	o.AckTimeout = cmp.Or(o.AckTimeout, time.Minute)
 	o.RefreshAfter = cmp.Or(o.RefreshAfter, 5*time.Minute)
+	o.MaxSent = cmp.Or(o.MaxSent, 256)
+	o.MaxSentBytes = cmp.Or(o.MaxSentBytes, 256<<10)
 	o.MaxWaiting = cmp.Or(o.MaxWaiting, 1000)
 	o.MaxWaitingBytes = cmp.Or(o.MaxWaitingBytes, 2<<20)
 	if o.NewRun == nil {
@@ -295,7 +299,9 @@ func (r *Registry) Tell(f *engine.Frame) {
 // are left. Each is told to come back after a time of its own out of [0, spread), so that they do
 // not all come at once.
 func (r *Registry) Bye(n int, code engine.StatusCode, reason string, spread time.Duration) (left int) {
-	for conn, s := range r.conns() {
+	conns := r.conns()
+	for _, conn := range slices.Sorted(maps.Keys(conns)) {
+		s := conns[conn]
 		s.mu.Lock()
 		told := s.told == conn
 		if !told && n > 0 {
