@@ -4,6 +4,7 @@ package docs_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -97,7 +98,7 @@ func TestProtocolListsEveryLimit(t *testing.T) {
 	limits := map[string]int{
 		"MaxClientFrame": wire.MaxClientFrame, "MaxServerFrame": wire.MaxServerFrame, "MaxEvent": wire.MaxEvent,
 		"MaxTask": wire.MaxTask, "MaxPositions": wire.MaxPositions, "MaxOpenTasks": wire.MaxOpenTasks,
-		"MaxID": wire.MaxID, "MaxToken": wire.MaxToken,
+		"MaxID": wire.MaxID, "MaxToken": wire.MaxToken, "MaxClaims": wire.MaxClaims,
 	}
 	var documented []string
 	for _, row := range regexp.MustCompile("(?m)^\\| `(Max\\w+)` \\| ([0-9,]+) \\|").FindAllStringSubmatch(section(t, "## 8."), -1) {
@@ -113,6 +114,24 @@ func TestProtocolListsEveryLimit(t *testing.T) {
 		}
 	}
 	same(t, "limits", documented, names)
+}
+
+func TestProtocolListsEveryControlMessage(t *testing.T) {
+	var documented, real []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\| `").FindAllStringSubmatch(section(t, "## 10."), -1) {
+		documented = append(documented, row[1])
+		if _, err := wire.DecodeControl(row[1], []byte(`{}`)); errors.Is(err, wire.ErrUnknownType) {
+			t.Errorf("%s is no control message", row[1])
+		}
+	}
+	files, err := filepath.Glob("../pkg/wire/testdata/control_*.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		real = append(real, strings.TrimPrefix(strings.TrimSuffix(filepath.Base(file), ".json"), "control_"))
+	}
+	same(t, "control messages", documented, real)
 }
 
 func TestProtocolNamesWhatLiesInTheBroker(t *testing.T) {
