@@ -1,0 +1,393 @@
+package chaos
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/wire"
+)
+
+// TaskKind is the kind of the tasks that publishers take.
+const TaskKind = "chaos"
+
+// Params are the parameters of a task of TaskKind: how many events it has, every sixth of which is
+// transient, and how many bytes each of them carries.
+type Params struct {
+	Events int64 `json:"events"`
+	Bytes  int   `json:"bytes"`
+}
+
+// Publisher takes tasks of TaskKind and publishes their events. It stands for task runners by
+// others: it follows docs/PROTOCOL.md section 9 and shares no code with pkg/taskrunner. What it
+// hands to the broker and what is confirmed it notes in its journal before it acts upon it.
+type Publisher struct {
+	URL     string // of the broker
+	Journal *Journal
+	Rate    int       // events a second over all tasks, at most
+	Slots   int       // tasks at once
+	Log     io.Writer // gets a line about each lost connection
+
+	tasks  map[wire.TaskID]*telling
+	turn   []*telling // the same, in the order of their turns
+	recent map[wire.TaskID]bool
+	life   int // counts the connections
+}
+
+// telling is one run of a task under way.
+type telling struct {
+	task   *wire.Task
+	params Params
+	key    RunKey
+	flow   *flow
+	prev   []int64 // by seq: the durable event before
+	after  time.Time
+	tag    uint64 // of its delivery
+	life   int    // to which the tag belongs
+	ended  int64  // all is stored: the length of the journal then; 0 before
+}
+
+const (
+	tick         = 10 * time.Millisecond
+	runWindow    = 64   // events of a run under way
+	flightWindow = 2048 // publishes without an answer
+	againAfter   = 200 * time.Millisecond
+	answerWithin = 10 * time.Second
+	rememberRuns = 10_000 // finished tasks whose redelivery is not run again
+)
+
+// Run takes tasks until ctx ends, through any number of lost connections. The error is the journal's.
+func (p *Publisher) Run(ctx context.Context) error {
+	p.tasks, p.recent = map[wire.TaskID]*telling{}, map[wire.TaskID]bool{}
+	for ctx.Err() == nil {
+		p.life++
+		err := p.live(ctx)
+		if bad, ok := errors.AsType[*journalError](err); ok {
+			return bad
+		}
+		if ctx.Err() == nil {
+			fmt.Fprintf(p.Log, "publisher: %v\n", err)
+			select {
+			case <-time.After(againAfter):
+			case <-ctx.Done():
+			}
+		}
+	}
+	return nil
+}
+
+type journalError struct{ error }
+
+func (e *journalError) Unwrap() error { return e.error }
+
+// connection is one life of the publisher's connections, one for each direction.
+type connection struct {
+	taking, giving *amqp091.Channel
+	tasks          <-chan amqp091.Delivery
+	confirms       <-chan amqp091.Confirmation
+	returns        <-chan amqp091.Return
+	blocked        <-chan amqp091.Blocking
+	ends           [2]<-chan *amqp091.Error
+	close          func()
+}
+
+// live works on one pair of connections until one of them ends.
+func (p *Publisher) live(ctx context.Context) error {
+	c, err := p.connect()
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	for _, t := range p.turn {
+		t.flow.back(t.flow.round) // no answer to what was under way will come
+	}
+	l := &flight{publisher: p, connection: c, pending: map[uint64]published{}, returned: map[uint64]bool{}}
+
+	synced := make(chan int64, 1)
+	syncing := make(chan struct{})
+	stop := make(chan struct{})
+	defer func() { close(stop); <-syncing }()
+	go func() {
+		defer close(syncing)
+		p.sync(stop, synced)
+	}()
+
+	clock := time.NewTicker(tick)
+	defer clock.Stop()
+	blocked := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-c.ends[0]:
+			return fmt.Errorf("the connection for tasks ended: %v", err)
+		case err := <-c.ends[1]:
+			return fmt.Errorf("the connection for events ended: %v", err)
+		case b := <-c.blocked:
+			blocked = b.Active
+			l.heard = time.Now()
+		case d, ok := <-c.tasks:
+			if !ok {
+				return errors.New("the broker ended the consumer")
+			}
+			if err := p.take(d); err != nil {
+				return err
+			}
+		case confirm, ok := <-c.confirms:
+			if !ok {
+				return errors.New("the channel for events ended")
+			}
+			l.judge(confirm)
+		case length, ok := <-synced:
+			if !ok {
+				return &journalError{errors.New("the journal could not be put on disk")}
+			}
+			if err := p.settle(c, length); err != nil {
+				return err
+			}
+		case now := <-clock.C:
+			if blocked {
+				continue
+			}
+			if len(l.pending) > 0 && now.Sub(l.heard) > answerWithin {
+				return fmt.Errorf("no confirm within %v", answerWithin)
+			}
+			if err := l.publish(now); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// sync puts the journal on disk whenever it has grown, and tells how far. It closes synced after a failure.
+func (p *Publisher) sync(stop <-chan struct{}, synced chan<- int64) {
+	var done int64
+	for {
+		select {
+		case <-stop:
+			return
+		case <-time.After(5 * tick):
+		}
+		if p.Journal.Length() == done {
+			continue
+		}
+		var err error
+		if done, err = p.Journal.Sync(); err != nil {
+			close(synced)
+			return
+		}
+		select {
+		case synced <- done:
+		case <-stop:
+			return
+		}
+	}
+}
+
+// take begins the run of a delivered task, unless it is under way or done.
+func (p *Publisher) take(d amqp091.Delivery) error {
+	task, err := wire.DecodeTask(d.Body)
+	if err != nil {
+		return fmt.Errorf("a task of kind %s: %w", TaskKind, err)
+	}
+	if p.recent[task.Task] {
+		return d.Ack(false)
+	}
+	if t := p.tasks[task.Task]; t != nil {
+		t.tag, t.life = d.DeliveryTag, p.life
+		return nil
+	}
+	t := &telling{task: task, tag: d.DeliveryTag, life: p.life}
+	if err := json.Unmarshal(task.Params, &t.params); err != nil || t.params.Events < 1 {
+		return fmt.Errorf("task %s: params %s", task.Task, task.Params)
+	}
+	attempt := 1
+	if n, ok := d.Headers["x-delivery-count"].(int64); ok {
+		attempt += int(n)
+	}
+	t.key = RunKey{task.Task, attempt, wire.NewRunID()}
+	t.flow = newFlow(t.params.Events)
+	t.prev = make([]int64, t.params.Events+1)
+	last := int64(0)
+	for seq := int64(1); seq <= t.params.Events; seq++ {
+		t.prev[seq] = last
+		if t.durable(seq) {
+			last = seq
+		}
+	}
+	p.tasks[task.Task] = t
+	p.turn = append(p.turn, t)
+	return nil
+}
+
+// settle acknowledges the tasks whose end lies within the part of the journal that is on disk.
+func (p *Publisher) settle(c *connection, length int64) error {
+	kept := p.turn[:0]
+	var err error
+	for _, t := range p.turn {
+		if t.ended == 0 || t.ended > length || err != nil {
+			kept = append(kept, t)
+			continue
+		}
+		delete(p.tasks, t.key.Task)
+		if len(p.recent) > rememberRuns {
+			clear(p.recent)
+		}
+		p.recent[t.key.Task] = true
+		if t.life == p.life {
+			err = c.taking.Ack(t.tag, false)
+		} // else it comes again, and is recent then
+	}
+	clear(p.turn[len(kept):])
+	p.turn = kept
+	return err
+}
+
+func (t *telling) durable(seq int64) bool { return seq%6 != 0 || seq == t.params.Events }
+
+// event makes one event of the run.
+func (t *telling) event(seq int64) (*wire.Event, error) {
+	e := &wire.Event{
+		Client: t.task.Client, Task: t.key.Task, Attempt: t.key.Attempt, Run: t.key.Run, Seq: seq, Prev: t.prev[seq],
+		Type: wire.EventLog, Durable: t.durable(seq), Epoch: t.task.Epoch, Home: t.task.Server,
+	}
+	now := wire.Time{Time: time.Now()}
+	var body any
+	switch {
+	case seq == t.params.Events:
+		e.Type, e.Last = wire.EventResult, true
+		body = wire.Result{Value: json.RawMessage(`{}`), LastLine: seq, Timestamp: now}
+	case !e.Durable:
+		e.Type = wire.EventProgress
+		body = wire.Update{WorkflowID: t.key.Task, Status: wire.StatusRunning, CurrentStep: uint32(seq), Timestamp: now}
+	default:
+		body = wire.Log{FirstLine: seq, Lines: []string{strings.Repeat("x", t.params.Bytes)}}
+	}
+	var err error
+	e.Body, err = wire.Body(t.task.Client, body)
+	return e, err
+}
+
+// flight is what is under way on one connection.
+type flight struct {
+	publisher *Publisher
+	*connection
+	pending  map[uint64]published // by delivery tag
+	returned map[uint64]bool
+	heard    time.Time // when the broker answered last, or had nothing to answer
+	credit   float64   // events that may be published now
+	told     time.Time // when credit was given last
+}
+
+type published struct {
+	t     *telling
+	seq   int64
+	round int
+}
+
+// publish hands over what the rate and the windows allow, each run in turn.
+func (l *flight) publish(now time.Time) error {
+	p := l.publisher
+	if l.told.IsZero() {
+		l.told = now
+	}
+	l.credit = min(l.credit+now.Sub(l.told).Seconds()*float64(p.Rate), float64(p.Rate)/4+1)
+	l.told = now
+	if len(l.pending) == 0 {
+		l.heard = now
+	}
+	var batch []published
+	for more := true; more; {
+		more = false
+		for _, t := range p.turn {
+			if l.credit < 1 || len(l.pending)+len(batch) >= flightWindow {
+				more = false
+				break
+			}
+			if now.Before(t.after) {
+				continue
+			}
+			if seq, round, ok := t.flow.take(runWindow); ok {
+				batch = append(batch, published{t, seq, round})
+				if t.durable(seq) {
+					p.Journal.Attempted(t.task.Client.String(), t.key, seq)
+				}
+				l.credit--
+				more = true
+			}
+		}
+	}
+	if n := len(p.turn); n > 0 { // who was first is last next time
+		p.turn = append(p.turn[1:], p.turn[0])
+	}
+	if err := p.Journal.Flush(); err != nil {
+		return &journalError{err}
+	}
+	for _, b := range batch {
+		if err := l.send(b, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *flight) send(b published, now time.Time) error {
+	e, err := b.t.event(b.seq)
+	if err != nil {
+		return err
+	}
+	tag := l.giving.GetNextPublishSeqNo()
+	m := amqp091.Publishing{
+		MessageId: strconv.FormatUint(tag, 10), CorrelationId: string(e.Task), Type: string(e.Type), AppId: "wsctl-chaos",
+		ContentType: "application/json", Timestamp: now, DeliveryMode: amqp091.Transient, Headers: e.Headers(), Body: e.Body,
+	}
+	if e.Durable {
+		m.DeliveryMode = amqp091.Persistent
+	}
+	l.pending[tag] = b
+	return l.giving.Publish(broker.ExchangeUtils, string(b.t.task.Server), true, false, m)
+}
+
+// judge takes the broker's answer to one publish. What the broker returned it said before.
+func (l *flight) judge(confirm amqp091.Confirmation) {
+	l.heard = time.Now()
+	for more := true; more; {
+		select {
+		case r := <-l.returns:
+			if tag, err := strconv.ParseUint(r.MessageId, 10, 64); err == nil {
+				l.returned[tag] = true
+			}
+		default:
+			more = false
+		}
+	}
+	b, ok := l.pending[confirm.DeliveryTag]
+	if !ok {
+		return
+	}
+	delete(l.pending, confirm.DeliveryTag)
+	if !confirm.Ack || l.returned[confirm.DeliveryTag] {
+		delete(l.returned, confirm.DeliveryTag)
+		b.t.flow.back(b.round)
+		b.t.after = time.Now().Add(againAfter)
+		return
+	}
+	if !b.t.flow.keep(b.seq) {
+		return
+	}
+	journal := l.publisher.Journal
+	if b.t.durable(b.seq) {
+		journal.Confirmed(b.t.task.Client.String(), b.t.key, b.seq)
+	}
+	if b.t.flow.done() {
+		b.t.ended = journal.Length()
+	}
+}
