@@ -178,15 +178,17 @@ func neighbours(a, b *entry) bool {
 		a.event.Run == b.event.Run && a.event.Attempt > 0 && b.event.Prev == a.event.Seq
 }
 
-// gapOf makes the event that stands in for a chain of neighbours.
+// gapOf makes the event that stands in for a chain of neighbours. That of a plain event is numbered
+// by whoever sends it, as plain events are: from is 1, so that it covers every number.
 func gapOf(chain []entry, reason wire.GapReason, now int64) wire.Event {
 	first, last := chain[0].copy(), chain[len(chain)-1].copy()
-	body, err := json.Marshal(wire.Gap{FromSeq: first.Seq, Reason: reason, Timestamp: wire.Time{Time: time.UnixMilli(now)}})
+	from := max(1, first.Seq)
+	body, err := json.Marshal(wire.Gap{FromSeq: from, Reason: reason, Timestamp: wire.Time{Time: time.UnixMilli(now)}})
 	if err != nil {
 		panic(err) // nothing in it can fail
 	}
 	gap := last
-	gap.Type, gap.Prev, gap.Hops, gap.Body = wire.EventGap, first.Prev, 0, body
+	gap.Type, gap.Seq, gap.Prev, gap.Hops, gap.Body = wire.EventGap, max(from, last.Seq), first.Prev, 0, body
 	return gap
 }
 

@@ -82,11 +82,15 @@ type entry struct {
 func (e *entry) size() int { return len(e.event.Body) }
 
 // copy returns the event as it goes back to the broker. Numbers that this worker gave to a plain
-// event mean nothing elsewhere.
+// event mean nothing elsewhere; a gap in the place of one keeps the first number, for without any it
+// would stand in for nothing.
 func (e *entry) copy() wire.Event {
 	ev := e.event
 	if ev.Attempt == 0 {
 		ev.Run, ev.Seq, ev.Prev = "", 0, 0
+		if ev.Type == wire.EventGap {
+			ev.Seq = 1
+		}
 	}
 	return ev
 }
