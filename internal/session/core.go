@@ -180,7 +180,7 @@ func (c *core) deliver(e *wire.Event, ref Ref, now int64, fx *Effects) verdict {
 		t.number(&in.event, c.o.NewRun)
 		*e = in.event
 	}
-	if covers(&t.position, &in.event) && in.event.Last {
+	if ended(&t.position, &in.event) {
 		c.finish(t) // acknowledged in another life of this worker
 	}
 	if t.state == stateFinished || covers(&t.position, &in.event) {
@@ -227,7 +227,7 @@ func (c *core) ack(positions []wire.Position, now int64, fx *Effects) {
 		for _, e := range c.extract(t, 0, n) {
 			fx.Settle = append(fx.Settle, e.ref)
 			fx.Delivered++
-			if e.event.Last {
+			if ended(&t.position, &e.event) {
 				c.finish(t)
 			}
 		}

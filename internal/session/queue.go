@@ -157,6 +157,12 @@ func covers(p *wire.Position, e *wire.Event) bool {
 	return cmp.Or(cmp.Compare(p.Attempt, e.Attempt), cmp.Compare(p.Run, e.Run), cmp.Compare(p.Next, e.Seq)) > 0
 }
 
+// ended reports whether e ends its task for a client at p, who has it. That of an earlier run does
+// not: its runner was thought dead, and the client has gone on to another.
+func ended(p *wire.Position, e *wire.Event) bool {
+	return e.Last && covers(p, e) && p.Attempt == e.Attempt && p.Run == e.Run
+}
+
 func comparePositions(a, b *wire.Position) int {
 	return cmp.Or(cmp.Compare(a.Attempt, b.Attempt), cmp.Compare(a.Run, b.Run), cmp.Compare(a.Next, b.Next))
 }
