@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 )
@@ -266,6 +267,41 @@ func TestFullBrowserStorageIsSaid(t *testing.T) {
 	b.submit("broken", "")
 	b.until(`$("error-code") && $("unkept")`)
 	check(b, `lines().join()`, "1")
+}
+
+func TestWhatWasNotKeptIsSaidInTheLog(t *testing.T) {
+	b := openConsole(t, 360, 720)
+	dark := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}}}
+	if _, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, dark); err != nil {
+		t.Fatal(err)
+	}
+	b.submit("away", "")
+	b.until(`$("task-state")?.textContent === "succeeded" && lines().at(-1) === 32`)
+	const notes = `[...document.querySelectorAll(".lines .gap")].map((e) => e.textContent).join("; ")`
+	const told = "events 3–8 were not kept: this page was away for longer than the server waits; lines 4–28 were among them"
+	check(b, notes, told)
+	check(b, `lines().join()`, "1,2,3,29,30,31,32")
+	check(b, `document.querySelectorAll(".line")[2].nextElementSibling.className`, "gap")
+	b.do(`$("log").scrollLeft = 1000`) // the last line is wide, the notes stay in sight
+	b.until(`$("log").scrollLeft > 900`)
+	check(b, `[...document.querySelectorAll(".lines .gap")].every((e) => { const r = e.getBoundingClientRect(); return r.left >= 0 && r.right <= innerWidth && r.height < 80; })`, true)
+	check(b, `document.documentElement.scrollWidth <= innerWidth`, true)
+	check(b, `contrast(document.querySelector(".lines .gap"), $("log").parentElement) >= 4.5`, true)
+
+	b.reload()
+	b.until(`$("result") && lines().at(-1) === 32`)
+	check(b, notes, told)
+	b.unharmed()
+}
+
+func TestATaskWhoseEndWasNotKeptIsOver(t *testing.T) {
+	b := openConsole(t, 1280, 800)
+	b.submit("vanished", "")
+	b.until(`$("task-state")?.textContent === "lost" && $("retry")`)
+	check(b, `$("error-code").textContent`, "missed")
+	check(b, `$("error-message").textContent`, "the task is over, but how it ended was not kept: more waited for this page than the server keeps for one")
+	check(b, `document.querySelector(".lines .gap").textContent`, "event 3 was not kept: more waited for this page than the server keeps for one")
+	b.unharmed()
 }
 
 func TestPageFitsASmallPhone(t *testing.T) {

@@ -27,6 +27,7 @@ export class LogView {
   #painter = new Painter();
   #shown = 0; // blocks of #log that are in the document or gone, counted from its first
   #next = 1; // the number of the line that would be next without a gap
+  #noted = false; // a note stands where that line would
   #chunk: HTMLElement | undefined;
   #chunkChars = 0;
   #begins: HTMLElement[] = []; // by block of #log that is in the document: the chunk in which it begins
@@ -56,6 +57,7 @@ export class LogView {
     if (log !== this.#log) this.#clear(log);
     this.#dropOld(log);
     this.#shown = Math.max(this.#shown, log.dropped);
+    const before = this.#shown;
     let lines = 0;
     for (const b of log.blocks.slice(this.#shown - log.dropped)) {
       if (lines >= frameLines) {
@@ -66,7 +68,7 @@ export class LogView {
       this.#shown++;
       lines += b.lines.length;
     }
-    if (lines && this.#follow) this.#toEnd();
+    if (this.#shown > before && this.#follow) this.#toEnd();
   }
 
   #again(): void {
@@ -83,6 +85,7 @@ export class LogView {
     this.#painter = new Painter();
     this.#shown = log.dropped;
     this.#next = 1;
+    this.#noted = false;
     this.#chunk = undefined;
     this.#begins = [];
     this.#scroller.replaceChildren();
@@ -102,12 +105,17 @@ export class LogView {
       this.#chunk = undefined;
       this.#next = log.blocks[0]!.first;
     }
-    const first = keep ? Number(keep.querySelector<HTMLElement>('.line')?.dataset.n) : this.#next;
+    const first = Number(keep?.querySelector<HTMLElement>('.line')?.dataset.n ?? this.#next);
     if (first > 1) this.#scroller.prepend(this.#gap(1, first - 1, 'not shown any more'));
   }
 
   #append(b: Block): void {
-    if (b.first > this.#next) this.#into(this.#gap(this.#next, b.first - 1, 'not kept over the reload'), 0);
+    if (b.first > this.#next) this.#into(this.#gap(this.#next, b.first - 1, this.#noted ? 'were among them' : 'not kept over the reload'), 0);
+    this.#noted = !!b.note;
+    if (b.note) {
+      this.#into(this.#note('div', b.note), 0);
+      this.#begins.push(this.#chunk!);
+    }
     b.lines.forEach((text, i) => {
       const line = document.createElement('div');
       line.className = 'line';

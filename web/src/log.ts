@@ -2,11 +2,12 @@
 export const maxLines = 200_000;
 export const maxChars = 32 << 20;
 
-/** Consecutive lines as they came in one event. */
+/** Consecutive lines as they came in one event; or none, and a note that stands between the lines. */
 export interface Block {
   first: number;
   lines: readonly string[];
   chars: number;
+  note?: string;
 }
 
 /**
@@ -21,6 +22,11 @@ export class LogLines {
   last = 0;
   #lines = 0;
   #chars = 0;
+
+  /** Puts a note behind the lines that came so far. */
+  remark(note: string): void {
+    this.blocks.push({ first: this.last + 1, lines: [], chars: 0, note });
+  }
 
   append(first: number, lines: readonly string[]): void {
     const fresh = lines.slice(Math.max(0, this.last + 1 - first));

@@ -104,8 +104,24 @@ function applyEvent(v: TaskView, e: TaskEvent): void {
       v.state = 'failed';
       v.error = e.body;
       v.endedAt = Date.parse(e.body.timestamp);
+      return;
+    case 'gap': {
+      const { from_seq: from, reason } = e.body;
+      const events = from === e.seq ? `event ${from} was` : `events ${from}–${e.seq} were`;
+      v.log.remark(`${events} not kept: ${gapReasons[reason] ?? reason}`);
+      if (!e.last) return;
+      v.state = 'lost';
+      v.error = { code: 'missed', message: `the task is over, but how it ended was not kept: ${gapReasons[reason] ?? reason}`, retryable: true };
+      v.endedAt = Date.parse(e.body.timestamp);
+    }
   }
 }
+
+/** The reasons of a gap, for people. */
+const gapReasons: Record<string, string> = {
+  expired: 'this page was away for longer than the server waits',
+  caps: 'more waited for this page than the server keeps for one',
+};
 
 function applyStep(v: TaskView, u: Update): void {
   const at = Date.parse(u.timestamp);

@@ -12,6 +12,16 @@ test('lines are kept by their numbers; what was seen is passed over', () => {
   assert.equal(log.last, 7);
 });
 
+test('a note stands between the lines, and changes no number', () => {
+  const log = new LogLines();
+  log.remark('before all');
+  log.append(1, ['a']);
+  log.remark('so');
+  log.append(5, ['e']);
+  assert.deepEqual(log.blocks.map((b) => b.note ?? b.lines[0]), ['before all', 'a', 'so', 'e']);
+  assert.equal(log.last, 5);
+});
+
 test('beyond maxLines the oldest go', () => {
   const log = new LogLines();
   const block = Array.from({ length: 1000 }, () => 'x');

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { EventName, TaskEvent } from '../../client/src/index.ts';
-import { event, run1, run2 } from '../../client/test/world.ts';
+import { event, gap, run1, run2 } from '../../client/test/world.ts';
 import { apply, fail, newTaskView } from '../src/task-view.ts';
 
 const at = (s: number) => new Date(Date.UTC(2026, 0, 1, 0, 0, s)).toISOString();
@@ -45,6 +45,26 @@ test('another run begins the view anew', () => {
   apply(w, ev(1, 'log', { first_line: 1, lines: ['old'] }, { run_id: run1 }));
   apply(w, ev(1, 'log', { first_line: 1, lines: ['new'] }, { run_id: run2 }));
   assert.deepEqual([w.log.blocks[0]?.lines, w.restarts], [['new'], 1], 'also without a reset in between');
+});
+
+test('a gap is noted in the log at its place, once', () => {
+  const v = view();
+  const missing = gap(2, 5, 1);
+  for (const e of [ev(1, 'log', { first_line: 1, lines: ['a'] }), missing, missing, event(6, 5, 'log', { body: { first_line: 9, lines: ['i'] } } as Partial<TaskEvent>)]) apply(v, e);
+  apply(v, gap(7, 7, 6, { body: { from_seq: 7, reason: 'a new one', timestamp: at(7) } } as Partial<TaskEvent>));
+  assert.deepEqual(v.log.blocks.map((b) => b.note ?? b.lines[0]), [
+    'a', 'events 2–5 were not kept: this page was away for longer than the server waits', 'i', 'event 7 was not kept: a new one',
+  ]);
+  assert.equal(v.state, 'running');
+});
+
+test('a task whose end is in a gap is lost, and the console says why', () => {
+  const v = view();
+  apply(v, ev(1, 'started', { kind: 'make', runner: 'r1', total_steps: 2, timestamp: at(1) }));
+  apply(v, gap(2, 5, 1, { last: true, body: { from_seq: 2, reason: 'caps', timestamp: at(9) } } as Partial<TaskEvent>));
+  fail(v, { code: 'missed', message: 'how the task ended was not kept', retryable: true });
+  assert.deepEqual([v.state, v.error?.code, v.endedAt! - v.startedAt!], ['lost', 'missed', 8000]);
+  assert.match(v.error!.message, /more waited for this page/);
 });
 
 test('a task ends as failed, refused or lost, and only once', () => {

@@ -40,6 +40,21 @@
       ...Array.from({ length: 140 }, (_, i) => text(i + 1, ['x'.repeat(250_000)])),
       { event: 'result', body: { value: null, last_line: 140 } },
     ],
+    // away: after three lines the events 3 to 8 are given up, and with them the lines 4 to 28; then it goes on
+    away: [
+      { event: 'started', body: { kind: 'away', runner: 'r1', total_steps: 0 } },
+      many(1, 3),
+      ...Array.from({ length: 5 }, () => ({ event: 'gone' })),
+      { event: 'gap', body: { from_seq: 3, reason: 'expired' } },
+      many(29, 3),
+      text(32, ['wide '.repeat(100)]),
+      { event: 'result', body: { value: null, last_line: 32 } },
+    ],
+    vanished: [
+      { event: 'started', body: { kind: 'vanished', runner: 'r1', total_steps: 0 } },
+      many(1, 3),
+      { event: 'gap', body: { from_seq: 3, reason: 'caps' } },
+    ],
     broken: [
       { event: 'started', body: { kind: 'broken', runner: 'r1', total_steps: 2 } },
       step(1, 2, 'go vet', 'running'),
@@ -48,7 +63,7 @@
       { event: 'error', body: { code: 'failed', message: 'step go vet: exit status 1', retryable: true, last_line: 1 } },
     ],
   };
-  const everyMs = { build: 8, flood: 1, 'long-flood': 1, heavy: 1, broken: 5 };
+  const everyMs = { build: 8, flood: 1, 'long-flood': 1, heavy: 1, broken: 5, away: 5, vanished: 5 };
   const run = '018f6d9a-30aa-7b11-9c22-abcdefabcdef';
   const stored = JSON.parse(sessionStorage.getItem('fake-worker') ?? '{"tasks":{},"epoch":1}');
   const save = () => sessionStorage.setItem('fake-worker', JSON.stringify(stored));
@@ -76,6 +91,8 @@
     send(data) {
       const m = JSON.parse(data);
       if (m.type === 'hello') this.hello(m);
+      else if (m.type === 'confirm' ? m.epoch !== this.unconfirmed : this.unconfirmed) harm.push(`${data} is not the confirm of ${this.unconfirmed}`);
+      if (m.type === 'confirm') this.begin();
       if (m.type === 'ping') this.give({ type: 'pong' });
       if (m.type === 'ack') for (const p of m.tasks) if (stored.tasks[p.task_id]) stored.tasks[p.task_id].next = p.next;
       if (m.type === 'submit') {
@@ -91,11 +108,16 @@
     hello(m) {
       const open = m.tasks ?? [];
       this.sent = Object.fromEntries(open.map((p) => [p.task_id, Math.max(0, p.next - 2)])); // one event too many
+      if (m.token) this.unconfirmed = stored.epoch;
       this.give({
         type: 'socket_meta', client_id: '018f6d9a-2b3c-7d4e-8f50-123456789abc', server_id: 'i1-w3', epoch: stored.epoch++,
         token: 'token', route: 'route', heartbeat_ms: 15000, resume_window_ms: 600000, resumed: !!m.token,
         tasks: open.map((p) => ({ task_id: p.task_id, state: stored.tasks[p.task_id] ? 'running' : 'unknown' })),
       });
+      if (!m.token) this.begin();
+    }
+    begin() {
+      this.unconfirmed = 0;
       this.timer = setInterval(() => this.emit(), 4);
     }
     emit() {
@@ -112,8 +134,9 @@
     }
     event(id, story, i) {
       const { event, body } = story[i];
+      if (event === 'gone') return;
       let prev = i; // seq is i + 1
-      while (prev > 0 && story[prev - 1].event === 'progress') prev--;
+      while (prev > 0 && ['progress', 'gone'].includes(story[prev - 1].event)) prev--;
       this.give({
         type: 'event', task_id: id, attempt: 1, run_id: run, seq: i + 1, prev, event, durable: event !== 'progress',
         last: i === story.length - 1, body: { timestamp: new Date(stored.tasks[id].at + i * 40).toISOString(), ...body, ...('workflow_id' in body && { workflow_id: id }) },
@@ -132,4 +155,13 @@
   window.lines = () => [...document.querySelectorAll('.line')].map((l) => Number(l.dataset.n));
   window.count = () => document.getElementsByClassName("line").length; // quick
   window.begun = begun;
+  /** The contrast of one element's colour on another's background (WCAG 2: 4.5 is enough for text). */
+  window.contrast = (ink, paper) => {
+    const light = (rgb) => {
+      const [r, g, b] = rgb.match(/[\d.]+/g).map((v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));
+      return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+    };
+    const both = [light(getComputedStyle(ink).color), light(getComputedStyle(paper).backgroundColor)];
+    return Math.max(...both) / Math.min(...both);
+  };
 })();
