@@ -49,6 +49,26 @@ func TestQueueRefusesBeyondItsBytes(t *testing.T) {
 	})
 }
 
+func TestOverflowRefusesBeyondItsOwnBounds(t *testing.T) {
+	limits := memory.Limits{QueueMessages: 1, QueueBytes: 1, HoldMessages: 3, HoldBytes: 10}
+	bubble(t, memory.Options{Limits: limits}, func(t *testing.T, b *memory.Broker, l broker.Link, m broker.Consumer) {
+		hold, overflow := broker.ToHold(server), m.(broker.Mailbox)
+		for range 3 {
+			wants(t, broker.Stored, publish(t, l, hold, broker.Message{Body: make([]byte, 3)}))
+		}
+		wants(t, broker.Refused, publish(t, l, hold, broker.Message{}))
+		ds, err := overflow.TakeHeld(t.Context(), 1) // what is taken does not count
+		if err != nil || len(ds) != 1 {
+			t.Fatalf("take one: got %d, %v", len(ds), err)
+		}
+		wants(t, broker.Refused, publish(t, l, hold, broker.Message{Body: make([]byte, 5)}))
+		wants(t, broker.Stored, publish(t, l, hold, broker.Message{Body: make([]byte, 4)}))
+		if ready, unsettled := b.Depth(broker.HoldQueue(server)); ready != 3 || unsettled != 1 {
+			t.Errorf("%d ready and %d unsettled, want 3 and 1", ready, unsettled)
+		}
+	})
+}
+
 func TestPublishBlocksBeyondTheWindow(t *testing.T) {
 	bubble(t, memory.Options{Window: 2}, func(t *testing.T, b *memory.Broker, l broker.Link, _ broker.Consumer) {
 		b.OnPublish(func(memory.Publish) memory.Verdict { return memory.Verdict{Delay: time.Minute} })
@@ -151,8 +171,8 @@ func TestKindNamedTwiceIsTakenOnce(t *testing.T) {
 	})
 }
 
-func TestEndedContextPublishesNothing(t *testing.T) {
-	bubble(t, memory.Options{}, func(t *testing.T, b *memory.Broker, l broker.Link, _ broker.Consumer) {
+func TestEndedContextDoesNothing(t *testing.T) {
+	bubble(t, memory.Options{}, func(t *testing.T, b *memory.Broker, l broker.Link, m broker.Consumer) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if _, err := l.Publish(ctx, mailbox, broker.Message{}); !errors.Is(err, context.Canceled) {
@@ -160,6 +180,15 @@ func TestEndedContextPublishesNothing(t *testing.T) {
 		}
 		if _, err := l.OpenTasks(ctx, []string{"make"}, 1); !errors.Is(err, context.Canceled) {
 			t.Errorf("open tasks: got %v, want context.Canceled", err)
+		}
+		if _, err := l.AdoptMailbox(ctx, "i1-w2", 1); !errors.Is(err, context.Canceled) {
+			t.Errorf("adopt: got %v, want context.Canceled", err)
+		}
+		if _, err := l.Lock(ctx, "janitor"); !errors.Is(err, context.Canceled) {
+			t.Errorf("lock: got %v, want context.Canceled", err)
+		}
+		if _, err := m.(broker.Mailbox).TakeHeld(ctx, 1); !errors.Is(err, context.Canceled) {
+			t.Errorf("take what is held: got %v, want context.Canceled", err)
 		}
 		if _, err := l.OpenTasks(t.Context(), nil, 1); err == nil {
 			t.Error("tasks of no kind were opened")

@@ -186,6 +186,43 @@ func TestDownForgetsTransientMessagesOnly(t *testing.T) {
 	})
 }
 
+// TestDownForgetsNoMailbox: what is bound and what is not outlives a restart, as locks do not.
+func TestDownForgetsNoMailbox(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := memory.New(memory.Options{})
+		l := join(t, b, broker.Runner("r1"))
+		for _, s := range []socketmeta.ServerID{"i1-w1", "i1-w2"} {
+			m, err := l.OpenMailbox(t.Context(), s, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s == "i1-w2" {
+				if err := m.Unbind(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if _, err := l.Lock(t.Context(), "janitor"); err != nil {
+			t.Fatal(err)
+		}
+		b.Down(true)
+		b.Down(false)
+		l = join(t, b, broker.Worker("i1-w2")) // nobody retires its mailbox any more
+		if _, err := l.Lock(t.Context(), "janitor"); err != nil {
+			t.Errorf("lock after a restart: %v", err)
+		}
+		for _, id := range []string{"i1-w1", "i1-w2"} {
+			wants(t, broker.Stored, publish(t, l, broker.ToMailbox(socketmeta.ServerID(id)), broker.Message{ID: id}))
+		}
+		if got := names(b.Messages(broker.MailboxQueue("i1-w1"))); !slices.Equal(got, []string{"i1-w1"}) {
+			t.Errorf("in the bound mailbox: %v", got)
+		}
+		if got := names(b.Messages(broker.QueueParked)); !slices.Equal(got, []string{"i1-w2"}) {
+			t.Errorf("parked: %v, want what was for the unbound mailbox", got)
+		}
+	})
+}
+
 func TestBlockHoldsPublishesAndNothingElse(t *testing.T) {
 	bubble(t, memory.Options{}, func(t *testing.T, b *memory.Broker, l broker.Link, m broker.Consumer) {
 		publish(t, l, mailbox, broker.Message{ID: "before"})
