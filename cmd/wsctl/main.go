@@ -25,6 +25,6 @@ func command() *cobra.Command {
 		Short: "Put a cluster to the test, and look after one",
 		Args:  cobra.NoArgs,
 	}
-	root.AddCommand(chaosCommand(), publisherCommand())
+	root.AddCommand(chaosCommand(), balanceCommand(), publisherCommand())
 	return root
 }

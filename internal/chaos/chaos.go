@@ -75,6 +75,11 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
+	for _, program := range []string{"wsworker", "taskrunner", "wsctl"} {
+		if _, err := os.Stat(filepath.Join(o.Bin, program)); err != nil {
+			return nil, fmt.Errorf("%w: build the programs into one folder (make build) and name that", err)
+		}
+	}
 	log, err := os.Create(filepath.Join(o.Dir, "cluster.log"))
 	if err != nil {
 		return nil, err

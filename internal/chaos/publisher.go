@@ -122,7 +122,7 @@ func (p *Publisher) live(ctx context.Context) error {
 
 	clock := time.NewTicker(tick)
 	defer clock.Stop()
-	blocked := false
+	blocked, onDisk := false, int64(0)
 	for {
 		select {
 		case <-ctx.Done():
@@ -150,10 +150,11 @@ func (p *Publisher) live(ctx context.Context) error {
 			if !ok {
 				return &journalError{errors.New("the journal could not be put on disk")}
 			}
-			if err := p.settle(c, length); err != nil {
+			onDisk = length
+		case now := <-clock.C:
+			if err := p.settle(c, onDisk); err != nil {
 				return err
 			}
-		case now := <-clock.C:
 			if blocked {
 				continue
 			}
