@@ -89,12 +89,12 @@ func (s *surface) Message(c engine.ConnRef, op engine.OpCode, p []byte) {
 	switch m := m.(type) {
 	case *wire.Hello:
 		if !s.welcome(c, m) {
-			s.unexpected(c, "", "hello must be the first message of a socket, and come within %v", 5*s.o.HelloWithin)
+			s.unexpected(c, &wire.Refused{}, "hello must be the first message of a socket, and come within %v", 5*s.o.HelloWithin)
 		}
 		return
 	case *wire.Confirm:
 		if !s.confirm(c, m.Epoch) {
-			s.unexpected(c, "", "confirm answers the socket_meta of a resumed session, once and with its epoch")
+			s.unexpected(c, &wire.Refused{}, "confirm answers the socket_meta of a resumed session, once and with its epoch")
 		}
 		return
 	case *wire.Ping:
@@ -107,13 +107,13 @@ func (s *surface) Message(c engine.ConnRef, op engine.OpCode, p []byte) {
 	switch m := m.(type) {
 	case *wire.Submit:
 		if have == nil {
-			s.unexpected(c, m.ID, "a resumed session must be confirmed first")
+			s.unexpected(c, &wire.Refused{ID: m.ID, Task: m.Task}, "a resumed session must be confirmed first")
 			return
 		}
 		s.mailbox.Submit(have, m)
 	case *wire.Ack:
 		if have == nil {
-			s.unexpected(c, "", "a resumed session must be confirmed first")
+			s.unexpected(c, &wire.Refused{}, "a resumed session must be confirmed first")
 			return
 		}
 		s.mailbox.Ack(have, m.Tasks)
@@ -121,8 +121,9 @@ func (s *surface) Message(c engine.ConnRef, op engine.OpCode, p []byte) {
 }
 
 // unexpected refuses a message that comes at the wrong time.
-func (s *surface) unexpected(c engine.ConnRef, id, format string, args ...any) {
-	s.refuse(c, &wire.Refused{ID: id, Error: *wire.Errorf(wire.CodeUnexpected, format, args...)})
+func (s *surface) unexpected(c engine.ConnRef, r *wire.Refused, format string, args ...any) {
+	r.Error = *wire.Errorf(wire.CodeUnexpected, format, args...)
+	s.refuse(c, r)
 }
 
 // refuse answers a frame that cannot be used, and closes the socket after too many of them.
