@@ -120,7 +120,10 @@ func TestARunGivenUpCountsWhatIsStored(t *testing.T) {
 			return nil, ctx.Err()
 		})}}})
 		w.OnPublish(func(p memory.Publish) memory.Verdict {
-			return memory.Verdict{Delay: 2 * time.Second}
+			if p.To.Exchange == broker.ExchangeUtils {
+				return memory.Verdict{Delay: 2 * time.Second}
+			}
+			return memory.Verdict{}
 		})
 		w.submit("t1", "k", nil)
 		pass(time.Second)

@@ -28,8 +28,12 @@ func TestOutboxStoresAllInOrderWhateverBrokerAndDiskDo(t *testing.T) {
 			"settle":        func(*rapid.T) { m.settleOldest() },
 			"lose the link": func(*rapid.T) { m.lose() },
 			"begin to write": func(*rapid.T) {
+				before := m.room()
 				if events := m.spill(); events != nil {
 					m.batch = slices.Clone(events)
+					if before {
+						t.Fatalf("%d events go to the file, and there was room", len(events))
+					}
 				}
 			},
 			"end the write": func(t *rapid.T) {

@@ -142,7 +142,6 @@ func (f *spoolFile) take(size int) (events []*wire.Event, err error) {
 	if f.taken == f.end && f.file.Truncate(0) == nil {
 		f.spool.used.Add(-f.end)
 		f.taken, f.ahead, f.end = 0, 0, 0
-		f.front.Reset(readAhead{f})
 	}
 	return events, nil
 }
