@@ -11,19 +11,24 @@ import (
 // pollEvery is the pause between two looks at a condition that cannot be waited for otherwise.
 const pollEvery = 10 * time.Millisecond
 
-// poll calls done until it returns nil, or ctx ends: then it returns both reasons.
+// poll calls done until it returns nil, or ctx ends: then it returns ctx's cause and what done said
+// last before that, unless it was the end of ctx that done failed with.
 func poll(ctx context.Context, done func() error) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
+	var last error
 	for {
 		err := done()
 		if err == nil {
 			return nil
 		}
+		if last == nil || ctx.Err() == nil {
+			last = err
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+			return fmt.Errorf("%w: %w", context.Cause(ctx), last)
 		}
 	}
 }

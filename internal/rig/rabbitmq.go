@@ -3,6 +3,7 @@ package rig
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -39,6 +40,7 @@ type RabbitMQ struct {
 	log    io.Writer
 	env    []string
 	addr   string // of the AMQP listener
+	name   string // of the node, as Erlang knows it
 	secret string // every user's password, and the Erlang cookie
 	epmd   *Process
 	node   *Process
@@ -47,40 +49,39 @@ type RabbitMQ struct {
 // StartRabbitMQ returns once the node speaks AMQP: after some 4 s, 3 of which it computes. An
 // error shows what it wrote, and leaves nothing behind. ctx bounds the start only.
 func StartRabbitMQ(ctx context.Context, o RabbitOptions) (_ *RabbitMQ, err error) {
-	r := &RabbitMQ{dir: o.Dir, log: o.Log}
+	r := &RabbitMQ{dir: o.Dir, log: o.Log, secret: rand.Text()}
 	if r.dir == "" {
 		if r.dir, err = os.MkdirTemp("", "rabbitmq-"); err != nil {
 			return nil, fmt.Errorf("start rabbitmq: %w", err)
 		}
 		r.ownDir = true
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.Stop())
+		}
+	}()
+	if err := r.choosePorts(); err != nil {
+		return nil, fmt.Errorf("start rabbitmq: %w", err)
+	}
 	if err := r.install(o.Config); err != nil {
-		return nil, errors.Join(fmt.Errorf("start rabbitmq: %w", err), r.Stop())
+		return nil, fmt.Errorf("start rabbitmq: %w", err)
 	}
-	err = r.Restart(ctx)
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {
-		err = fmt.Errorf("%w (Debian's package rabbitmq-server is needed: make deps installs it)", err)
-	}
-	if err != nil {
-		return nil, errors.Join(err, r.Stop())
-	}
-	return r, nil
+	return r, r.Restart(ctx)
 }
 
 // Restart starts the node, killing it before if it runs, on the data that it has.
 func (r *RabbitMQ) Restart(ctx context.Context) (err error) {
+	defer func() {
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {
+			err = fmt.Errorf("%w (Debian's package rabbitmq-server is needed: make deps installs it)", err)
+		}
+	}()
 	r.Kill()
 	ctx, cancel := context.WithTimeout(ctx, rabbitStart)
 	defer cancel()
-	// Our own port mapper, in the foreground: the one that a node starts would outlive it.
-	if r.epmd == nil {
-		r.epmd, err = Start(Program{Path: "epmd", Args: []string{"-port", r.get("ERL_EPMD_PORT"), "-address", "127.0.0.1"}, Env: r.env})
-		if err != nil {
-			return fmt.Errorf("start rabbitmq: %w", err)
-		}
-		if err := r.epmd.WaitPort(ctx, net.JoinHostPort("127.0.0.1", r.get("ERL_EPMD_PORT"))); err != nil {
-			return fmt.Errorf("start rabbitmq: %w", err)
-		}
+	if err := r.startMapper(ctx); err != nil {
+		return fmt.Errorf("start rabbitmq: %w", err)
 	}
 	r.node, err = Start(Program{Path: filepath.Join(rabbitBin, "rabbitmq-server"), Env: r.env, Dir: r.dir, Log: r.log})
 	if err != nil {
@@ -88,6 +89,23 @@ func (r *RabbitMQ) Restart(ctx context.Context) (err error) {
 	}
 	return r.node.WaitReady(ctx, func() error { return speaksAMQP(r.addr) })
 }
+
+// startMapper starts the node's own port mapper unless it runs, in the foreground: the one that a
+// node starts would outlive it.
+func (r *RabbitMQ) startMapper(ctx context.Context) (err error) {
+	if r.epmd != nil {
+		return nil
+	}
+	r.epmd, err = Start(Program{Path: "epmd", Args: []string{"-port", r.get("ERL_EPMD_PORT"), "-address", "127.0.0.1"}, Env: r.env})
+	if err != nil {
+		return err
+	}
+	return r.epmd.WaitPort(ctx, r.mapper())
+}
+
+// mapper and dist are host:port of the port mapper and of the Erlang distribution.
+func (r *RabbitMQ) mapper() string { return net.JoinHostPort("127.0.0.1", r.get("ERL_EPMD_PORT")) }
+func (r *RabbitMQ) dist() string   { return net.JoinHostPort("127.0.0.1", r.get("RABBITMQ_DIST_PORT")) }
 
 // speaksAMQP reports why addr does not answer a protocol header (AMQP 0-9-1, section 4.2.2).
 func speaksAMQP(addr string) error {
@@ -129,7 +147,7 @@ func (r *RabbitMQ) Eval(ctx context.Context, expressions string) (string, error)
 	const success = "{ok, rig_ok}" // erl_call prints the last value, or an error; its exit code is 0 either way
 	out, err := r.tool(ctx, Program{
 		Path: "erl_call",
-		Args: []string{"-address", net.JoinHostPort("127.0.0.1", r.get("RABBITMQ_DIST_PORT")), "-fetch_stdout", "-e"},
+		Args: []string{"-address", r.dist(), "-fetch_stdout", "-e"},
 		In:   strings.NewReader("begin " + expressions + " end, rig_ok.\n"),
 	})
 	if err != nil {

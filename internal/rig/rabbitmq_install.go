@@ -1,7 +1,6 @@
 package rig
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -12,7 +11,8 @@ import (
 	"strings"
 )
 
-// install makes the node's folder: cookie, configuration, definitions and users.
+// install makes the node's folder: cookie, configuration, definitions and users. config is more
+// lines for rabbitmq.conf.
 func (r *RabbitMQ) install(config string) error {
 	root, err := Root()
 	if err != nil {
@@ -31,20 +31,9 @@ func (r *RabbitMQ) install(config string) error {
 	if err != nil {
 		return err
 	}
-	r.secret = rand.Text()
 	if users, err = withPassword(users, r.secret); err != nil {
 		return err
 	}
-	var ports [3]string
-	for i := range ports {
-		addr, err := FreePort("127.0.0.1")
-		if err != nil {
-			return err
-		}
-		_, ports[i], _ = net.SplitHostPort(addr)
-	}
-	r.addr = net.JoinHostPort("127.0.0.1", ports[0])
-
 	dir := func(name string) string { return filepath.Join(r.dir, name) }
 	for _, d := range []string{"conf", "definitions", "mnesia", "log"} {
 		if err := os.MkdirAll(dir(d), 0o700); err != nil {
@@ -65,7 +54,22 @@ func (r *RabbitMQ) install(config string) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// choosePorts gives the node its addresses, its name and its environment.
+func (r *RabbitMQ) choosePorts() error {
+	var ports [3]string
+	for i := range ports {
+		addr, err := FreePort("127.0.0.1")
+		if err != nil {
+			return err
+		}
+		_, ports[i], _ = net.SplitHostPort(addr)
+	}
+	r.addr = net.JoinHostPort("127.0.0.1", ports[0])
 	r.env = nodeEnv(r.dir, ports)
+	r.name = r.get("RABBITMQ_NODENAME")
 	return nil
 }
 

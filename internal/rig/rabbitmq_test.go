@@ -1,7 +1,6 @@
 package rig
 
 import (
-	"net"
 	"net/url"
 	"os"
 	"strings"
@@ -47,7 +46,7 @@ func TestRabbitMQLeavesNothingBehind(t *testing.T) {
 		t.Error(err)
 	}
 	u, _ := url.Parse(r.URL())
-	for _, addr := range []string{u.Host, net.JoinHostPort("127.0.0.1", r.get("ERL_EPMD_PORT")), net.JoinHostPort("127.0.0.1", r.get("RABBITMQ_DIST_PORT"))} {
+	for _, addr := range []string{u.Host, r.mapper(), r.dist()} {
 		if err := dialable(addr); err == nil {
 			t.Errorf("%s still listens", addr)
 		}
