@@ -28,9 +28,9 @@ type mailbox struct {
 	exclusive bool // the queue is classic
 	standsIn  bool // control messages for server are sent to us too
 
-	unsettled atomic.Int64           // deliveries received and not settled, of both queues
-	came      chan struct{}          // cap 1: a delivery or a fence was received
-	fence     atomic.Pointer[string] // the ID of the fence that we wait for; nil once it was received
+	unsettled atomic.Int64          // deliveries received and not settled, of both queues
+	came      chan struct{}         // cap 1: a delivery or a fence was received
+	fence     atomic.Pointer[fence] // the one that we wait for
 
 	calls    sync.Mutex // one call to the broker at a time; guards what follows
 	paused   bool
@@ -79,7 +79,8 @@ func (m *mailbox) give(in <-chan amqp091.Delivery) {
 				if !ok {
 					return
 				}
-				if m.note(m.ch, d) {
+				if m.note(d) {
+					_ = m.settle(func() error { return m.ch.Ack(d.DeliveryTag, false) }) // fails only with the link
 					continue
 				}
 				select {
@@ -94,16 +95,13 @@ func (m *mailbox) give(in <-chan amqp091.Delivery) {
 	})
 }
 
-// note counts a delivery, or swallows a fence: also that of an owner who died behind it.
-func (m *mailbox) note(ch *amqp091.Channel, d amqp091.Delivery) (fence bool) {
-	if _, fence = d.Headers[headerFence]; fence {
-		if id := m.fence.Load(); id != nil && *id == d.MessageId {
-			m.fence.Store(nil)
-		}
-		_ = m.settle(func() error { return ch.Ack(d.DeliveryTag, false) }) // fails only with the link
-	} else {
+// note counts a delivery. A fence does not count, and nobody gets it: it is to be acknowledged.
+func (m *mailbox) note(d amqp091.Delivery) (fence bool) {
+	if _, fence = d.Headers[headerFence]; !fence {
 		m.unsettled.Add(1)
-	}
+	} else if f := m.fence.Load(); f != nil && f.id == d.MessageId && m.fence.CompareAndSwap(f, nil) {
+		close(f.came)
+	} // else its publisher died behind it
 	select {
 	case m.came <- struct{}{}:
 	default:

@@ -76,8 +76,12 @@ func (l *link) record(ctx context.Context, m broker.Message) error {
 func (l *link) ensureRegister(ctx context.Context) error {
 	late := time.After(l.o.CallTimeout)
 	for {
-		_, err := l.ensureQueue(broker.StreamServers, new(bool), registerArgs(), toRegister.Exchange, toRegister.Key)
-		if !isCode(err, amqp091.NotFound) {
+		restricted := false
+		_, err := l.ensureQueue(broker.StreamServers, &restricted, registerArgs(), toRegister.Exchange, toRegister.Key)
+		switch {
+		case restricted:
+			return errors.Join(errors.New("only the user of a worker may"), err)
+		case !isCode(err, amqp091.NotFound):
 			return err
 		}
 		select {

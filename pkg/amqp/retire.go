@@ -51,9 +51,9 @@ func (m *mailbox) unbind() error {
 	return nil
 }
 
-// Delete waits for what is on its way to us, and needs the mailbox not to be paused. What could
-// still be lost is a publish that has been under way since before Unbind and comes in the very
-// moment; on a classic queue not even that.
+// Delete waits for what is on its way to us, and needs the mailbox not to be paused. A publish that
+// the broker has routed before Unbind and not yet put into the queue when that is deleted would be
+// lost, and confirmed: hence the wait between the two.
 //
 // Each step but the publishing of a fence is bounded by the call timeout, that by ctx.
 func (m *mailbox) Delete(ctx context.Context) error {
@@ -84,37 +84,48 @@ func (m *mailbox) delete(ctx context.Context) error {
 	if err := m.empty(ctx); err != nil {
 		return err
 	}
-	// Without a consumer, what comes now stays in the queue, where if-empty sees it.
+	return m.deleteQueues(ctx)
+}
+
+// deleteQueues deletes both queues, unless something has come since they were empty: then it
+// deletes neither.
+func (m *mailbox) deleteQueues(ctx context.Context) error {
 	if err := m.pause(); err != nil {
 		return err
 	}
-	// The overflow goes first: a mailbox alone is found by the register, an overflow by nobody.
-	if err := m.deleteQueue(broker.HoldQueue(m.server)); err != nil {
-		return err
+	err := m.settledUntil(ctx, m.given)
+	if err == nil {
+		// The overflow goes first: a mailbox alone is found by the register, an overflow by nobody.
+		err = m.deleteQueue(broker.HoldQueue(m.server))
 	}
-	err := m.deleteQueue(m.queue)
-	if errors.Is(err, broker.ErrNotEmpty) {
+	if err == nil {
+		if err = m.deleteQueue(m.queue); err == nil {
+			return nil
+		}
 		_, again := m.link.declareQueue(broker.HoldQueue(m.server), new(bool), m.link.mailboxArgs())
-		err = errors.Join(err, again, m.resume())
+		err = errors.Join(err, again)
 	}
-	return err
+	return errors.Join(err, m.resume())
 }
 
-// deleteQueue deletes one of our two queues, which are empty. A quorum queue knows no if-empty, and
-// would kill the connection.
+// deleteQueue deletes one of our two queues, which were empty and have no consumer any more.
 func (m *mailbox) deleteQueue(queue string) error {
-	var n int
-	err := m.link.consuming.try(func(ch *amqp091.Channel) (err error) {
-		n, err = ch.QueueDelete(queue, false, m.exclusive, false)
+	var ready, lost int
+	err := m.link.consuming.try(func(ch *amqp091.Channel) error {
+		q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
+		if ready = q.Messages; err != nil || ready > 0 {
+			return err
+		}
+		lost, err = ch.QueueDelete(queue, false, m.exclusive, false) // a quorum queue knows no if-empty, and would kill the connection
 		return err
 	})
 	switch {
-	case isCode(err, amqp091.PreconditionFailed):
-		return fmt.Errorf("%w: a message has just come into %s", broker.ErrNotEmpty, queue)
+	case ready > 0 || isCode(err, amqp091.PreconditionFailed):
+		return fmt.Errorf("%w: something has just come into %s", broker.ErrNotEmpty, queue)
 	case err != nil:
 		return fmt.Errorf("delete queue %s: %w", queue, err)
-	case n != 0:
-		m.link.log.Error("messages came into a queue at the very moment of its deletion, and are gone", zap.String("queue", queue), zap.Int("messages", n))
+	case lost > 0:
+		m.link.log.Error("messages came into a queue at the very moment of its deletion, and are gone", zap.String("queue", queue), zap.Int("messages", lost))
 	}
 	return nil
 }
@@ -123,75 +134,97 @@ func (m *mailbox) deleteQueue(queue string) error {
 // not ask the queues: a quorum queue whose leader does not answer within 250 ms is told to hold
 // nothing. It publishes a fence into each: whatever is in a queue comes before it.
 func (m *mailbox) empty(ctx context.Context) error {
-	if err := m.settled(); err != nil {
+	if err := m.holdEmpty(ctx); err != nil {
 		return err
 	}
-	hold := broker.HoldQueue(m.server)
-	if err := m.putFence(ctx, hold); err != nil {
+	f, err := m.putFence(ctx, m.queue)
+	if err != nil {
 		return err
 	}
-	for m.fence.Load() != nil {
-		ds, err := m.takeHeld(1)
-		if err != nil {
-			return err
+	return m.settledUntil(ctx, f.came)
+}
+
+// settledUntil waits until something is closed. It is ErrNotEmpty as soon as we hold anything
+// unsettled.
+func (m *mailbox) settledUntil(ctx context.Context, closed <-chan struct{}) error {
+	for over := false; ; {
+		if n := m.unsettled.Load(); n != 0 {
+			return fmt.Errorf("%w: %d deliveries are unsettled", broker.ErrNotEmpty, n)
 		}
-		if len(ds) > 0 { // it goes back to where it was
-			err := m.settle(func() error { return m.held.Nack(ds[0].Tag&^heldTag, false, true) })
-			m.unsettled.Add(-1)
-			return errors.Join(fmt.Errorf("%w: message %q waits in %s", broker.ErrNotEmpty, ds[0].ID, hold), err)
+		if over {
+			return nil
 		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-	}
-	if err := m.putFence(ctx, m.queue); err != nil {
-		return err
-	}
-	for m.fence.Load() != nil {
 		select {
+		case <-closed:
+			over = true
 		case <-m.came:
-			if err := m.settled(); err != nil {
-				return err
-			}
 		case <-m.stop:
 			return m.gone()
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
-	return m.settled()
 }
 
-func (m *mailbox) settled() error {
-	if n := m.unsettled.Load(); n != 0 {
-		return fmt.Errorf("%w: %d deliveries are unsettled", broker.ErrNotEmpty, n)
+// holdEmpty takes nothing but a fence from the overflow: what is given back to a quorum queue is
+// away for a moment. A fence that was left by a dead owner counts as a message until TakeHeld.
+func (m *mailbox) holdEmpty(ctx context.Context) error {
+	if m.held == nil {
+		if err := m.openHeld(); err != nil {
+			return err
+		}
 	}
-	return nil
+	hold := broker.HoldQueue(m.server)
+	if n, err := m.countHeld(); err != nil {
+		return err
+	} else if n > 0 {
+		return fmt.Errorf("%w: %d messages wait in %s", broker.ErrNotEmpty, n, hold)
+	}
+	f, err := m.putFence(ctx, hold)
+	if err != nil {
+		return err
+	}
+	switch n, err := m.countHeld(); {
+	case err != nil:
+		return err
+	case n != 1: // the fence is there: the count is no count
+		return fmt.Errorf("%w, or does not tell: try again", broker.ErrNotEmpty)
+	}
+	if _, err := m.takeHeld(1); err != nil {
+		return err
+	}
+	return m.settledUntil(ctx, f.came)
+}
+
+// fence is a message behind everything that a queue holds.
+type fence struct {
+	id   string
+	came chan struct{} // closed when it was received
 }
 
 // putFence publishes a fence into a queue of ours that is unbound. The queue is bound for that, by
 // its own name, which is no server's, to the exchange that only workers may write to.
-func (m *mailbox) putFence(ctx context.Context, queue string) error {
-	l, id := m.link, rand.Text()
+func (m *mailbox) putFence(ctx context.Context, queue string) (*fence, error) {
+	l, f := m.link, &fence{rand.Text(), make(chan struct{})}
 	if err := l.bind(queue, broker.ExchangeHold, queue); err != nil {
-		return err
+		return nil, err
 	}
-	m.fence.Store(&id)
+	m.fence.Store(f)
 	r, err := l.Publish(ctx, broker.Address{Exchange: broker.ExchangeHold, Key: queue}, broker.Message{
-		ID: id, Type: "fence", App: l.id.String(), Transient: true,
+		ID: f.id, Type: "fence", App: l.id.String(), Transient: true,
 		Headers: map[string]any{headerFence: true},
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	o, err := broker.Await(ctx, r)
 	switch {
 	case err != nil:
-		return err
+		return nil, err
 	case o == broker.Refused:
-		return fmt.Errorf("%w: %s is full", broker.ErrNotEmpty, queue)
+		return nil, fmt.Errorf("%w: %s is full", broker.ErrNotEmpty, queue)
 	case o != broker.Stored:
-		return fmt.Errorf("publish a fence into %s: %v", queue, o)
+		return nil, fmt.Errorf("publish a fence into %s: %v", queue, o)
 	}
-	return l.unbind(queue, broker.ExchangeHold, queue)
+	return f, l.unbind(queue, broker.ExchangeHold, queue)
 }

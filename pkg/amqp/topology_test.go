@@ -28,16 +28,17 @@ func TestMailboxIsBoundByItsServerID(t *testing.T) {
 		found[strings.TrimSuffix(line, "\n")]++
 	}
 	for _, s := range []string{string(first), string(second)} {
-		want := "utils\texchange\tmailbox." + s + "\tqueue\t" + s
-		if found[want] != 1 {
-			t.Errorf("binding %q was listed %d times, want once", want, found[want])
+		for _, want := range []string{"utils\texchange\tmailbox." + s + "\tqueue\t" + s, "hold\texchange\thold." + s + "\tqueue\t" + s} {
+			if found[want] != 1 {
+				t.Errorf("binding %q was listed %d times, want once", want, found[want])
+			}
 		}
 	}
 	exchanges := eval(t, `[io:format("~s ~p ~p~n", [element(4, N), T, D]) ||
 		X <- rabbit_exchange:list(<<"/">>), [{name, N}, {type, T}, {durable, D}] <- [rabbit_exchange:info(X, [name, type, durable])]]`)
 	for _, want := range []string{
 		"utils direct true", "utils.unrouted fanout true", "control direct true",
-		"announce fanout true", "tasks direct true", "dead direct true",
+		"announce fanout true", "tasks direct true", "hold direct true", "dead direct true",
 	} {
 		if !strings.Contains("\n"+exchanges, "\n"+want+"\n") {
 			t.Errorf("exchange %q is not among\n%s", want, exchanges)
@@ -50,6 +51,7 @@ func TestShippedPoliciesApply(t *testing.T) {
 	s := server()
 	l := join(t, open(t, Options{}), broker.Worker(s))
 	own(t, l, s, 10)
+	own(t, l, broker.ParkedServer, 10)
 	if _, err := l.OpenTasks(bounded(t), []string{"policies"}, 1); err != nil {
 		t.Fatal(err)
 	}
@@ -63,6 +65,7 @@ func TestShippedPoliciesApply(t *testing.T) {
 	const rejects = `{<<"overflow">>,<<"reject-publish">>}`
 	for queue, want := range map[string][]string{
 		broker.MailboxQueue(s):          {"rabbit_classic_queue mailbox ", rejects, `{<<"max-length">>,200000}`, `{<<"max-length-bytes">>,536870912}`, `{<<"expires">>,604800000}`},
+		broker.HoldQueue(s):             {"rabbit_classic_queue hold ", rejects, `{<<"max-length">>,200000}`, `{<<"max-length-bytes">>,536870912}`},
 		broker.QueueParked:              {"rabbit_classic_queue parked ", rejects, `{<<"max-length">>,200000}`, `{<<"max-length-bytes">>,536870912}`},
 		broker.TasksQueue("policies"):   {"rabbit_quorum_queue tasks ", rejects, `{<<"delivery-limit">>,100000}`, `{<<"dead-letter-strategy">>,<<"at-least-once">>}`},
 		broker.Worker(s).ControlQueue(): {"rabbit_classic_queue control ", `{<<"max-length">>,10000}`},
@@ -78,8 +81,10 @@ func TestShippedPoliciesApply(t *testing.T) {
 			}
 		}
 	}
-	if strings.Contains(found[broker.QueueParked], "expires") {
-		t.Error("parked events would expire in silence")
+	for _, queue := range []string{broker.QueueParked, broker.HoldQueue(s), broker.HoldQueue(broker.ParkedServer)} {
+		if strings.Contains(found[queue], "expires") {
+			t.Errorf("what is in %s would expire in silence", queue)
+		}
 	}
 }
 
@@ -108,9 +113,30 @@ func TestShippedRightsAreEnoughAndNoMore(t *testing.T) {
 		}
 	}
 	own(t, w, broker.ParkedServer, 10)
+	gone := abandoned(t, join(t, open(t, Options{}), broker.Worker(server())))
+	adopted := adopt(t, w, gone, 10)
+	store(t, w, broker.ToHold(gone), "held")
+	if ds, err := adopted.TakeHeld(bounded(t), 10); err != nil || len(ds) != 1 || adopted.Ack(ds[0].Tag) != nil {
+		t.Errorf("take what is held: %v, %v", ds, err)
+	}
+	if err := errors.Join(adopted.Unbind(bounded(t)), adopted.Delete(bounded(t)), w.Register(bounded(t), s)); err != nil {
+		t.Error(err)
+	}
+	if _, err := w.Servers(bounded(t)); err != nil {
+		t.Error(err)
+	}
+	if _, err := w.Lock(bounded(t), broker.LockJanitor); err != nil {
+		t.Error(err)
+	}
 
 	if _, err := r.OpenMailbox(bounded(t), server(), 1); err == nil {
 		t.Error("a runner opened a mailbox")
+	}
+	if _, err := r.AdoptMailbox(bounded(t), s, 1); err == nil || errors.Is(err, broker.ErrRefused) {
+		t.Errorf("a runner adopted a mailbox: %v", err)
+	}
+	if err := r.Register(bounded(t), server()); err == nil {
+		t.Error("a runner wrote to the register")
 	}
 	if _, err := runner.Join(bounded(t), broker.Worker(server())); err == nil {
 		t.Error("a runner joined as a worker")
