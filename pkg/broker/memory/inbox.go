@@ -30,7 +30,8 @@ func (s *Store) Join(id broker.Identity, give func(broker.Message)) (*Inbox, err
 }
 
 // Leave ends processes, all at one moment: their identities and locks are free, their takers
-// closed, and what those had not settled goes to the takers that remain. Leaving twice does nothing.
+// closed, and what those had not settled goes to the takers that remain. Leaving twice does nothing;
+// anything else that a process does after is an error of the caller's.
 func (s *Store) Leave(ins ...*Inbox) {
 	s.inboxes = slices.DeleteFunc(s.inboxes, func(in *Inbox) bool { return slices.Contains(ins, in) })
 	var takers []*Taker

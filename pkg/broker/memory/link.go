@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/socketmeta"
 )
 
 // maxPrefetch is AMQP's: basic.qos carries 16 bits.
@@ -146,6 +147,48 @@ func (l *link) OpenTasks(ctx context.Context, kinds []string, slots int) (broker
 	c.taker = l.b.store.Share(l.in, kinds, slots, c.give)
 	l.consumers = append(l.consumers, c)
 	return c, nil
+}
+
+func (l *link) Lock(ctx context.Context, name string) (release func(), err error) {
+	if err := l.call(ctx, func() error { return l.in.Lock(name) }); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", name, err)
+	}
+	var once sync.Once // a lock of that name that is taken later is another
+	return func() {
+		once.Do(func() {
+			l.b.mu.Lock()
+			defer l.b.mu.Unlock()
+			l.in.Unlock(name)
+		})
+	}, nil
+}
+
+func (l *link) Register(ctx context.Context, s socketmeta.ServerID) error {
+	return l.call(ctx, func() error {
+		l.b.store.Register(s)
+		return nil
+	})
+}
+
+func (l *link) Servers(ctx context.Context) (list []socketmeta.ServerID, err error) {
+	err = l.call(ctx, func() error {
+		list = l.b.store.Servers()
+		return nil
+	})
+	return list, err
+}
+
+// call makes f one step of the broker's, unless ctx or the link has ended.
+func (l *link) call(ctx context.Context, f func() error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	l.b.mu.Lock()
+	defer l.b.mu.Unlock()
+	if l.stopped {
+		return l.gone()
+	}
+	return f()
 }
 
 // Close waits for the receipts in flight; if ctx ends first they are Unknown, and it says so.

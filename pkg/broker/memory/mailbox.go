@@ -3,7 +3,6 @@ package memory
 import (
 	"context"
 	"fmt"
-	"sync"
 
 	"github.com/wscluster/wscluster/pkg/broker"
 	"github.com/wscluster/wscluster/pkg/socketmeta"
@@ -70,48 +69,6 @@ func (m *mailbox) call(ctx context.Context, f func() error) error {
 	defer m.l.b.mu.Unlock()
 	if m.over {
 		return fmt.Errorf("the mailbox of %s: %w", m.taker.server, broker.ErrLinkGone)
-	}
-	return f()
-}
-
-func (l *link) Lock(ctx context.Context, name string) (release func(), err error) {
-	if err := l.call(ctx, func() error { return l.in.Lock(name) }); err != nil {
-		return nil, fmt.Errorf("lock %s: %w", name, err)
-	}
-	var once sync.Once // a lock of that name that is taken later is another
-	return func() {
-		once.Do(func() {
-			l.b.mu.Lock()
-			defer l.b.mu.Unlock()
-			l.in.Unlock(name)
-		})
-	}, nil
-}
-
-func (l *link) Register(ctx context.Context, s socketmeta.ServerID) error {
-	return l.call(ctx, func() error {
-		l.b.store.Register(s)
-		return nil
-	})
-}
-
-func (l *link) Servers(ctx context.Context) (list []socketmeta.ServerID, err error) {
-	err = l.call(ctx, func() error {
-		list = l.b.store.Servers()
-		return nil
-	})
-	return list, err
-}
-
-// call makes f one step of the broker's, unless ctx or the link has ended.
-func (l *link) call(ctx context.Context, f func() error) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	l.b.mu.Lock()
-	defer l.b.mu.Unlock()
-	if l.stopped {
-		return l.gone()
 	}
 	return f()
 }
