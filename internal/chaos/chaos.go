@@ -4,15 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
-	"sync"
 	"time"
-
-	"github.com/wscluster/wscluster/internal/rig"
 )
 
 // Options say how much goes wrong and what it is done to. Everything but Settings must be set.
@@ -85,164 +79,20 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 		return nil, err
 	}
 	defer log.Close()
-	s := &site{log: log, busy: map[place]bool{}}
 	o.Status("starting RabbitMQ, HAProxy, workers and task runners")
 	starting, cancel := context.WithTimeout(ctx, startWithin)
 	defer cancel()
-	if s.Cluster, err = startCluster(starting, o, log); err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, s.Stop()) }()
-	defer s.rest()
-	if err := s.addPublishers(o.Publishers, o); err != nil {
-		return nil, err
-	}
-	journal, err := CreateJournal(filepath.Join(o.Dir, "clients.journal"))
+	s, err := startSite(starting, o, log)
 	if err != nil {
 		return nil, err
 	}
-	ledger := NewLedger()
-	if err := s.load(ctx, o, journal, ledger); err != nil {
+	defer func() { err = errors.Join(err, s.stop()) }()
+	t := &trial{site: s, o: o, ledger: NewLedger()}
+	if err := t.load(ctx); err != nil {
 		return nil, err
 	}
-	return s.close(context.WithoutCancel(ctx), o, ledger)
+	return t.verdict(context.WithoutCancel(ctx))
 }
 
+// startWithin bounds the start of everything.
 const startWithin = 3 * time.Minute
-
-func startCluster(ctx context.Context, o Options, log io.Writer) (*rig.Cluster, error) {
-	root, err := rig.Root()
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for i := range o.Runners {
-		names = append(names, fmt.Sprintf("r%d", i+1))
-	}
-	many := fmt.Sprint(2*o.Clients + 100)
-	return rig.StartCluster(ctx, rig.ClusterOptions{
-		Dir: o.Dir, Bin: o.Bin, Workers: workerIDs[:o.Workers], Runners: names,
-		HAProxy: filepath.Join(root, "deploy/haproxy/haproxy.cfg"), Log: log,
-		Settings: o.Settings,
-		// All clients have one address here.
-		Proxy: []string{"CONN_PER_IP=" + many, "WS_PER_IP=" + many, "WS_RATE_PER_IP=1000000", "SLOWSTART=1s"},
-	})
-}
-
-// load lives the clients and strikes by schedule until the duration is over or ctx ends, then
-// mends all, and waits until nothing is under way.
-func (s *site) load(ctx context.Context, o Options, journal *Journal, ledger *Ledger) error {
-	s.fleet = newFleet("ws://"+s.HAProxy.Addr+"/v1/ws", journal, o.Clients, o.Task, o.Seed)
-	living, stop := context.WithCancel(context.WithoutCancel(ctx))
-	var fleet sync.WaitGroup
-	fleet.Go(func() { s.fleet.run(living) })
-	defer func() {
-		stop()
-		fleet.Wait()
-	}()
-
-	faults := Plan{
-		Seed: o.Seed, Duration: o.Duration, Every: o.Every, Heartbeat: heartbeat, Kinds: o.Kinds,
-		Workers: o.Workers, Runners: o.Runners, Publishers: o.Publishers, Nodes: 1,
-	}.Schedule()
-	began := time.Now()
-	loading, done := context.WithTimeout(ctx, o.Duration)
-	defer done()
-	var mu sync.Mutex
-	var strikes sync.WaitGroup
-	count := 0
-	for _, f := range faults {
-		strikes.Go(func() {
-			wait(loading, time.Until(began.Add(f.At)))
-			if loading.Err() != nil {
-				return
-			}
-			err := s.strike(loading, f, func() {
-				mu.Lock()
-				defer mu.Unlock()
-				count++
-				ledger.Fault(f, time.Now())
-				o.Note(fmt.Sprintf("%6.1fs  %v", time.Since(began).Seconds(), f))
-			})
-			if err != nil {
-				o.Note(fmt.Sprintf("%6.1fs  %v: %v", time.Since(began).Seconds(), f, err))
-			}
-		})
-	}
-	status := func(phase string) {
-		mu.Lock()
-		defer mu.Unlock()
-		o.Status(fmt.Sprintf("%s  clients %d/%d  delivered %d  faults %d", phase, s.fleet.open.Load(), o.Clients, s.fleet.got.Load(), count))
-	}
-	clock := time.NewTicker(time.Second)
-	defer clock.Stop()
-	for loading.Err() == nil {
-		select {
-		case <-clock.C:
-			status(fmt.Sprintf("%v of %v", time.Since(began).Round(time.Second), o.Duration))
-		case <-loading.Done():
-		}
-	}
-	close(s.fleet.over)
-	strikes.Wait()
-	settling, cancel := context.WithTimeout(living, o.Settle)
-	defer cancel()
-	ended := time.Now()
-	for settling.Err() == nil {
-		open := s.fleet.busy()
-		left, err := backlog(settling, s.Rabbit)
-		if err == nil && len(open)+len(left) == 0 {
-			break
-		}
-		status(fmt.Sprintf("settling for %v: %d tasks open, queues %s", time.Since(ended).Round(time.Second), len(open), strings.Join(left, ", ")))
-		wait(settling, time.Second)
-	}
-	if settling.Err() != nil {
-		o.Note(fmt.Sprintf("not settled within %v: %s", o.Settle, strings.Join(s.fleet.busy(), ", ")))
-	}
-	stop()
-	fleet.Wait()
-	return journal.Close()
-}
-
-// close stops all who take from queues, looks into the queues, and adds up.
-func (s *site) close(ctx context.Context, o Options, ledger *Ledger) (*Report, error) {
-	o.Status("stopping, and looking into the queues")
-	s.rest()
-	looking, cancel := context.WithTimeout(ctx, mendWithin)
-	defer cancel()
-	events, lines, err := search(looking, s.Rabbit)
-	if err != nil {
-		return nil, err
-	}
-	journals, err := filepath.Glob(filepath.Join(o.Dir, "*.journal"))
-	if err != nil {
-		return nil, err
-	}
-	slices.Sort(journals)
-	for _, name := range journals {
-		f, err := os.Open(name)
-		if err != nil {
-			return nil, err
-		}
-		err = errors.Join(ledger.Read(f), f.Close())
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-	}
-	for _, e := range events {
-		if holdsDead(e.queue) {
-			ledger.Dead(e.run, e.seq, e.reason)
-		}
-	}
-	r := ledger.Report()
-	r.Left = lines
-	for i := range r.Lost {
-		for _, e := range events {
-			if e.run == r.Lost[i].Run && e.seq == r.Lost[i].Seq {
-				r.Lost[i].Seen = "lies in " + e.queue
-			}
-		}
-	}
-	return &r, nil
-}

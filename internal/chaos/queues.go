@@ -8,7 +8,6 @@ import (
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
-	"github.com/wscluster/wscluster/internal/rig"
 	"github.com/wscluster/wscluster/pkg/broker"
 	"github.com/wscluster/wscluster/pkg/wire"
 )
@@ -29,8 +28,8 @@ func holdsDead(queue string) bool {
 }
 
 // backlog lists the queues of events and tasks that are not empty, those of the dead left out.
-func backlog(ctx context.Context, r *rig.RabbitMQ) (lines []string, err error) {
-	queues, err := queues(ctx, r)
+func (s *site) backlog(ctx context.Context) (lines []string, err error) {
+	queues, err := s.Rabbit.ListQueues(ctx)
 	for _, q := range queues {
 		if holdsEvents(q.Name) && !holdsDead(q.Name) && q.Ready+q.Unacked > 0 {
 			lines = append(lines, fmt.Sprintf("%s: %d ready, %d unacknowledged", q.Name, q.Ready, q.Unacked))
@@ -49,12 +48,12 @@ type found struct {
 
 // search reads what lies in the queues of events, and leaves it there. Nobody else may be taking
 // from them. lines say for each queue that is not empty how much there is.
-func search(ctx context.Context, r *rig.RabbitMQ) (events []found, lines []string, err error) {
-	queues, err := queues(ctx, r)
+func (s *site) search(ctx context.Context) (events []found, lines []string, err error) {
+	queues, err := s.Rabbit.ListQueues(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	conn, err := amqp091.Dial(r.URL())
+	conn, err := amqp091.Dial(s.Rabbit.URL())
 	if err != nil {
 		return nil, nil, fmt.Errorf("look into the queues: %w", err)
 	}
@@ -96,23 +95,4 @@ func search(ctx context.Context, r *rig.RabbitMQ) (events []found, lines []strin
 		}
 	}
 	return events, lines, nil
-}
-
-type queue struct {
-	Name           string
-	Ready, Unacked int
-}
-
-func queues(ctx context.Context, r *rig.RabbitMQ) (all []queue, err error) {
-	out, err := r.Eval(ctx, `[io:format("~s ~w ~w~n", [N, R, U]) || [{name, {resource, _, queue, N}}, {messages_ready, R}, {messages_unacknowledged, U}] <- rabbit_amqqueue:info_all(<<"/">>, [name, messages_ready, messages_unacknowledged])]`)
-	if err != nil {
-		return nil, err
-	}
-	for line := range strings.Lines(out) {
-		var q queue
-		if _, err := fmt.Sscan(line, &q.Name, &q.Ready, &q.Unacked); err == nil {
-			all = append(all, q)
-		}
-	}
-	return all, nil
 }

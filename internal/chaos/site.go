@@ -22,6 +22,7 @@ type site struct {
 	*rig.Cluster
 	publishers []*publishing
 	fleet      *fleet
+	dir        string // data of the servers
 	log        io.Writer
 
 	mu   sync.Mutex
@@ -74,6 +75,48 @@ func RunPublisher(ctx context.Context, log io.Writer) error {
 	}
 	p := Publisher{URL: os.Getenv(envURL), Journal: j, Rate: rate, Slots: slots, Log: log}
 	return errors.Join(p.Run(ctx), j.Close())
+}
+
+// startSite starts everything, or leaves nothing behind.
+func startSite(ctx context.Context, o Options, log io.Writer) (_ *site, err error) {
+	s := &site{log: log, dir: filepath.Join(o.Dir, "site"), busy: map[place]bool{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.stop())
+		}
+	}()
+	if err := os.Mkdir(s.dir, 0o700); err != nil {
+		return nil, err
+	}
+	root, err := rig.Root()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for i := range o.Runners {
+		names = append(names, fmt.Sprintf("r%d", i+1))
+	}
+	many := strconv.Itoa(2*o.Clients + 100)
+	s.Cluster, err = rig.StartCluster(ctx, rig.ClusterOptions{
+		Dir: s.dir, Bin: o.Bin, Workers: workerIDs[:o.Workers], Runners: names,
+		HAProxy: filepath.Join(root, "deploy/haproxy/haproxy.cfg"), Log: log, Settings: o.Settings,
+		// All clients have one address here.
+		Proxy: []string{"CONN_PER_IP=" + many, "WS_PER_IP=" + many, "WS_RATE_PER_IP=1000000", "SLOWSTART=1s"},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s, s.addPublishers(o.Publishers, o)
+}
+
+// stop ends everything that is left, and removes its data.
+func (s *site) stop() error {
+	var err error
+	if s.Cluster != nil {
+		s.rest()
+		err = s.Stop()
+	}
+	return errors.Join(err, os.RemoveAll(s.dir))
 }
 
 // start starts the process, with a journal of its own.

@@ -63,10 +63,13 @@ func (s *site) strikeNode(mending context.Context, f Fault, then func(error) err
 		err := then(nil)
 		return errors.Join(err, s.Rabbit.Restart(mending))
 	case BrokerFreeze:
-		if err := then(s.Rabbit.Node().Freeze()); err != nil {
+		if err := then(s.Rabbit.Freeze()); err != nil {
 			return err
 		}
-		return s.Rabbit.Node().Thaw()
+		return s.Rabbit.Thaw()
+	case MemoryAlarm:
+		err := then(s.Rabbit.MemoryAlarm(mending, true))
+		return errors.Join(err, s.Rabbit.MemoryAlarm(mending, false))
 	}
 	return fmt.Errorf("%s: not possible here", f.Kind)
 }
