@@ -57,7 +57,7 @@ func steps(_ context.Context, task *Task) (any, error) {
 }
 
 func TestANackGoesBackToTheFirstEventThatIsNotStored(t *testing.T) {
-	for name, fate := range map[string]memory.Fate{"refused": memory.Refuse, "lost": memory.Lose, "confirm lost": memory.Mislead} {
+	for name, fate := range map[string]memory.Fate{"refused": memory.Refuse, "lost": memory.Lose, "confirm lost": memory.Mislead, "never answered": memory.Swallow} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				m := NewMetrics(nil)
@@ -72,6 +72,10 @@ func TestANackGoesBackToTheFirstEventThatIsNotStored(t *testing.T) {
 				})
 				w.submit("t1", "k", nil)
 				w.submit("t2", "k", nil)
+				if fate == memory.Swallow { // what has no answer gets one when its link ends
+					pass(2 * time.Second)
+					w.Cut(broker.Runner("r1"))
+				}
 				pass(time.Minute)
 				if got := strings.Join(list("t1"), " "); got != "1 2 3! 4 5 6 7 8 3 4 5 6 7 8" {
 					t.Errorf("published %s", got)
