@@ -6,56 +6,52 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 )
 
 // ClusterOptions say what a private cluster is made of.
 type ClusterOptions struct {
-	Dir      string    // data, keys and workspaces; it must exist
-	Bin      string    // the folder that holds the programs wsworker and taskrunner
-	Workers  []string  // server IDs
-	Runners  []string  // names of task runners
-	HAProxy  string    // path of its configuration; "" for none
-	Repos    []string  // folders whose repositories the runners may build
-	Settings []string  // further "KEY=value" settings of workers and runners: WSCLUSTER_...
-	Proxy    []string  // further "KEY=value" settings of HAProxy
-	Log      io.Writer // gets the output of all of them; may be nil
+	Dir     string    // data, keys and workspaces; it must exist
+	Bin     string    // the folder that holds the programs wsworker and taskrunner
+	Nodes   int       // of RabbitMQ; 0 is one alone, more are a cluster, where mailboxes are quorum queues
+	Proxies bool      // gives each worker and runner its own way to RabbitMQ, which can be cut
+	Workers []string  // server IDs
+	Runners []string  // names of task runners
+	HAProxy string    // path of its configuration; "" for none
+	Repos   []string  // folders whose repositories the runners may build
+	Proxy   []string  // further "KEY=value" settings of HAProxy
+	Log     io.Writer // gets the output of all of them, from several goroutines; may be nil
+
+	// Further "KEY=value" settings, WSCLUSTER_...: of workers and runners, and of one of them only,
+	// for neither takes a key that it does not know.
+	Settings, WorkerSettings, RunnerSettings []string
 }
 
 // Cluster is a private cluster: RabbitMQ, workers, task runners and perhaps HAProxy, each a process.
 type Cluster struct {
-	Rabbit  *RabbitMQ
-	HAProxy *HAProxy // nil without one
+	Rabbit  *RabbitMQ        // its first node
+	Brokers *RabbitMQCluster // nil if that is the only one
+	HAProxy *HAProxy         // nil without one
 	Workers []*Member
 	Runners []*Member
-}
 
-// Member is a worker or a runner: a program that can be killed and started again as itself.
-type Member struct {
-	Name     string
-	Addr     string // workers: host:port of the traffic listener
-	Internal string // workers: host:port of the internal listener
-
-	*Process
-	program Program
+	options ClusterOptions // set once
 }
 
 // StartCluster returns once every worker is ready, or an error with nothing left running.
 func StartCluster(ctx context.Context, o ClusterOptions) (_ *Cluster, err error) {
-	c := &Cluster{}
+	c := &Cluster{options: o}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("start the cluster: %w", err), c.Stop())
 		}
 	}()
-	metaKeys, routeKeys := filepath.Join(o.Dir, "meta.keys"), filepath.Join(o.Dir, "route.keys")
-	for _, file := range []string{metaKeys, routeKeys} {
+	for _, file := range []string{c.metaKeys(), c.routeKeys()} {
 		if err := os.WriteFile(file, []byte("k1 "+rand.Text()+rand.Text()+"\n"), 0o600); err != nil {
 			return nil, err
 		}
@@ -64,44 +60,143 @@ func StartCluster(ctx context.Context, o ClusterOptions) (_ *Cluster, err error)
 	if err := os.Mkdir(data, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
-	if c.Rabbit, err = StartRabbitMQ(ctx, RabbitOptions{Dir: data}); err != nil {
+	if err := c.startBroker(ctx, RabbitOptions{Dir: data}); err != nil {
 		return nil, err
 	}
-	settings := func(user string, own ...string) []string {
-		return slices.Concat(os.Environ(), []string{"WSCLUSTER_AMQP_URL=" + c.Rabbit.URLFor(user), "WSCLUSTER_LOG_FORMAT=console"}, own, o.Settings)
-	}
 	for _, id := range o.Workers {
-		w := &Member{Name: id}
-		if w.Addr, err = FreePort("127.0.0.1"); err != nil {
+		if _, err = c.newWorker(id); err != nil {
 			return nil, err
 		}
-		if w.Internal, err = FreePort("127.0.0.1"); err != nil {
-			return nil, err
-		}
-		w.program = o.program("wsworker", id, settings("worker", "WSCLUSTER_SERVER_ID="+id, "WSCLUSTER_LISTEN="+w.Addr,
-			"WSCLUSTER_INTERNAL_LISTEN="+w.Internal, "WSCLUSTER_META_KEYS_FILE="+metaKeys, "WSCLUSTER_ROUTE_KEY_FILE="+routeKeys))
-		c.Workers = append(c.Workers, w)
 	}
 	for _, name := range o.Runners {
-		work := filepath.Join(o.Dir, "work-"+name)
-		if err := os.Mkdir(work, 0o700); err != nil {
+		if err = c.newRunner(name); err != nil {
 			return nil, err
 		}
-		c.Runners = append(c.Runners, &Member{Name: name, program: o.program("taskrunner", name,
-			settings("runner", "WSCLUSTER_NAME="+name, "WSCLUSTER_REPO_ROOTS="+strings.Join(o.Repos, ","),
-				"WSCLUSTER_WORK_DIR="+work))})
 	}
-	for _, m := range slices.Concat(c.Workers, c.Runners) {
+	for _, m := range c.members() {
 		if err := m.Start(); err != nil {
 			return nil, err
 		}
 	}
 	if o.HAProxy != "" {
-		if c.HAProxy, err = StartHAProxy(ctx, HAProxyOptions{Config: o.HAProxy, Env: o.proxyEnv(c.Workers, routeKeys), Log: o.Log}); err != nil {
+		if c.HAProxy, err = StartHAProxy(ctx, HAProxyOptions{Config: o.HAProxy, Env: o.proxyEnv(c.Workers, c.routeKeys()), Log: o.Log}); err != nil {
 			return nil, err
 		}
 	}
 	return c, c.AwaitReady(ctx)
+}
+
+func (c *Cluster) startBroker(ctx context.Context, o RabbitOptions) (err error) {
+	if c.options.Nodes < 2 {
+		c.Rabbit, err = StartRabbitMQ(ctx, o)
+		return err
+	}
+	c.Brokers, err = StartRabbitMQCluster(ctx, c.options.Nodes, o)
+	if err == nil {
+		c.Rabbit = c.Brokers.Nodes[0]
+	}
+	return err
+}
+
+func (c *Cluster) brokers() []*RabbitMQ {
+	if c.Brokers != nil {
+		return c.Brokers.Nodes
+	}
+	return []*RabbitMQ{c.Rabbit}
+}
+
+func (c *Cluster) metaKeys() string   { return filepath.Join(c.options.Dir, "meta.keys") }
+func (c *Cluster) routeKeys() string  { return filepath.Join(c.options.Dir, "route.keys") }
+func (c *Cluster) members() []*Member { return slices.Concat(c.Workers, c.Runners) }
+
+// newWorker adds a worker that is not started yet.
+func (c *Cluster) newWorker(id string) (w *Member, err error) {
+	w = &Member{Name: id}
+	c.Workers = append(c.Workers, w)
+	if w.Addr, err = FreePort("127.0.0.1"); err != nil {
+		return nil, err
+	}
+	if w.Internal, err = FreePort("127.0.0.1"); err != nil {
+		return nil, err
+	}
+	settings := []string{"WSCLUSTER_SERVER_ID=" + id, "WSCLUSTER_LISTEN=" + w.Addr, "WSCLUSTER_INTERNAL_LISTEN=" + w.Internal,
+		"WSCLUSTER_META_KEYS_FILE=" + c.metaKeys(), "WSCLUSTER_ROUTE_KEY_FILE=" + c.routeKeys()}
+	if c.Brokers != nil {
+		settings = append(settings, "WSCLUSTER_MAILBOX_TYPE=quorum")
+	}
+	return w, c.equip(w, "wsworker", "worker", len(c.Workers)-1, append(settings, c.options.WorkerSettings...))
+}
+
+// newRunner adds a runner that is not started yet.
+func (c *Cluster) newRunner(name string) error {
+	r := &Member{Name: name}
+	c.Runners = append(c.Runners, r)
+	work := filepath.Join(c.options.Dir, "work-"+name)
+	if err := os.Mkdir(work, 0o700); err != nil {
+		return err
+	}
+	settings := []string{"WSCLUSTER_NAME=" + name, "WSCLUSTER_REPO_ROOTS=" + strings.Join(c.options.Repos, ","), "WSCLUSTER_WORK_DIR=" + work}
+	return c.equip(r, "taskrunner", "runner", len(c.Runners)-1, append(settings, c.options.RunnerSettings...))
+}
+
+// equip gives m its program, its settings and its way to RabbitMQ. Each begins with another node,
+// so that they spread over a cluster.
+func (c *Cluster) equip(m *Member, program, user string, number int, settings []string) error {
+	nodes := c.brokers()
+	urls := make([]string, len(nodes))
+	for i := range nodes {
+		node := nodes[(number+i)%len(nodes)]
+		urls[i] = node.URLFor(user)
+		if c.options.Proxies {
+			p, err := StartProxy(node.addr)
+			if err != nil {
+				return err
+			}
+			m.Proxy = append(m.Proxy, p)
+			urls[i] = node.urlAt(user, p.Addr)
+		}
+	}
+	m.program = c.options.program(program, m.Name, slices.Concat(os.Environ(),
+		[]string{"WSCLUSTER_AMQP_URL=" + strings.Join(urls, ","), "WSCLUSTER_LOG_FORMAT=console"}, settings, c.options.Settings))
+	return nil
+}
+
+// AddWorker starts one more worker and returns once it is ready. HAProxy sends clients to it if it
+// has a place of this name: the shipped files have eight, i1-w1 to i2-w4. Any other worker is
+// reached at its Addr only. An error leaves nothing running of it.
+func (c *Cluster) AddWorker(ctx context.Context, id string) (_ *Member, err error) {
+	if c.Worker(id) != nil {
+		return nil, fmt.Errorf("add worker %s: there is one; start that one again", id)
+	}
+	w, err := c.newWorker(id)
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("add worker %s: %w", id, err), w.end())
+			c.Workers = slices.DeleteFunc(c.Workers, func(m *Member) bool { return m == w })
+		}
+	}()
+	if err != nil {
+		return nil, err
+	}
+	if err := w.Start(); err != nil {
+		return nil, err
+	}
+	if err := w.Await(ctx); err != nil || c.HAProxy == nil {
+		return w, err
+	}
+	places, err := c.HAProxy.ServerStates()
+	if _, ok := places[id]; err != nil || !ok {
+		return w, err
+	}
+	host, port, _ := net.SplitHostPort(w.Addr)
+	answer, err := c.HAProxy.Admin(fmt.Sprintf("set server workers/%s addr %s port %s", id, host, port))
+	if err != nil {
+		return nil, err
+	}
+	if err := c.HAProxy.Await(ctx, "UP", id); err != nil {
+		return nil, fmt.Errorf("%w; HAProxy was told its address, and answered %q", err, answer)
+	}
+	return w, nil
 }
 
 func (o ClusterOptions) program(name, member string, env []string) Program {
@@ -125,46 +220,22 @@ func (o ClusterOptions) proxyEnv(workers []*Member, routeKeys string) map[string
 	return env
 }
 
-// Start starts the member, again if it has ended.
-func (m *Member) Start() (err error) {
-	m.Process, err = Start(m.program)
-	return err
-}
-
-// takesTasks is what a runner logs when its kinds are offered.
-var takesTasks = regexp.MustCompile("takes tasks")
-
 // AwaitReady waits until every runner takes tasks, every worker says that it is ready, and
 // HAProxy sees it.
 func (c *Cluster) AwaitReady(ctx context.Context) error {
+	for _, m := range c.members() {
+		if err := m.Await(ctx); err != nil {
+			return err
+		}
+	}
+	if c.HAProxy == nil {
+		return nil
+	}
 	names := make([]string, len(c.Workers))
 	for i, w := range c.Workers {
 		names[i] = w.Name
-		if err := w.WaitReady(ctx, w.Ready); err != nil {
-			return err
-		}
 	}
-	for _, r := range c.Runners {
-		if _, err := r.WaitLine(ctx, takesTasks); err != nil {
-			return err
-		}
-	}
-	if c.HAProxy != nil {
-		return c.HAProxy.Await(ctx, "UP", names...)
-	}
-	return nil
-}
-
-// Double returns another member with the settings of worker m but ports of its own: a second
-// process under one server ID. It is not part of the cluster: whoever starts it ends it.
-func (m *Member) Double() (*Member, error) {
-	d := &Member{Name: m.Name, program: m.program}
-	var err, err2 error
-	d.Addr, err = FreePort("127.0.0.1")
-	d.Internal, err2 = FreePort("127.0.0.1")
-	// The later of two settings of one variable counts.
-	d.program.Env = append(slices.Clone(m.program.Env), "WSCLUSTER_LISTEN="+d.Addr, "WSCLUSTER_INTERNAL_LISTEN="+d.Internal)
-	return d, errors.Join(err, err2)
+	return c.HAProxy.Await(ctx, "UP", names...)
 }
 
 // Worker returns the worker with the server ID, or nil.
@@ -176,27 +247,23 @@ func (c *Cluster) Worker(id string) *Member {
 	return c.Workers[at]
 }
 
-// stopGrace is what a member gets to end by itself.
-const stopGrace = 15 * time.Second
-
 // Stop ends everything, clients' side first, and returns when all of it is gone.
 func (c *Cluster) Stop() error {
 	var errs []error
 	if c.HAProxy != nil {
 		errs = append(errs, c.HAProxy.Stop())
 	}
-	members := slices.Concat(c.Workers, c.Runners)
-	for _, m := range members { // all at once: each may take its time
+	for _, m := range c.members() { // all at once: each may take its time
 		if m.Process != nil {
 			_ = m.Signal(syscall.SIGTERM) // ended already: so much the better
 		}
 	}
-	for _, m := range members {
-		if m.Process != nil {
-			errs = append(errs, m.Process.Stop(stopGrace))
-		}
+	for _, m := range c.members() {
+		errs = append(errs, m.end())
 	}
-	if c.Rabbit != nil {
+	if c.Brokers != nil {
+		errs = append(errs, c.Brokers.Stop())
+	} else if c.Rabbit != nil {
 		errs = append(errs, c.Rabbit.Stop())
 	}
 	return errors.Join(errs...)

@@ -243,3 +243,27 @@ func reset(c *net.TCPConn) {
 	_ = c.SetLinger(0)
 	_ = c.Close()
 }
+
+// Proxies fail together.
+type Proxies []*Proxy
+
+// Cut cuts all of them.
+func (all Proxies) Cut() {
+	for _, p := range all {
+		p.Cut()
+	}
+}
+
+// Stall stalls all of them.
+func (all Proxies) Stall() error { return all.each((*Proxy).Stall) }
+
+// Heal heals all of them.
+func (all Proxies) Heal() error { return all.each((*Proxy).Heal) }
+
+func (all Proxies) each(do func(*Proxy) error) error {
+	var errs []error
+	for _, p := range all {
+		errs = append(errs, do(p))
+	}
+	return errors.Join(errs...)
+}

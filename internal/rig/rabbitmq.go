@@ -127,8 +127,11 @@ func (r *RabbitMQ) URL() string { return r.URLFor("operator") }
 
 // URLFor is URL for another user of deploy/rabbitmq/users.json: worker or runner, whose rights
 // are those of the file.
-func (r *RabbitMQ) URLFor(user string) string {
-	u := url.URL{Scheme: "amqp", User: url.UserPassword(user, r.secret), Host: r.addr, Path: "/"}
+func (r *RabbitMQ) URLFor(user string) string { return r.urlAt(user, r.addr) }
+
+// urlAt is URLFor by way of another address.
+func (r *RabbitMQ) urlAt(user, addr string) string {
+	u := url.URL{Scheme: "amqp", User: url.UserPassword(user, r.secret), Host: addr, Path: "/"}
 	return u.String()
 }
 

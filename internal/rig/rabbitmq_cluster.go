@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -185,24 +186,25 @@ func (c *RabbitMQCluster) restart(ctx context.Context, first func() error) error
 	return errors.Join(append(errs, c.AwaitWhole(ctx))...)
 }
 
-// Partition cuts node i from all others, but not from clients, until Heal: silently by
-// (*Proxy).Stall, which the nodes notice after some 6 to 10 s, or by (*Proxy).Cut, which they
-// notice at once. Nodes may be cut off one after the other.
-func (c *RabbitMQCluster) Partition(i int, how func(*Proxy)) {
-	for l, p := range c.links {
-		if l.from == i || l.to == i {
-			how(p)
-		}
-	}
-}
+// Cut cuts node i from the other nodes, but not from clients, until Heal. All of them notice at
+// once. Nodes may be cut off one after the other.
+func (c *RabbitMQCluster) Cut(i int) { c.around(i).Cut() }
+
+// Stall is Cut without a sound: the nodes notice after some 6 to 10 s.
+func (c *RabbitMQCluster) Stall(i int) error { return c.around(i).Stall() }
 
 // Heal lets all nodes reach each other again. AwaitWhole waits until they do.
-func (c *RabbitMQCluster) Heal() error {
-	var errs []error
-	for _, p := range c.links {
-		errs = append(errs, p.Heal())
+func (c *RabbitMQCluster) Heal() error { return Proxies(slices.Collect(maps.Values(c.links))).Heal() }
+
+// around is all links from and to node i.
+func (c *RabbitMQCluster) around(i int) Proxies {
+	var all Proxies
+	for l, p := range c.links {
+		if l.from == i || l.to == i {
+			all = append(all, p)
+		}
 	}
-	return errors.Join(errs...)
+	return all
 }
 
 // AwaitWhole waits until every node sees every node serve.

@@ -59,8 +59,8 @@ func TestRabbitMQClusterIsPartedKilledAndHealed(t *testing.T) {
 	step("restart of one", c.Nodes[1].Restart(ctx))
 	step("whole again", c.AwaitWhole(ctx))
 
-	for name, how := range map[string]func(*Proxy){"cut": (*Proxy).Cut, "stall": func(p *Proxy) { p.Stall() }} {
-		c.Partition(2, how)
+	for name, part := range map[string]func(int) error{"cut": func(i int) error { c.Cut(i); return nil }, "stall": c.Stall} {
+		step(name, part(2))
 		if err := speaksAMQP(c.Nodes[2].addr); err != nil {
 			t.Errorf("%s: clients do not reach the parted node: %v", name, err)
 		}
