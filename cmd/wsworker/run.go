@@ -36,6 +36,7 @@ type settings struct {
 	ResumeWindow   time.Duration       `config:"resume_window" usage:"how long an absent client may come back"`
 	BrokerGrace    time.Duration       `config:"broker_grace" usage:"how long the broker may be away before clients are told"`
 	DrainWindow    time.Duration       `config:"drain_window" usage:"over how long a stopping worker spreads its clients' return"`
+	RefreshAfter   time.Duration       `config:"refresh_after" usage:"an event that waits for so long is published again, so that no delivery gets as old as the broker's consumer_timeout"`
 	MoveClients    bool                `config:"move_clients" usage:"send clients to other workers, over the drain window, when the broker is away for longer than the grace"`
 	MaxHeld        int                 `config:"max_held" usage:"events that may wait for their clients"`
 	MaxHeldBytes   int                 `config:"max_held_bytes" usage:"bytes of the events that may wait for their clients"`
@@ -66,7 +67,7 @@ func (s *settings) Validate() error {
 		_, err = amqp.New(amqp.Options{URLs: s.AMQPURL})
 		check("amqp_url", err)
 	}
-	for key, value := range map[string]time.Duration{"resume_window": s.ResumeWindow, "broker_grace": s.BrokerGrace, "drain_window": s.DrainWindow} {
+	for key, value := range map[string]time.Duration{"resume_window": s.ResumeWindow, "broker_grace": s.BrokerGrace, "drain_window": s.DrainWindow, "refresh_after": s.RefreshAfter} {
 		if value <= 0 {
 			check(key, fmt.Errorf("%v must be longer than nothing, as in 30s", value))
 		}
@@ -90,7 +91,7 @@ func defaults() settings {
 	return settings{
 		Logging: config.DefaultLogging(), Listen: ":9001", InternalListen: "127.0.0.1:9101", MailboxType: "classic",
 		ResumeWindow: 10 * time.Minute, BrokerGrace: 30 * time.Second, DrainWindow: 30 * time.Second,
-		MaxHeld: 20_000, MaxHeldBytes: 256 << 20, Console: true,
+		RefreshAfter: 5 * time.Minute, MaxHeld: 20_000, MaxHeldBytes: 256 << 20, Console: true,
 	}
 }
 
@@ -124,7 +125,7 @@ func run(ctx context.Context, s *settings, stderr io.Writer) error {
 	o := worker.Options{
 		Server: s.ServerID, Broker: rabbit, Keys: s.keys, RouteKeys: s.routeKeys, Origins: s.origins, Log: log,
 		ResumeWindow: s.ResumeWindow, DrainWindow: s.DrainWindow, BrokerGrace: s.BrokerGrace, MoveClients: s.MoveClients,
-		MaxHeld: s.MaxHeld, MaxHeldBytes: s.MaxHeldBytes,
+		RefreshAfter: s.RefreshAfter, MaxHeld: s.MaxHeld, MaxHeldBytes: s.MaxHeldBytes,
 	}
 	if s.Console {
 		o.Site = web.Handler()

@@ -37,6 +37,7 @@ type Options struct {
 
 	ResumeWindow time.Duration // how long an absent client may come back; 0 means 10 min
 	DrainWindow  time.Duration // over how long a stopping worker spreads its clients' return; 0 means 30 s
+	RefreshAfter time.Duration // an event held for so long is published again, before the broker's consumer_timeout; 0 means 5 min
 	BrokerGrace  time.Duration // the broker may be away for so long before clients are told; 0 means 30 s
 	HelloWithin  time.Duration // a client that says nothing for so long, or five times it with the subprotocol, gets a new session; 0 means 1 s
 	MoveClients  bool          // once the broker grace is over, clients are sent to other workers, in waves over the drain window
@@ -73,7 +74,7 @@ func New(o Options) (*Worker, error) {
 		return nil, fmt.Errorf("the socket engine: %w", err)
 	}
 	w.engine = engine.New(w.surface, o.Engine)
-	w.sessions = session.New(session.Options{Socket: w.engine, Server: o.Server, Window: o.ResumeWindow})
+	w.sessions = session.New(session.Options{Socket: w.engine, Server: o.Server, Window: o.ResumeWindow, RefreshAfter: o.RefreshAfter})
 	w.mailbox = mailbox.New(mailbox.Options{
 		Server: o.Server, Broker: o.Broker, Sessions: w.sessions, Renew: w.renew, Log: w.log,
 		Metrics: mailbox.NewMetrics(w.metrics), Window: o.ResumeWindow, MaxHeld: o.MaxHeld, MaxHeldBytes: o.MaxHeldBytes, BrokerGrace: o.BrokerGrace, MoveOver: moveOver(&o),
