@@ -178,8 +178,7 @@ func (s *service) carryOut(ctx context.Context, g *errgroup.Group, o order) {
 		close(l.stop)
 	case takeHeld:
 		g.Go(func() error {
-			ds, err := l.box.TakeHeld(ctx, o.max)
-			left := 0
+			ds, left, err := l.box.TakeHeld(ctx, o.max)
 			if err != nil {
 				return l.fault("read the overflow of", err)
 			}

@@ -183,7 +183,7 @@ func TestDeathInTheMiddleOfAdoptionLosesNothing(t *testing.T) {
 			})
 			m, err := adopter.AdoptMailbox(bounded(t), s, 1000)
 			for err == nil {
-				_, err = m.TakeHeld(bounded(t), 1000)
+				_, _, err = m.TakeHeld(bounded(t), 1000)
 			}
 			killer.Stop()
 			if errors.Is(err, broker.ErrNoMailbox) {
@@ -199,7 +199,7 @@ func TestDeathInTheMiddleOfAdoptionLosesNothing(t *testing.T) {
 		l = join(t, b, broker.Worker(server()))
 		m := adopt(t, l, s, 1000)
 		expect(t, m, all...)
-		ds, err := m.TakeHeld(bounded(t), 1000)
+		ds, _, err := m.TakeHeld(bounded(t), 1000)
 		if err != nil || len(ds) != len(all) {
 			t.Fatalf("took %d, %v; want %d", len(ds), err, len(all))
 		}

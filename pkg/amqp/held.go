@@ -26,13 +26,20 @@ const heldTag = 1 << 63
 //
 // ctx is looked at before it begins. Each step, and the wait for each message, is bounded by the
 // call timeout.
-func (m *mailbox) TakeHeld(ctx context.Context, max int) ([]broker.Delivery, error) {
+func (m *mailbox) TakeHeld(ctx context.Context, max int) (ds []broker.Delivery, left int, err error) {
 	m.calls.Lock()
 	defer m.calls.Unlock()
 	if err := m.callable(ctx); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return m.takeHeld(max)
+	if ds, err = m.takeHeld(max); err != nil || len(ds) < max {
+		return ds, 0, err
+	}
+	if left, err = m.countHeld(); err != nil {
+		m.link.end(err)
+		return nil, 0, m.link.gone(err)
+	}
+	return ds, left, nil
 }
 
 // takeHeld ends the link when it fails: what it has taken must go back, as it does if the mailbox

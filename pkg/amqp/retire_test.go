@@ -73,7 +73,7 @@ func TestNobodyGetsALeftFence(t *testing.T) {
 		}
 		m := adopt(t, l, s, 1)
 		tag := expect(t, m, "behind it")[0]
-		ds, err := m.TakeHeld(bounded(t), 1)
+		ds, _, err := m.TakeHeld(bounded(t), 1)
 		if err != nil || len(ds) != 1 || ds[0].ID != "behind it" {
 			t.Fatalf("took %v, %v", ds, err)
 		}
@@ -118,7 +118,7 @@ func TestWhatComesAtTheLastMomentIsNotDeleted(t *testing.T) {
 			if err := m.Ack(expect(t, m, id)[0]); err != nil {
 				t.Error(err)
 			}
-			if ds, err := m.TakeHeld(bounded(t), 1); err != nil || len(ds) != 0 { // the overflow is there
+			if ds, _, err := m.TakeHeld(bounded(t), 1); err != nil || len(ds) != 0 { // the overflow is there
 				t.Errorf("took %v, %v", ds, err)
 			}
 		}

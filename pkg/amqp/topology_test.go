@@ -116,7 +116,7 @@ func TestShippedRightsAreEnoughAndNoMore(t *testing.T) {
 	gone := abandoned(t, join(t, open(t, Options{}), broker.Worker(server())))
 	adopted := adopt(t, w, gone, 10)
 	store(t, w, broker.ToHold(gone), "held")
-	if ds, err := adopted.TakeHeld(bounded(t), 10); err != nil || len(ds) != 1 || adopted.Ack(ds[0].Tag) != nil {
+	if ds, _, err := adopted.TakeHeld(bounded(t), 10); err != nil || len(ds) != 1 || adopted.Ack(ds[0].Tag) != nil {
 		t.Errorf("take what is held: %v, %v", ds, err)
 	}
 	if err := errors.Join(adopted.Unbind(bounded(t)), adopted.Delete(bounded(t)), w.Register(bounded(t), s)); err != nil {

@@ -199,7 +199,8 @@ type Mailbox interface {
 	// TakeHeld takes at most max messages from the front of the overflow, those that wait there
 	// now: it never waits for more. They are settled by Ack, under tags that no delivery has;
 	// those that are not come again to the next owner, in order. They do not count to the prefetch.
-	TakeHeld(ctx context.Context, max int) ([]Delivery, error)
+	// left is how many wait behind them, as far as the broker can tell.
+	TakeHeld(ctx context.Context, max int) (ds []Delivery, left int, err error)
 
 	// Unbind is the first step of retiring the mailbox of a worker that is gone: it takes the
 	// worker's identity, so that it cannot return in between, and sends later publishes to the

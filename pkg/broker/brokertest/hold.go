@@ -9,18 +9,25 @@ import (
 // takeHeld takes from the overflow, and sees these IDs in this order.
 func (c *testCase) takeHeld(m broker.Mailbox, max int, want ...string) []broker.Delivery {
 	c.Helper()
-	ds, err := m.TakeHeld(c.ctx, max)
+	ds, left, err := m.TakeHeld(c.ctx, max)
 	if err != nil {
 		c.Fatalf("take what is held: %v", err)
 	}
-	var got []string
-	for _, d := range ds {
-		got = append(got, d.ID)
-	}
+	got := idsOf(ds)
 	if !slices.Equal(got, want) {
 		c.Fatalf("take %d: got %v, want %v", max, got, want)
 	}
+	if len(ds) < max && left != 0 {
+		c.Fatalf("take %d: got %v and %d left, want none left", max, got, left)
+	}
 	return ds
+}
+
+func idsOf(ds []broker.Delivery) (out []string) {
+	for _, d := range ds {
+		out = append(out, d.ID)
+	}
+	return out
 }
 
 func overflowGoesWithItsMailbox(c *testCase) {
@@ -57,7 +64,10 @@ func takeHeldIsBounded(c *testCase) {
 	c.store(l, broker.ToMailbox(s), ids("m", 1, 4)...)
 	c.store(l, broker.ToHold(s), ids("h", 1, 5)...)
 	ds := c.expect(m, "m1", "m2")
-	held := c.takeHeld(m, 3, "h1", "h2", "h3")
+	held, left, err := m.TakeHeld(c.ctx, 3)
+	if got := idsOf(held); err != nil || !slices.Equal(got, ids("h", 1, 3)) || left != 2 {
+		c.Fatalf("take 3 of 5: got %v and %d left (%v), want h1 to h3 and 2 left", got, left, err)
+	}
 	c.takeHeld(m, 0)
 	held = append(held, c.takeHeld(m, 10, "h4", "h5")...)
 	c.takeHeld(m, 1)

@@ -176,7 +176,7 @@ func (c *testCase) allEnded(o *opened) {
 // ended sees that what only a mailbox can do is over with it.
 func (c *testCase) ended(m broker.Mailbox) {
 	c.Helper()
-	if ds, err := m.TakeHeld(c.ctx, 1); !errors.Is(err, broker.ErrLinkGone) || len(ds) > 0 {
+	if ds, _, err := m.TakeHeld(c.ctx, 1); !errors.Is(err, broker.ErrLinkGone) || len(ds) > 0 {
 		c.Errorf("TakeHeld after the end: got %v, want ErrLinkGone", err)
 	}
 	for call, f := range map[string]func(context.Context) error{"Unbind": m.Unbind, "Delete": m.Delete} {

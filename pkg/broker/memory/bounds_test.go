@@ -57,7 +57,7 @@ func TestOverflowRefusesBeyondItsOwnBounds(t *testing.T) {
 			wants(t, broker.Stored, publish(t, l, hold, broker.Message{Body: make([]byte, 3)}))
 		}
 		wants(t, broker.Refused, publish(t, l, hold, broker.Message{}))
-		ds, err := overflow.TakeHeld(t.Context(), 1) // what is taken does not count
+		ds, _, err := overflow.TakeHeld(t.Context(), 1) // what is taken does not count
 		if err != nil || len(ds) != 1 {
 			t.Fatalf("take one: got %d, %v", len(ds), err)
 		}
@@ -187,7 +187,7 @@ func TestEndedContextDoesNothing(t *testing.T) {
 		if _, err := l.Lock(ctx, "janitor"); !errors.Is(err, context.Canceled) {
 			t.Errorf("lock: got %v, want context.Canceled", err)
 		}
-		if _, err := m.(broker.Mailbox).TakeHeld(ctx, 1); !errors.Is(err, context.Canceled) {
+		if _, _, err := m.(broker.Mailbox).TakeHeld(ctx, 1); !errors.Is(err, context.Canceled) {
 			t.Errorf("take what is held: got %v, want context.Canceled", err)
 		}
 		if _, err := l.OpenTasks(t.Context(), nil, 1); err == nil {

@@ -38,12 +38,12 @@ func (l *link) mailbox(ctx context.Context, s socketmeta.ServerID, prefetch int,
 	return &mailbox{c}, nil
 }
 
-func (m *mailbox) TakeHeld(ctx context.Context, max int) (ds []broker.Delivery, err error) {
+func (m *mailbox) TakeHeld(ctx context.Context, max int) (ds []broker.Delivery, left int, err error) {
 	err = m.call(ctx, func() error {
-		ds = m.taker.TakeHeld(max)
+		ds, left = m.taker.TakeHeld(max)
 		return nil
 	})
-	return ds, err
+	return ds, left, err
 }
 
 func (m *mailbox) Unbind(ctx context.Context) error {

@@ -86,12 +86,15 @@ func (t *Taker) take(q *queue) broker.Delivery {
 }
 
 // TakeHeld returns at most max messages from the front of the mailbox's overflow, in order, under
-// tags of t. They do not count to the prefetch.
-func (t *Taker) TakeHeld(max int) (ds []broker.Delivery) {
-	for !t.closed && len(ds) < max && len(t.overflow.ready) > 0 {
+// tags of t, and how many wait behind them. They do not count to the prefetch.
+func (t *Taker) TakeHeld(max int) (ds []broker.Delivery, left int) {
+	if t.closed {
+		return nil, 0
+	}
+	for len(ds) < max && len(t.overflow.ready) > 0 {
 		ds = append(ds, t.take(t.overflow))
 	}
-	return ds
+	return ds, len(t.overflow.ready)
 }
 
 // Settle forgets a delivery or, if it is a task that is to be tried again, gives it back to its
