@@ -34,8 +34,7 @@ func (c *core) look(s socketmeta.ServerID, o *ownership, now int64, live func(ui
 	if s == c.self || s == broker.ParkedServer || c.draining {
 		return
 	}
-	quiet := live != nil && live(o.life) == 0 && o.empty && !o.reading
-	if !quiet {
+	if live == nil || live(o.life) > 0 || !o.empty {
 		o.quiet = now
 	}
 	switch {
