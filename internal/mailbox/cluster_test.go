@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -343,4 +344,28 @@ func (h *house) covered(conn engine.ConnRef) (n int64) {
 		}
 	}
 	return n
+}
+
+func TestAnOverflowThatNobodyHasRoomForIsReadNowAndThenAndNoMore(t *testing.T) {
+	inHouse(t, memory.Options{}, []socketmeta.ServerID{"i1-w1"}, func(h *house) {
+		var held atomic.Int64
+		h.broker.OnPublish(func(p memory.Publish) memory.Verdict {
+			if p.To.Exchange == broker.ExchangeHold {
+				held.Add(1)
+			}
+			return memory.Verdict{}
+		})
+		const n = 3 * readAtOnce
+		conn := h.attach("i1-w1")
+		h.workers["i1-w1"].Detach(conn)
+		h.publish("i1-w1", 1, n)
+		time.Sleep(2 * time.Minute)
+		if got := held.Load(); got != n-10 {
+			t.Errorf("%d events were put into the overflow, want %d: the 10 of the cap stay", got, n-10)
+		}
+		time.Sleep(2 * time.Minute) // past a quarter of the window, after which it is read in any case
+		if got := held.Load(); got != 2*(n-10) {
+			t.Errorf("after a reading: %d in all, want each of them twice", got)
+		}
+	})
 }
