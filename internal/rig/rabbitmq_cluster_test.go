@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -21,7 +22,8 @@ func declare(t *testing.T, r *RabbitMQ, name, kind string, n int) {
 
 func TestRabbitMQClusterIsPartedKilledAndHealed(t *testing.T) {
 	t.Parallel()
-	ctx := t.Context()
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
 	began := time.Now()
 	c, err := StartRabbitMQCluster(ctx, 3, RabbitOptions{})
 	if err != nil {
@@ -46,6 +48,17 @@ func TestRabbitMQClusterIsPartedKilledAndHealed(t *testing.T) {
 	}
 	if n := strings.Count(strings.Join(c.URLs("worker"), " "), "amqp://worker:"); n != 3 {
 		t.Errorf("%d URLs for worker, want 3", n)
+	}
+
+	alarmed := func(on bool) error { // as node 0 sees it
+		return poll(ctx, func() error {
+			_, err := c.Nodes[0].Eval(ctx, fmt.Sprintf("%v = [] =/= rabbit_alarm:get_alarms()", on))
+			return err
+		})
+	}
+	for _, on := range []bool{true, false} {
+		step("alarm of node 1", c.Nodes[1].MemoryAlarm(ctx, on))
+		step("seen by node 0", alarmed(on))
 	}
 
 	c.Nodes[1].Kill()
