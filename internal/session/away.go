@@ -81,7 +81,8 @@ func (c *core) over(j *Job, end End, now int64, fx *Effects) {
 			fx.Settle = append(fx.Settle, e.ref)
 		}
 	}
-	if j.Purpose == Hold { // the overflow is full: the oldest make room for what came last
+	if j.Purpose == Hold && (c.pressed || c.crowded()) { // the overflow is full: the oldest make room for what came last
+		c.pressed = false
 		c.giveUp(c.oldest(), wire.GapCaps, now, fx)
 	}
 }
@@ -89,11 +90,16 @@ func (c *core) over(j *Job, end End, now int64, fx *Effects) {
 // keepCaps sees to it that no more than one client's share waits in memory: the last of what
 // waits goes into the overflow. Gaps stay.
 func (c *core) keepCaps(now int64, fx *Effects) {
-	for c.held-c.sent > c.o.MaxWaiting || c.heldBytes-c.sentBytes > c.o.MaxWaitingBytes {
+	for c.crowded() {
 		if !c.holdLast(fx) {
 			return
 		}
 	}
+}
+
+// crowded reports whether more waits in memory than one client's share.
+func (c *core) crowded() bool {
+	return c.held-c.sent > c.o.MaxWaiting || c.heldBytes-c.sentBytes > c.o.MaxWaitingBytes
 }
 
 // holdLast puts the last event that waits into the overflow: of the youngest task that has one.
@@ -116,6 +122,7 @@ func (c *core) relieve(now int64, fx *Effects) {
 		c.resend()
 	}
 	for c.holdLast(fx) {
+		c.pressed = true
 	}
 }
 
@@ -138,16 +145,20 @@ func (c *core) seek(now int64, fx *Effects) {
 }
 
 // oldest takes out what came first of what waits, an eighth of it and at least one: enough to
-// make room for a while.
+// make room for a while. A gap that they follow goes with them, to be part of theirs.
 func (c *core) oldest() (out []entry) {
 	n := max(1, (c.held-c.sent)/8)
 	for _, t := range c.order {
 		for i := t.sent; i < len(t.queue) && len(out) < n; {
-			if t.queue[i].event.Type == wire.EventGap {
+			switch {
+			case t.queue[i].event.Type != wire.EventGap:
+				out = append(out, c.extract(t, i, i+1)...)
+			case i+1 < len(t.queue) && joins(&t.queue[i], &t.queue[i+1]):
+				out = append(out, c.extract(t, i, i+2)...)
+				n++
+			default:
 				i++
-				continue
 			}
-			out = append(out, c.extract(t, i, i+1)...)
 		}
 	}
 	return out
@@ -165,17 +176,25 @@ func (c *core) giveUp(es []entry, reason wire.GapReason, now int64, fx *Effects)
 		es = es[n:]
 		var dead []Copy
 		for i := range chain {
-			dead = append(dead, Copy{broker.ToDeadEvents(), chain[i].copy()})
+			if chain[i].event.Type != wire.EventGap {
+				dead = append(dead, Copy{broker.ToDeadEvents(), chain[i].copy()})
+			}
 		}
 		gap := Copy{broker.ToMailbox(chain[0].ref.Mailbox), gapOf(chain, reason, now)}
 		c.job(Evict, chain, fx, dead, []Copy{gap}).Reason = reason
 	}
 }
 
-// neighbours reports whether b follows a in one run, out of one life.
+// neighbours reports whether b follows a in one run, out of one life. The gap of a plain event covers
+// every number, so that all plain ones of a task share one.
 func neighbours(a, b *entry) bool {
 	return a.ref.Life == b.ref.Life && a.event.Task == b.event.Task && a.event.Attempt == b.event.Attempt &&
-		a.event.Run == b.event.Run && a.event.Attempt > 0 && b.event.Prev == a.event.Seq
+		a.event.Run == b.event.Run && (a.event.Attempt == 0 || b.event.Prev == a.event.Seq)
+}
+
+// joins reports whether gap can be part of the gap that e leaves.
+func joins(gap, e *entry) bool {
+	return e.event.Type != wire.EventGap && neighbours(gap, e) && gapIn(&gap.event).Reason == wire.GapCaps
 }
 
 // gapOf makes the event that stands in for a chain of neighbours. That of a plain event is numbered
@@ -183,6 +202,9 @@ func neighbours(a, b *entry) bool {
 func gapOf(chain []entry, reason wire.GapReason, now int64) wire.Event {
 	first, last := chain[0].copy(), chain[len(chain)-1].copy()
 	from := max(1, first.Seq)
+	if first.Type == wire.EventGap {
+		from = gapIn(&first).FromSeq
+	}
 	body, err := json.Marshal(wire.Gap{FromSeq: from, Reason: reason, Timestamp: wire.Time{Time: time.UnixMilli(now)}})
 	if err != nil {
 		panic(err) // nothing in it can fail
@@ -192,13 +214,50 @@ func gapOf(chain []entry, reason wire.GapReason, now int64) wire.Event {
 	return gap
 }
 
-// bornAt returns when a gap was made.
-func bornAt(e *wire.Event) int64 {
-	var g wire.Gap
+// gapIn reads the body of a gap; that of one that no worker made may be zero.
+func gapIn(e *wire.Event) (g wire.Gap) {
 	if json.Unmarshal(e.Body, &g) != nil {
-		return 0
+		return wire.Gap{FromSeq: e.Seq}
 	}
-	return g.Timestamp.UnixMilli()
+	return g
+}
+
+// stands reports whether gap is one that stands for e, or for all that the gap e does. One in the place
+// of plain events does not: its numbers are this worker's.
+func stands(gap, e *wire.Event) bool {
+	if gap.Type != wire.EventGap || gap.Attempt == 0 || gap.Attempt != e.Attempt || gap.Run != e.Run || e.Seq > gap.Seq {
+		return false
+	}
+	from := e.Seq
+	if e.Type == wire.EventGap {
+		from = gapIn(e).FromSeq
+	}
+	return gapIn(gap).FromSeq <= from
+}
+
+// makeWay sees to it that nothing is held beside a gap that stands for it: its worker died, or lost its
+// link, while it acknowledged the events that it had given up, and some of them came again. They are with the
+// dead. Left before the gap, they would wait at the client for those that are gone, and the gap behind
+// them for room; and the last of them has its number. It reports whether e itself is stood for.
+func (c *core) makeWay(t *task, e *wire.Event, fx *Effects) (given bool) {
+	at, _ := slices.BinarySearchFunc(t.queue, e, func(have entry, e *wire.Event) int { return compare(&have.event, e) })
+	if at < len(t.queue) && stands(&t.queue[at].event, e) {
+		return true
+	}
+	if e.Type == wire.EventGap {
+		to := at
+		if to < len(t.queue) && compare(&t.queue[to].event, e) == 0 {
+			to++
+		}
+		for at > 0 && stands(e, &t.queue[at-1].event) {
+			at--
+		}
+		for _, had := range c.extract(t, at, to) {
+			fx.Settle = append(fx.Settle, had.ref)
+			fx.Duplicates++
+		}
+	}
+	return false
 }
 
 // sweep does what time asks for in a session without a socket, and refreshes what is held for too
@@ -242,7 +301,7 @@ func (c *core) expire(now int64, fx *Effects) {
 	}
 	c.giveUp(c.extractIf(func(e *entry) bool { return e.event.Type != wire.EventGap }), wire.GapExpired, now, fx)
 	life := 3 * c.o.Window.Milliseconds()
-	for _, e := range c.extractIf(func(e *entry) bool { return now-bornAt(&e.event) >= life }) {
+	for _, e := range c.extractIf(func(e *entry) bool { return now-gapIn(&e.event).Timestamp.UnixMilli() >= life }) {
 		fx.Settle = append(fx.Settle, e.ref)
 	}
 	c.wantOverflow(fx)

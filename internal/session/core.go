@@ -48,6 +48,7 @@ type core struct {
 
 	flying   int            // entries in jobs that have not ended
 	overflow map[uint64]int // events that lie in the overflow of a mailbox, by life; never of 0
+	pressed  bool           // the worker has asked for room: if the overflow is full, some of what waits is given up
 	sought   int64          // when seek was last asked for
 	ended    int64          // since when there has been nothing to give up for an expired client; 0: not expired
 }
@@ -184,6 +185,11 @@ func (c *core) deliver(e *wire.Event, ref Ref, now int64, fx *Effects) verdict {
 		c.finish(t) // acknowledged in another life of this worker
 	}
 	if t.state == stateFinished || covers(&t.position, &in.event) {
+		fx.Settle = append(fx.Settle, ref)
+		fx.Duplicates++
+		return done
+	}
+	if c.makeWay(t, &in.event, fx) {
 		fx.Settle = append(fx.Settle, ref)
 		fx.Duplicates++
 		return done
