@@ -19,6 +19,7 @@ func chaosCommand() *cobra.Command {
 	o := chaos.Options{}
 	var faults []string
 	var keep string
+	var cluster bool
 	c := &cobra.Command{
 		Use:   "chaos",
 		Short: "Break a private cluster by a seeded schedule, and count what became of every event",
@@ -31,6 +32,9 @@ twice, and every event that the broker confirmed was delivered. Ctrl-C ends the 
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			if o.Kinds, err = chaos.ParseKinds(faults); err != nil {
 				return config.WithExit(config.ExitUsage, err)
+			}
+			if o.Nodes = 1; cluster {
+				o.Nodes = 3
 			}
 			if err := o.Validate(); err != nil {
 				return config.WithExit(config.ExitUsage, err)
@@ -51,6 +55,7 @@ twice, and every event that the broker confirmed was delivered. Ctrl-C ends the 
 	f.DurationVar(&o.Every, "every", 1200*time.Millisecond, "between two faults, on average")
 	f.DurationVar(&o.Settle, "settle", 90*time.Second, "at most, until everything has arrived after the faults")
 	f.StringSliceVar(&faults, "faults", nil, "kinds of faults; all of them if there is none")
+	f.BoolVar(&cluster, "cluster", false, "three nodes of RabbitMQ, and quorum mailboxes")
 	f.StringVar(&o.Bin, "bin", "", "folder of wsworker and taskrunner; that of wsctl if there is none")
 	f.StringVar(&keep, "keep", "", "folder that keeps journals and logs; it must not exist")
 	return c

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Options say how much goes wrong and what it is done to. Everything but Settings must be set.
+// Options say how much goes wrong and what it is done to. All of it must be set.
 type Options struct {
 	Bin string // the folder of wsworker, taskrunner and wsctl
 	Dir string // an empty folder: journals, logs and the data of the servers
@@ -24,12 +24,12 @@ type Options struct {
 	Workers    int // 1 to 8
 	Runners    int
 	Publishers int
+	Nodes      int // of RabbitMQ: 1, or 3 and more for a cluster with quorum mailboxes
 	Rate       int // events a second over all publishers, at most
 	Task       Params
 
-	Settings []string     // further "KEY=value" settings of workers and runners: WSCLUSTER_...
-	Status   func(string) // is told once a second how things stand
-	Note     func(string) // is told what happens: faults, and what went wrong with them
+	Status func(string) // is told once a second how things stand
+	Note   func(string) // is told what happens: faults, and what went wrong with them
 }
 
 // Validate joins all that is wrong.
@@ -46,6 +46,7 @@ func (o *Options) Validate() error {
 	is(o.Workers < 1 || o.Workers > len(workerIDs), "%d workers: there must be 1 to %d", o.Workers, len(workerIDs))
 	is(o.Publishers < 1, "%d publishers: there must be 1 or more", o.Publishers)
 	is(o.Runners < 1, "%d runners: there must be 1 or more", o.Runners)
+	is(o.Nodes < 1 || o.Nodes == 2 || o.Nodes > 7, "%d nodes of RabbitMQ: there must be 1, or 3 to 7", o.Nodes)
 	is(o.Rate < o.Publishers, "rate %d: it must be 1 or more for each publisher", o.Rate)
 	is(o.Task.Events < 1 || o.Task.Events > 1_000_000, "%d events for each task: there must be 1 to 1000000", o.Task.Events)
 	is(o.Task.Bytes < 0 || o.Task.Bytes > 200_000, "%d bytes for each event: there must be 0 to 200000", o.Task.Bytes)
@@ -56,11 +57,8 @@ func (o *Options) Validate() error {
 // maxClients is how many clients one HAProxy and one address are good for here.
 const maxClients = 5000
 
-// workerIDs are the places that HAProxy has for workers.
-var workerIDs = []string{"i1-w1", "i1-w2", "i1-w3", "i1-w4", "i2-w1", "i2-w2", "i2-w3", "i2-w4"}
-
-// heartbeat is the broker's: short, so that a run sees what follows a silent cut.
-const heartbeat = 3 * time.Second
+// heartbeat is the broker's, as deploy/rabbitmq has it.
+const heartbeat = 10 * time.Second
 
 // Run starts a private cluster, lets load and faults loose on it for the duration or until ctx
 // ends, mends everything, waits until all that is under way has arrived, stops everything and

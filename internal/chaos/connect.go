@@ -15,7 +15,7 @@ const (
 	writeWithin = 10 * time.Second
 )
 
-// connect opens both connections, declares the queue of the tasks and begins to take from it.
+// connect opens both connections to the node whose turn it is, declares the queue of the tasks and begins to take from it.
 func (p *Publisher) connect() (_ *connection, err error) {
 	c := &connection{}
 	var sockets []net.Conn
@@ -32,7 +32,7 @@ func (p *Publisher) connect() (_ *connection, err error) {
 	open := func(name string) (*amqp091.Connection, *amqp091.Channel, error) {
 		properties := amqp091.NewConnectionProperties()
 		properties.SetClientConnectionName(name)
-		conn, err := amqp091.DialConfig(p.URL, amqp091.Config{
+		conn, err := amqp091.DialConfig(p.URLs[p.life%len(p.URLs)], amqp091.Config{
 			Heartbeat: 10 * time.Second, Properties: properties,
 			Dial: func(network, addr string) (net.Conn, error) {
 				s, err := net.DialTimeout(network, addr, dialWithin)

@@ -30,7 +30,7 @@ type Params struct {
 // others: it follows docs/PROTOCOL.md section 9 and shares no code with pkg/taskrunner. What it
 // hands to the broker and what is confirmed it notes in its journal before it acts upon it.
 type Publisher struct {
-	URL     string // of the broker
+	URLs    []string // of the broker's nodes, tried in turn
 	Journal *Journal
 	Rate    int       // events a second over all tasks, at most
 	Slots   int       // tasks at once

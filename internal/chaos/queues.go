@@ -29,7 +29,7 @@ func holdsDead(queue string) bool {
 
 // backlog lists the queues of events and tasks that are not empty, those of the dead left out.
 func (s *site) backlog(ctx context.Context) (lines []string, err error) {
-	queues, err := s.Rabbit.ListQueues(ctx)
+	queues, err := s.nodes[0].ListQueues(ctx)
 	for _, q := range queues {
 		if holdsEvents(q.Name) && !holdsDead(q.Name) && q.Ready+q.Unacked > 0 {
 			lines = append(lines, fmt.Sprintf("%s: %d ready, %d unacknowledged", q.Name, q.Ready, q.Unacked))
@@ -49,11 +49,11 @@ type found struct {
 // search reads what lies in the queues of events, and leaves it there. Nobody else may be taking
 // from them. lines say for each queue that is not empty how much there is.
 func (s *site) search(ctx context.Context) (events []found, lines []string, err error) {
-	queues, err := s.Rabbit.ListQueues(ctx)
+	queues, err := s.nodes[0].ListQueues(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	conn, err := amqp091.Dial(s.Rabbit.URL())
+	conn, err := amqp091.Dial(s.nodes[0].URL())
 	if err != nil {
 		return nil, nil, fmt.Errorf("look into the queues: %w", err)
 	}

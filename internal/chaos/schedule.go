@@ -27,6 +27,7 @@ const (
 	PublisherCut  Kind = "publisher-cut"  // as worker-cut
 	BrokerKill    Kind = "broker-kill"    // SIGKILL of a node; it starts again on its data
 	BrokerFreeze  Kind = "broker-freeze"  // SIGSTOP of a node
+	BrokerPart    Kind = "broker-part"    // a node is cut off from the others, in silence; only in a cluster
 	MemoryAlarm   Kind = "memory-alarm"   // the broker takes no publishes
 	ClientsFlap   Kind = "clients-flap"   // sockets cut, three times over
 	ClientsReload Kind = "clients-reload" // pages that reload, with what their sessionStorage holds
@@ -71,6 +72,7 @@ var rules = map[Kind]rule{
 	PublisherCut:  {hits: publishers, weight: 3, least: 0.2, most: 3, rest: time.Second},
 	BrokerKill:    {hits: nodes, weight: 2, least: 0.1, most: 2, rest: 8 * time.Second},
 	BrokerFreeze:  {hits: nodes, weight: 2, least: 0.5, most: 3, rest: 3 * time.Second},
+	BrokerPart:    {hits: nodes, weight: 2, least: 8, most: 14, rest: 8 * time.Second},
 	MemoryAlarm:   {hits: nodes, weight: 2, least: 1, most: 5, rest: 2 * time.Second},
 	ClientsFlap:   {hits: clients, weight: 4, least: 1, most: 3},
 	ClientsReload: {hits: clients, weight: 4},
@@ -149,8 +151,8 @@ const warmUp = 2 * time.Second
 // and one node, are hit at a time. Faults of different targets overlap as they like.
 func (p Plan) Schedule() []Fault {
 	r := rand.New(rand.NewPCG(p.Seed, uint64(len(p.Kinds))))
-	deck := slices.Clone(p.Kinds)
-	slices.Sort(deck)
+	deck := slices.DeleteFunc(slices.Sorted(slices.Values(p.Kinds)), func(k Kind) bool { return k == BrokerPart && p.Nodes < 2 })
+	p.Kinds = slices.Clone(deck)
 	r.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
 	busy := map[party][]time.Duration{
 		workers: make([]time.Duration, p.Workers), runners: make([]time.Duration, p.Runners),

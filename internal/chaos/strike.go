@@ -39,7 +39,7 @@ func (s *site) strike(ctx context.Context, f Fault, struck func()) error {
 	case workers:
 		return s.strikeWorker(mending, f, then)
 	case runners:
-		return strikeMember(f.Kind, s.Runners[f.Target], then)
+		return strikeMember(mending, f.Kind, s.cluster.Runners[f.Target], then)
 	case publishers:
 		return s.strikePublisher(f, then)
 	default:

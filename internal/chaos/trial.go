@@ -27,7 +27,7 @@ func (t *trial) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t.fleet = newFleet("ws://"+t.HAProxy.Addr+"/v1/ws", journal, t.o.Clients, t.o.Task, t.o.Seed)
+	t.fleet = newFleet("ws://"+t.cluster.HAProxy.Addr+"/v1/ws", journal, t.o.Clients, t.o.Task, t.o.Seed)
 	living, leave := context.WithCancel(context.WithoutCancel(ctx))
 	var fleet sync.WaitGroup
 	fleet.Go(func() { t.fleet.run(living) })
@@ -106,6 +106,6 @@ func (t *trial) note(what string) {
 func (t *trial) plan() Plan {
 	return Plan{
 		Seed: t.o.Seed, Duration: t.o.Duration, Every: t.o.Every, Heartbeat: heartbeat, Kinds: t.o.Kinds,
-		Workers: t.o.Workers, Runners: t.o.Runners, Publishers: t.o.Publishers, Nodes: 1,
+		Workers: t.o.Workers, Runners: t.o.Runners, Publishers: t.o.Publishers, Nodes: t.o.Nodes,
 	}
 }

@@ -1,0 +1,180 @@
+package chaos
+
+import (
+	"context"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"github.com/wscluster/wscluster/internal/rig"
+	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/socketmeta"
+	"github.com/wscluster/wscluster/pkg/wire"
+)
+
+// TestAPublisherThatIsCutOffStoresAllInOrder runs one task on a real RabbitMQ, which loses the
+// publisher's connections four times meanwhile, and has no mailbox at first: everything is returned.
+func TestAPublisherThatIsCutOffStoresAllInOrder(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	rabbit, err := rig.StartRabbitMQ(ctx, rig.RabbitOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := rabbit.Stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	conn, err := amqp091.Dial(rabbit.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ch, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const events = 300
+	task := wire.Task{Task: "t1", Kind: TaskKind, Params: []byte(`{"events": 300, "bytes": 10}`)}
+	task.Client, task.Server = socketmeta.NewClientID(), "i1-w1"
+
+	u, err := url.Parse(rabbit.URLFor("runner"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy, err := rig.StartProxy(u.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proxy.Stop()
+	u.Host = proxy.Addr
+	path := filepath.Join(t.TempDir(), "journal")
+	journal, err := CreateJournal(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	running, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	var log strings.Builder // read after the end
+	go func() {
+		p := Publisher{URLs: []string{u.String()}, Journal: journal, Rate: 200, Slots: 10, Log: &log}
+		ended <- p.Run(running)
+	}()
+
+	submit(ctx, t, ch, &task)
+	awaitDepth(ctx, t, rabbit, broker.TasksQueue(TaskKind), func(q rig.Queue) bool { return q.Unacked == 1 })
+	mailbox := broker.MailboxQueue(task.Server)
+	if _, err := ch.QueueDeclare(mailbox, true, false, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := ch.QueueBind(mailbox, string(task.Server), broker.ExchangeUtils, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 4 {
+		awaitDepth(ctx, t, rabbit, mailbox, func(q rig.Queue) bool { return q.Ready >= (n+1)*40 })
+		proxy.Cut()
+		if err := proxy.Heal(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	awaitDepth(ctx, t, rabbit, broker.TasksQueue(TaskKind), func(q rig.Queue) bool { return q.Ready+q.Unacked == 0 }) // it is settled
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if err := journal.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(log.String(), "\n"); n < 4 {
+		t.Errorf("the publisher speaks of %d lost connections, want 4:\n%s", n, &log)
+	}
+
+	l := NewLedger() // reads the mailbox as a client would that gets all, and drops what it has
+	l.Add(Entry{Op: OpMet, Who: "c1", Client: task.Client.String()})
+	l.Add(Entry{Op: OpAsked, Who: "c1", Run: RunKey{Task: task.Task}, Text: TaskKind})
+	var had int64
+	for {
+		m, ok, err := ch.Get(mailbox, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ok {
+			break
+		}
+		e, err := wire.DecodeEvent(m.Type, m.CorrelationId, m.Headers, m.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Durable != (m.DeliveryMode == amqp091.Persistent) || e.Client != task.Client {
+			t.Errorf("event %d: durable %t, delivery mode %d, client %s", e.Seq, e.Durable, m.DeliveryMode, e.Client)
+		}
+		if e.Durable && e.Seq > had {
+			had = e.Seq
+			l.Add(Entry{Op: OpGot, Time: time.Now(), Who: "c1", Run: RunKey{e.Task, e.Attempt, e.Run}, Seq: e.Seq, Prev: e.Prev, Last: e.Last})
+		}
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := l.Read(file); err != nil {
+		t.Fatal(err)
+	}
+	r := l.Report()
+	if err := r.Check(); err != nil {
+		t.Error(err)
+	}
+	if want := events - events/6 + 1; r.Confirmed != want || r.Attempted != want || r.Delivered != want {
+		t.Errorf("%d attempted, %d confirmed, %d delivered, want %d durable ones of %d", r.Attempted, r.Confirmed, r.Delivered, want, events)
+	}
+}
+
+// submit publishes the task once the publisher has made its queue.
+func submit(ctx context.Context, t *testing.T, ch *amqp091.Channel, task *wire.Task) {
+	t.Helper()
+	body, err := wire.EncodeTask(task)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ch.Confirm(false); err != nil {
+		t.Fatal(err)
+	}
+	returns := ch.NotifyReturn(make(chan amqp091.Return, 1))
+	for {
+		confirm, err := ch.PublishWithDeferredConfirm(broker.ExchangeTasks, task.Kind, true, false, amqp091.Publishing{Body: body, DeliveryMode: amqp091.Persistent})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ok, err := confirm.WaitContext(ctx); err != nil || !ok {
+			t.Fatalf("the task was not stored: %v", err)
+		}
+		select {
+		case <-returns: // nobody offers the kind yet
+			wait(ctx, 50*time.Millisecond)
+		default:
+			return
+		}
+	}
+}
+
+// awaitDepth waits until a queue holds what is wanted.
+func awaitDepth(ctx context.Context, t *testing.T, r *rig.RabbitMQ, queue string, enough func(rig.Queue) bool) {
+	t.Helper()
+	for {
+		q, err := r.QueueDepth(ctx, queue)
+		if err == nil && enough(q) {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("%s holds %+v, %v", queue, q, err)
+		}
+		wait(ctx, 20*time.Millisecond)
+	}
+}
