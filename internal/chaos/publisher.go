@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -37,9 +38,9 @@ type Publisher struct {
 	Log     io.Writer // gets a line about each lost connection
 
 	tasks  map[wire.TaskID]*telling
-	turn   []*telling // the same, in the order of their turns
-	recent map[wire.TaskID]bool
-	life   int // counts the connections
+	turn   []*telling          // the same, in the order of their turns
+	recent map[wire.TaskID]int // tasks that have ended here, and the attempt of their last delivery
+	life   int                 // counts the connections
 }
 
 // telling is one run of a task under way.
@@ -50,7 +51,8 @@ type telling struct {
 	flow   *flow
 	prev   []int64 // by seq: the durable event before
 	after  time.Time
-	tag    uint64 // of its delivery
+	tries  int    // the attempt of its last delivery
+	tag    uint64 // of that
 	life   int    // to which the tag belongs
 	ended  int64  // all is stored: the length of the journal then; 0 before
 }
@@ -66,7 +68,7 @@ const (
 
 // Run takes tasks until ctx ends, through any number of lost connections. The error is the journal's.
 func (p *Publisher) Run(ctx context.Context) error {
-	p.tasks, p.recent = map[wire.TaskID]*telling{}, map[wire.TaskID]bool{}
+	p.tasks, p.recent = map[wire.TaskID]*telling{}, map[wire.TaskID]int{}
 	for ctx.Err() == nil {
 		p.life++
 		err := p.live(ctx)
@@ -193,26 +195,32 @@ func (p *Publisher) sync(stop <-chan struct{}, synced chan<- int64) {
 	}
 }
 
-// take begins the run of a delivered task, unless it is under way or done.
+// take begins the run of a delivered task, unless it is under way here, or has ended here, and
+// nobody else can have had it since: another run's events would carry a higher attempt, and the
+// client would drop ours.
 func (p *Publisher) take(d amqp091.Delivery) error {
 	task, err := wire.DecodeTask(d.Body)
 	if err != nil {
 		return fmt.Errorf("a task of kind %s: %w", TaskKind, err)
 	}
-	if p.recent[task.Task] {
-		return d.Ack(false)
-	}
-	if t := p.tasks[task.Task]; t != nil {
-		t.tag, t.life = d.DeliveryTag, p.life
-		return nil
-	}
-	t := &telling{task: task, tag: d.DeliveryTag, life: p.life}
-	if err := json.Unmarshal(task.Params, &t.params); err != nil || t.params.Events < 1 {
-		return fmt.Errorf("task %s: params %s", task.Task, task.Params)
-	}
 	attempt := 1
 	if n, ok := d.Headers["x-delivery-count"].(int64); ok {
 		attempt += int(n)
+	}
+	if tries, ok := p.recent[task.Task]; ok && attempt <= tries+1 {
+		p.recent[task.Task] = attempt
+		return d.Ack(false)
+	}
+	if t := p.tasks[task.Task]; t != nil {
+		if attempt <= t.tries+1 {
+			t.tries, t.tag, t.life = attempt, d.DeliveryTag, p.life
+			return nil
+		}
+		p.turn = slices.DeleteFunc(p.turn, func(have *telling) bool { return have == t })
+	}
+	t := &telling{task: task, tries: attempt, tag: d.DeliveryTag, life: p.life}
+	if err := json.Unmarshal(task.Params, &t.params); err != nil || t.params.Events < 1 {
+		return fmt.Errorf("task %s: params %s", task.Task, task.Params)
 	}
 	t.key = RunKey{task.Task, attempt, wire.NewRunID()}
 	t.flow = newFlow(t.params.Events)
@@ -242,7 +250,7 @@ func (p *Publisher) settle(c *connection, length int64) error {
 		if len(p.recent) > rememberRuns {
 			clear(p.recent)
 		}
-		p.recent[t.key.Task] = true
+		p.recent[t.key.Task] = t.tries
 		if t.life == p.life {
 			err = c.taking.Ack(t.tag, false)
 		} // else it comes again, and is recent then

@@ -2,12 +2,13 @@ package chaos
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
+	"github.com/wscluster/wscluster/internal/rig"
 	"github.com/wscluster/wscluster/pkg/broker"
 	"github.com/wscluster/wscluster/pkg/wire"
 )
@@ -57,42 +58,62 @@ func (s *site) search(ctx context.Context) (events []found, lines []string, err 
 	if err != nil {
 		return nil, nil, fmt.Errorf("look into the queues: %w", err)
 	}
-	defer conn.Close() // puts back what was taken
+	defer conn.Close()
 	for _, q := range queues {
-		if !holdsEvents(q.Name) {
+		if !holdsEvents(q.Name) || q.Ready+q.Unacked == 0 {
 			continue
 		}
-		ch, err := conn.Channel()
+		messages, err := look(ctx, conn, q)
 		if err != nil {
 			return nil, nil, fmt.Errorf("look into %s: %w", q.Name, err)
 		}
-		count, reasons := 0, map[string]int{}
-		for {
-			m, ok, err := ch.Get(q.Name, false)
-			if err != nil {
-				return nil, nil, fmt.Errorf("look into %s: %w", q.Name, err)
-			}
-			if !ok {
-				break
-			}
-			count++
+		line := fmt.Sprintf("%s: %d", q.Name, q.Ready+q.Unacked)
+		reasons := map[string]int{}
+		for _, m := range messages {
 			reason, _ := m.Headers["reason"].(string)
-			if holdsDead(q.Name) {
-				reasons[reason]++
-			}
+			reasons[reason]++
 			if e, err := wire.DecodeEvent(m.Type, m.CorrelationId, m.Headers, m.Body); err == nil {
 				events = append(events, found{RunKey{e.Task, e.Attempt, e.Run}, e.Seq, q.Name, reason})
 			}
 		}
-		switch {
-		case count > 0 && holdsDead(q.Name):
-			lines = append(lines, fmt.Sprintf("%s: %d (by reason: %v)", q.Name, count, reasons))
-		case count > 0:
-			lines = append(lines, fmt.Sprintf("%s: %d", q.Name, count))
+		if holdsDead(q.Name) {
+			line += fmt.Sprintf(", by reason: %v", reasons)
 		}
-		if err := ch.Close(); err != nil && !errors.Is(err, amqp091.ErrClosed) {
-			return nil, nil, fmt.Errorf("look into %s: %w", q.Name, err)
-		}
+		lines = append(lines, line)
 	}
 	return events, lines, nil
 }
+
+// look reads the messages of one queue, as its consumer: a queue with a single active consumer
+// gives them to nobody else. They go back to it. After a while it returns what it has.
+func look(ctx context.Context, conn *amqp091.Connection, q rig.Queue) (messages []amqp091.Delivery, err error) {
+	ch, err := conn.Channel()
+	if err != nil {
+		return nil, err
+	}
+	defer ch.Close()
+	const most = 65_535 // AMQP counts it in 16 bits
+	if err := ch.Qos(most, 0, false); err != nil {
+		return nil, err
+	}
+	deliveries, err := ch.Consume(q.Name, "", false, false, false, false, nil)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookWithin)
+	defer cancel()
+	for len(messages) < min(q.Ready+q.Unacked, most) {
+		select {
+		case m, ok := <-deliveries:
+			if !ok {
+				return messages, nil
+			}
+			messages = append(messages, m)
+		case <-ctx.Done():
+			return messages, nil
+		}
+	}
+	return messages, nil
+}
+
+const lookWithin = 10 * time.Second
