@@ -19,7 +19,7 @@ UNIT = $$(go list ./... | grep -v -E '/(e2e|node_modules)(/|$$)')
 NODE := $(patsubst %/package-lock.json,%,$(wildcard client/package-lock.json web/package-lock.json))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-long figures lint test-go test-e2e test-ts generate generated build deps clean
+.PHONY: help run demo test test-long chaos figures lint test-go test-e2e test-ts generate generated build deps clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,12 @@ test: ## check everything; as root it installs from Debian what it lacks, else i
 test-long: deps ## the tests of `make test` and the long ones (files with //go:build long)
 	go test -race -tags long -count 1 -timeout 60m $(UNIT)
 	go test -race -tags long -count 1 -timeout 60m ./e2e/...
+
+DURATION ?= 2m
+CLIENTS ?= 200
+SEED ?= 1
+chaos: deps ## break a private cluster on purpose and count every event: DURATION=2m CLIENTS=200 SEED=1
+	@CGO_ENABLED=0 go build -o bin/ ./cmd/... && exec bin/wsctl chaos --duration $(DURATION) --clients $(CLIENTS) --seed $(SEED) $(CHAOS)
 
 figures: deps ## measure the figures: name value unit baseline ratio floor ok|short
 	go run ./bench/figures
