@@ -51,17 +51,22 @@ func TestRetiringUnderABusyPublisherLosesNothing(t *testing.T) {
 						return
 					default:
 					}
-					id := fmt.Sprintf("%s %d", s, i)
-					r, err := publisher.Publish(ctx, broker.ToMailbox(s), broker.Message{ID: id})
-					if err != nil {
-						t.Error(err)
-						return
+					var receipts [20]broker.Receipt // under way at the same time
+					for k := range receipts {
+						var err error
+						receipts[k], err = publisher.Publish(ctx, broker.ToMailbox(s), broker.Message{ID: fmt.Sprintf("%s %d %d", s, i, k)})
+						if err != nil {
+							t.Error(err)
+							return
+						}
 					}
-					if o, err := broker.Await(ctx, r); o != broker.Stored {
-						t.Errorf("publish: %v, %v", o, err)
-						return
+					for _, r := range receipts {
+						if o, err := broker.Await(ctx, r); o != broker.Stored {
+							t.Errorf("publish: %v, %v", o, err)
+							return
+						}
+						stored.Add(1)
 					}
-					stored.Add(1)
 				}
 			})
 			m, err := janitor.AdoptMailbox(ctx, s, 1000)

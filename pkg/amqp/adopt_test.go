@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -283,6 +284,33 @@ func TestRegisterRemembersServers(t *testing.T) {
 	}
 	if l.Err() != nil {
 		t.Errorf("the link ended: %v", l.Err())
+	}
+}
+
+func TestWorkersThatMakeTheRegisterTogetherKeepTheirLinks(t *testing.T) {
+	b := open(t, Options{})
+	var links []*link
+	for range 6 {
+		links = append(links, join(t, b, broker.Worker(server())))
+	}
+	for round := range 5 {
+		if err := rabbit.DeleteQueue(t.Context(), broker.StreamServers); err != nil {
+			t.Fatal(err)
+		}
+		var all sync.WaitGroup
+		for _, l := range links {
+			all.Go(func() {
+				if err := l.Register(bounded(t), server()); err != nil {
+					t.Errorf("round %d: %v", round, err)
+				}
+			})
+		}
+		all.Wait()
+	}
+	for _, l := range links {
+		if err := l.Err(); err != nil {
+			t.Errorf("a link ended: %v", err)
+		}
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 type link struct {
 	id         broker.Identity
 	generation uint64
+	url        string // of the node that it is joined to
 	o          *Options
 	log        *zap.Logger
 	publishing *conn
@@ -43,7 +44,7 @@ var _ broker.Link = (*link)(nil)
 // join makes a link by one URL.
 func (b *Broker) join(ctx context.Context, id broker.Identity, u string) (_ *link, err error) {
 	l := &link{
-		id: id, o: &b.o, log: b.o.Log.With(zap.Stringer("identity", id)),
+		id: id, url: u, o: &b.o, log: b.o.Log.With(zap.Stringer("identity", id)),
 		inbox:     make(chan broker.Message, inboxSize),
 		done:      make(chan struct{}),
 		over:      make(chan struct{}),

@@ -52,21 +52,72 @@ func (l *link) Register(ctx context.Context, s socketmeta.ServerID) error {
 	return nil
 }
 
-// record appends m to the register.
+// record appends m to the register, on a connection of its own: a stream whose declaration has
+// been answered to somebody may have no member yet, and who publishes to it then loses the whole
+// connection (506 or 541). That is tried again, at most for the call timeout.
 func (l *link) record(ctx context.Context, m broker.Message) error {
 	if err := l.ensureRegister(ctx); err != nil {
 		return err
 	}
 	m.App, m.Time = l.id.String(), time.Now()
-	receipt, err := l.Publish(ctx, toRegister, m)
+	msg, err := encode(m)
 	if err != nil {
 		return err
 	}
-	o, err := broker.Await(ctx, receipt)
-	if err == nil && o != broker.Stored {
-		err = fmt.Errorf("the broker's answer: %v", o)
+	late := time.After(l.o.CallTimeout)
+	for {
+		err := l.append(ctx, msg)
+		if _, young := errors.AsType[*amqp091.Error](err); !young {
+			return err
+		}
+		select {
+		case <-time.After(l.o.CallTimeout / 100):
+		case <-late:
+			return err
+		case <-l.done:
+			return l.gone(err)
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), err)
+		}
 	}
-	return err
+}
+
+func (l *link) append(ctx context.Context, msg amqp091.Publishing) error {
+	var c *conn
+	c, err := dial(ctx, l.url, l.id.String()+" registering", l.o, func(error) { c.cut() })
+	if err != nil {
+		return err
+	}
+	defer c.close(ctx)
+	closes := c.NotifyClose(make(chan *amqp091.Error, 1))
+	return c.watched(func() error {
+		ch, err := c.Channel()
+		if err != nil {
+			return err
+		}
+		if err := ch.Confirm(false); err != nil {
+			return err
+		}
+		returns := ch.NotifyReturn(make(chan amqp091.Return, 1))
+		confirmation, err := ch.PublishWithDeferredConfirm(toRegister.Exchange, toRegister.Key, true, false, msg)
+		if err != nil {
+			return err
+		}
+		if confirmation.Wait() {
+			select {
+			case <-returns:
+				return errors.New("the stream is not bound")
+			default:
+				return nil
+			}
+		}
+		if c.IsClosed() { // the library answers every open publish with a "no" then
+			if err := <-closes; err != nil {
+				return err
+			}
+		}
+		return errors.New("the broker refused a record")
+	})
 }
 
 // ensureRegister makes sure that the stream is there and has a leader: else a publish to it would
