@@ -63,6 +63,8 @@ type Mailbox struct {
 	capped  string       // guarded by mu; why no deliveries are taken now, or ""
 	service *service     // guarded by mu; nil while there is no link
 	pending pending      // guarded by mu
+
+	doubtful []submission // guarded by mu; published, and nobody knows whether they are stored
 }
 
 // New returns a mailbox that does nothing before Run.
@@ -220,6 +222,7 @@ func (m *Mailbox) sweep(ctx context.Context) error {
 			return nil
 		case now := <-tick.C:
 			m.apply(m.o.Sessions.Sweep(now, m.o.Renew))
+			m.refuseDoubtful(now)
 			if !m.owned() {
 				m.refuseWaiting() // taken just before the link ended: there is nobody to publish them
 			}

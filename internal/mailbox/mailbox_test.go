@@ -230,6 +230,7 @@ func TestASubmitIsAnsweredByWhatTheBrokerSays(t *testing.T) {
 			b.broker.OnPublish(func(memory.Publish) memory.Verdict { return memory.Verdict{Fate: fate} })
 			b.submit(wire.TaskID(fmt.Sprint("t", fate)))
 		}
+		time.Sleep(15 * time.Second) // for those that no other link brings an answer to
 		want := []string{"error unknown_kind", "accepted", "error overloaded", "error unavailable", "error unavailable"}
 		if got := b.sockets.since(1, 1); !slices.Equal(got, want) {
 			t.Errorf("answers %v, want %v", got, want)
@@ -293,6 +294,41 @@ func TestASubmitThatMissedItsLinkIsAnsweredWhileTheBrokerIsAway(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		if got := b.sockets.since(1, 1); !slices.Equal(got, []string{"error unavailable"}) {
 			t.Errorf("answers %v, want one refusal", got)
+		}
+	})
+}
+
+func TestASubmitWhoseLinkTookTheAnswerWithItIsPublishedAgain(t *testing.T) {
+	inBubble(t, Options{}, func(b *bench) {
+		link, err := b.broker.Join(b.t.Context(), broker.Runner("r1"))
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if _, err := link.OpenTasks(b.t.Context(), []string{"k"}, 1); err != nil {
+			b.t.Fatal(err)
+		}
+		b.broker.OnPublish(func(p memory.Publish) memory.Verdict {
+			if p.To == broker.ToTasks("k") {
+				return memory.Verdict{Fate: memory.Hang}
+			}
+			return memory.Verdict{}
+		})
+		b.submit("t1")
+		b.broker.OnPublish(nil)
+		b.broker.Cut(broker.Worker("i1-w1"))
+		time.Sleep(5 * time.Second)
+		if got := b.sockets.since(1, 1); !slices.Equal(got, []string{"accepted"}) {
+			b.t.Errorf("answers %v, want it accepted", got)
+		}
+		b.broker.OnPublish(func(memory.Publish) memory.Verdict { return memory.Verdict{Fate: memory.Swallow} })
+		b.submit("t2")
+		b.broker.Down(true)
+		time.Sleep(15 * time.Second)
+		if got := b.sockets.since(1, 2); !slices.Equal(got, []string{"error unavailable"}) {
+			b.t.Errorf("answers %v, want a refusal once the time is over", got)
+		}
+		if err := link.Close(b.t.Context()); err != nil {
+			b.t.Error(err)
 		}
 	})
 }

@@ -19,6 +19,7 @@ type submission struct {
 	task    wire.Task
 	body    []byte
 	by      time.Time // when the client is told that there was no answer
+	doubt   bool      // it was published before, and may be stored
 }
 
 // Submit publishes a client's task and answers the client when the broker has: accepted once it
@@ -44,7 +45,7 @@ func (m *Mailbox) Submit(s *session.Session, request *wire.Submit) {
 		return
 	}
 	select {
-	case m.submits <- submission{s, task, body, time.Now().Add(m.o.SubmitWithin)}:
+	case m.submits <- submission{session: s, task: task, body: body, by: time.Now().Add(m.o.SubmitWithin)}:
 	default:
 		m.answer(s, &task, wire.Errorf(wire.CodeOverloaded, "%d submits are on their way to the broker; try again", m.o.MaxSubmits))
 	}
@@ -56,12 +57,19 @@ type awaited struct {
 	receipt broker.Receipt
 }
 
-// publish sends submissions on one link, many at once, and answers each when the broker has.
+// publish sends submissions on one link, many at once, and answers each when the broker has. Those
+// whose answer an earlier link took with it go first: a client that was told "try again" would
+// take the events of a task that is stored after all for those of a stranger.
 func (m *Mailbox) publish(ctx context.Context, link broker.Link) error {
 	flying := make(chan awaited, m.o.MaxSubmits)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(flying)
+		for _, s := range m.takeDoubtful() {
+			if err := m.send(ctx, link, s, flying); err != nil && ctx.Err() == nil {
+				return err
+			}
+		}
 		for {
 			select {
 			case <-ctx.Done():
@@ -76,13 +84,18 @@ func (m *Mailbox) publish(ctx context.Context, link broker.Link) error {
 	})
 	g.Go(func() error {
 		for a := range flying {
-			m.answer(a.session, &a.task, m.judge(ctx, a))
+			if refusal, known := m.judge(ctx, a); known {
+				m.answer(a.session, &a.task, refusal)
+			} else {
+				m.keepDoubtful(a.submission)
+			}
 		}
 		return nil
 	})
 	return g.Wait()
 }
 
+// send publishes s. An error is the link's end, and s has been seen to.
 func (m *Mailbox) send(ctx context.Context, link broker.Link, s submission, flying chan<- awaited) error {
 	within, cancel := context.WithDeadline(ctx, s.by)
 	defer cancel()
@@ -98,25 +111,56 @@ func (m *Mailbox) send(ctx context.Context, link broker.Link, s submission, flyi
 	case errors.Is(err, context.DeadlineExceeded):
 		m.answer(s.session, &s.task, wire.Errorf(wire.CodeUnavailable, "the broker takes no tasks now (an alarm?); try again"))
 		return nil
+	case s.doubt:
+		m.keepDoubtful(s)
+	default:
+		m.answer(s.session, &s.task, wire.Errorf(wire.CodeUnavailable, "the broker went away; try again with the same task ID"))
 	}
-	m.answer(s.session, &s.task, wire.Errorf(wire.CodeUnavailable, "the broker went away; try again with the same task ID"))
 	return err
 }
 
-// judge turns the broker's answer into the client's: nil for accepted.
-func (m *Mailbox) judge(ctx context.Context, a awaited) *wire.Error {
+// keepDoubtful keeps what the broker may have or not for the next link. They are no more than
+// were under way at once.
+func (m *Mailbox) keepDoubtful(s submission) {
+	s.doubt = true
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.doubtful = append(m.doubtful, s)
+}
+
+func (m *Mailbox) takeDoubtful() (all []submission) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all, m.doubtful = m.doubtful, nil
+	return all
+}
+
+// refuseDoubtful answers those that have waited for as long as a client is to wait.
+func (m *Mailbox) refuseDoubtful(now time.Time) {
+	for _, s := range m.takeDoubtful() {
+		if now.Before(s.by) {
+			m.keepDoubtful(s)
+		} else {
+			m.answer(s.session, &s.task, wire.Errorf(wire.CodeUnavailable, "the broker gave no answer; try again with the same task ID"))
+		}
+	}
+}
+
+// judge turns the broker's answer into the client's: nil for accepted. It is not known if the link
+// has ended first and there is time to ask another one.
+func (m *Mailbox) judge(ctx context.Context, a awaited) (refusal *wire.Error, known bool) {
 	within, cancel := context.WithDeadline(ctx, a.by)
 	defer cancel()
 	outcome, err := broker.Await(within, a.receipt)
 	switch {
 	case err != nil || outcome == broker.Unknown:
-		return wire.Errorf(wire.CodeUnavailable, "the broker gave no answer; try again with the same task ID")
+		return wire.Errorf(wire.CodeUnavailable, "the broker gave no answer; try again with the same task ID"), !time.Now().Before(a.by)
 	case outcome == broker.Stored:
-		return nil
+		return nil, true
 	case outcome == broker.Returned:
-		return wire.Errorf(wire.CodeUnknownKind, "no task runner has ever offered the kind %q", a.task.Kind)
+		return wire.Errorf(wire.CodeUnknownKind, "no task runner has ever offered the kind %q", a.task.Kind), true
 	}
-	return wire.Errorf(wire.CodeOverloaded, "the queue %s is full; try again later", broker.TasksQueue(a.task.Kind))
+	return wire.Errorf(wire.CodeOverloaded, "the queue %s is full; try again later", broker.TasksQueue(a.task.Kind)), true
 }
 
 // refuseWaiting answers what has not been sent when a link ended.
