@@ -129,7 +129,7 @@ func TestFault16AWorkerThatDiesInTheMiddleOfAcknowledgingWhatItEvictedLosesNothi
 			w.publish(p, "i1-w1", 180)
 			w.pass(5 * time.Second)
 			n := acks
-			die := func(socketmeta.ServerID, uint64) error {
+			die := func() error {
 				if n--; n < 0 {
 					return broker.ErrLinkGone
 				}

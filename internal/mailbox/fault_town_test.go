@@ -36,6 +36,7 @@ type town struct {
 	runner   broker.Link
 	people   []*person
 	conns    engine.ConnRef
+	ages     ages
 }
 
 // citizen is one worker of the town. It is the socket of its sessions.
@@ -43,8 +44,8 @@ type citizen struct {
 	*Mailbox
 	id    socketmeta.ServerID
 	ends  func()
-	alive *atomic.Bool
-	onAck atomic.Pointer[func(socketmeta.ServerID, uint64) error]
+	alive atomic.Bool
+	onAck atomic.Pointer[func() error] // called before each acknowledgement to the broker
 
 	mu    sync.Mutex
 	rooms map[engine.ConnRef]*person // guarded by mu
@@ -103,55 +104,105 @@ func (w *town) join() {
 // mortal is the broker of one worker, which the dead do not reach.
 type mortal struct {
 	*memory.Broker
-	alive *atomic.Bool
-	onAck *atomic.Pointer[func(mailbox socketmeta.ServerID, tag uint64) error] // called before each acknowledgement
+	c    *citizen
+	ages *ages
 }
 
 func (b mortal) Join(ctx context.Context, id broker.Identity) (broker.Link, error) {
-	if !b.alive.Load() {
+	if !b.c.alive.Load() {
 		return nil, errors.New("this worker is dead")
 	}
 	l, err := b.Broker.Join(ctx, id)
-	return mortalLink{l, b.onAck}, err
+	return mortalLink{l, b}, err
 }
 
 type mortalLink struct {
 	broker.Link
-	onAck *atomic.Pointer[func(socketmeta.ServerID, uint64) error]
+	b mortal
 }
 
 func (l mortalLink) OpenMailbox(ctx context.Context, s socketmeta.ServerID, prefetch int) (broker.Mailbox, error) {
-	m, err := l.Link.OpenMailbox(ctx, s, prefetch)
-	return mortalMailbox{m, s, l.onAck}, err
+	return l.watch(prefetch)(l.Link.OpenMailbox(ctx, s, prefetch))
 }
 
 func (l mortalLink) AdoptMailbox(ctx context.Context, s socketmeta.ServerID, prefetch int) (broker.Mailbox, error) {
-	m, err := l.Link.AdoptMailbox(ctx, s, prefetch)
-	return mortalMailbox{m, s, l.onAck}, err
+	return l.watch(prefetch)(l.Link.AdoptMailbox(ctx, s, prefetch))
+}
+
+// watch notes when each delivery came, and when it was settled.
+func (l mortalLink) watch(prefetch int) func(broker.Mailbox, error) (broker.Mailbox, error) {
+	return func(box broker.Mailbox, err error) (broker.Mailbox, error) {
+		if err != nil {
+			return nil, err
+		}
+		m := &mortalMailbox{Mailbox: box, b: l.b, out: make(chan broker.Delivery, prefetch), since: map[uint64]time.Time{}}
+		go func() {
+			for d := range box.Deliveries() {
+				m.came(d)
+				m.out <- d // the broker gives no more than prefetch
+			}
+			close(m.out)
+		}()
+		return m, nil
+	}
 }
 
 type mortalMailbox struct {
 	broker.Mailbox
-	server socketmeta.ServerID
-	onAck  *atomic.Pointer[func(socketmeta.ServerID, uint64) error]
+	b   mortal
+	out chan broker.Delivery
+
+	mu    sync.Mutex
+	since map[uint64]time.Time // guarded by mu; of what is not settled, by tag
 }
 
-func (m mortalMailbox) Ack(tag uint64) error {
-	if f := m.onAck.Load(); f != nil {
-		if err := (*f)(m.server, tag); err != nil {
+func (m *mortalMailbox) Deliveries() <-chan broker.Delivery { return m.out }
+
+func (m *mortalMailbox) TakeHeld(ctx context.Context, max int) ([]broker.Delivery, int, error) {
+	ds, left, err := m.Mailbox.TakeHeld(ctx, max)
+	for _, d := range ds {
+		m.came(d)
+	}
+	return ds, left, err
+}
+
+func (m *mortalMailbox) came(d broker.Delivery) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.since[d.Tag] = time.Now()
+}
+
+func (m *mortalMailbox) Ack(tag uint64) error {
+	if f := m.b.c.onAck.Load(); f != nil {
+		if err := (*f)(); err != nil {
 			return err
 		}
 	}
+	m.mu.Lock()
+	m.b.ages.note(time.Since(m.since[tag]))
+	delete(m.since, tag)
+	m.mu.Unlock()
 	return m.Mailbox.Ack(tag)
+}
+
+// ages is for how long a delivery was unsettled, at most, of those that were settled.
+type ages struct{ atomic.Int64 }
+
+func (a *ages) note(d time.Duration) {
+	for {
+		if most := a.Load(); int64(d) <= most || a.CompareAndSwap(most, int64(d)) {
+			return
+		}
+	}
 }
 
 // start starts a worker; it is there a moment later.
 func (w *town) start(id socketmeta.ServerID) *citizen {
-	c := &citizen{id: id, alive: new(atomic.Bool), rooms: map[engine.ConnRef]*person{}}
+	c := &citizen{id: id, rooms: map[engine.ConnRef]*person{}}
 	c.alive.Store(true)
 	so, mo := w.sessions, w.mailbox
 	so.Socket, so.Server = c, id
-	mo.Server, mo.Broker, mo.Sessions, mo.Window = id, mortal{w.broker, c.alive, &c.onAck}, session.New(so), so.Window
+	mo.Server, mo.Broker, mo.Sessions, mo.Window = id, mortal{w.broker, c, &w.ages}, session.New(so), so.Window
 	mo.Renew = func(socketmeta.ClientID, socketmeta.Epoch, string) *engine.Frame {
 		return engine.NewText(wire.EncodeServer(&wire.Pong{}))
 	}

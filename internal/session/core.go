@@ -40,7 +40,7 @@ type core struct {
 	tasks   map[wire.TaskID]*task // nil until the client has a task
 	order   []*task               // the same, oldest first
 	open    int                   // tasks that have not ended
-	stalled int64                 // while sent > 0: since when nothing has been acknowledged
+	stalled int64                 // since when nothing has been acknowledged of what was sent; 0: nothing is awaited
 
 	// Counted over all queues.
 	held, heldBytes int
@@ -77,7 +77,7 @@ func (c *core) attach(conn engine.ConnRef, epoch socketmeta.Epoch, positions []w
 		return 0, false
 	}
 	old = c.conn
-	c.conn, c.epoch, c.since, c.moved, c.ended = conn, epoch, now, nil, 0
+	c.conn, c.epoch, c.since, c.moved, c.ended, c.stalled = conn, epoch, now, nil, 0, 0
 	c.resend()
 	for _, p := range positions {
 		c.record(p.Task)
@@ -214,7 +214,6 @@ func (c *core) deliver(e *wire.Event, ref Ref, now int64, fx *Effects) verdict {
 
 // ack notes what the client's application has and leaves in fx what may be settled.
 func (c *core) ack(positions []wire.Position, now int64, fx *Effects) {
-	settled := len(fx.Settle)
 	for _, p := range positions {
 		t := c.tasks[p.Task]
 		if t == nil || t.state == stateFinished {
@@ -222,6 +221,7 @@ func (c *core) ack(positions []wire.Position, now int64, fx *Effects) {
 		}
 		if comparePositions(&p, &t.position) > 0 {
 			t.position = p
+			c.stalled = now
 		}
 		n := 0
 		for n < len(t.queue) && covers(&t.position, &t.queue[n].event) {
@@ -238,8 +238,8 @@ func (c *core) ack(positions []wire.Position, now int64, fx *Effects) {
 			}
 		}
 	}
-	if len(fx.Settle) > settled {
-		c.stalled = now
+	if c.sent == 0 {
+		c.stalled = 0
 	}
 	if c.held-c.sent < c.o.MaxWaiting/2 {
 		c.wantOverflow(fx)

@@ -98,8 +98,8 @@ func (c *core) next(now int64) (*wire.Event, *task) {
 		if c.sent > 0 && (c.sent >= c.o.MaxSent || c.sentBytes+e.size() > c.o.MaxSentBytes) {
 			return nil, nil
 		}
-		if c.sent == 0 {
-			c.stalled = now // what was sent is awaited from now on
+		if c.stalled == 0 { // else it waits already, for what is being refreshed
+			c.stalled = now
 		}
 		t.sent++
 		c.sent++
@@ -114,6 +114,9 @@ func (c *core) unsend(t *task) {
 	t.sent--
 	c.sent--
 	c.sentBytes -= t.queue[t.sent].size()
+	if c.sent == 0 {
+		c.stalled = 0
+	}
 }
 
 // resend counts everything that is held as not sent: the socket that it was sent to is gone.
