@@ -170,9 +170,10 @@ func (t *taker) wait(set func(pause)) error {
 		tags = append(tags, tag)
 	}
 	var other pause
+	var first []amqp091.Delivery
 	select {
 	case d := <-arrivals:
-		t.take(d)
+		first = append(first, d)
 	case other = <-t.pauses:
 	case <-t.stop:
 	}
@@ -183,6 +184,11 @@ func (t *taker) wait(set func(pause)) error {
 	}
 	arriving.Wait()
 	close(arrivals)
+	// Given out only now: a task that is requeued while its consumer is being cancelled may be sent
+	// there again, come too late and go back, which counts as an attempt.
+	for _, d := range first {
+		t.take(d)
+	}
 	for d := range arrivals {
 		if t.free() > 0 {
 			t.take(d)
