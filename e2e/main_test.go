@@ -41,6 +41,7 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, "build the programs:", err)
 			return 1
 		}
+		defer endTown()
 		return m.Run()
 	}())
 }
@@ -54,21 +55,7 @@ type cluster struct {
 // start starts a cluster of the workers, with one runner and HAProxy unless options say otherwise.
 func start(t *testing.T, o rig.ClusterOptions, workers ...string) *cluster {
 	t.Helper()
-	o.Dir, o.Bin, o.Workers = t.TempDir(), bin, workers
-	if o.Runners == nil {
-		o.Runners = []string{"r1"}
-	}
-	if o.Repos == nil {
-		o.Repos = []string{root}
-	}
-	log := &tail{}
-	o.Log = log
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
-	defer cancel()
-	c, err := rig.StartCluster(ctx, o)
-	if err != nil {
-		t.Fatalf("%v\n%s", err, log)
-	}
+	c, log := startIn(t, t.TempDir(), o, workers...)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("what the cluster wrote last:\n%s", log)
@@ -78,6 +65,34 @@ func start(t *testing.T, o rig.ClusterOptions, workers ...string) *cluster {
 		}
 	})
 	return &cluster{c, t}
+}
+
+// startIn is start with the data in dir. Whoever calls it stops the cluster.
+func startIn(t *testing.T, dir string, o rig.ClusterOptions, workers ...string) (*rig.Cluster, *tail) {
+	t.Helper()
+	o.Dir, o.Bin, o.Workers = dir, bin, workers
+	if o.Runners == nil {
+		o.Runners = []string{"r1"}
+	}
+	if o.Repos == nil {
+		o.Repos = []string{root}
+	}
+	log := &tail{}
+	o.Log = log
+	if all := os.Getenv("E2E_LOG"); all != "" { // a file for what all clusters write
+		f, err := os.OpenFile(all, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Log = io.MultiWriter(log, f)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	c, err := rig.StartCluster(ctx, o)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	return c, log
 }
 
 // withHAProxy is a cluster behind the shipped HAProxy, cookie and ticket affinity.
@@ -91,7 +106,7 @@ type tail struct {
 	buf []byte // guarded by mu
 }
 
-const tailBytes = 32 << 10
+const tailBytes = 64 << 10
 
 func (l *tail) Write(p []byte) (int, error) {
 	l.mu.Lock()

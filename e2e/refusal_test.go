@@ -43,35 +43,6 @@ func codeOf(err error) wire.Code {
 	return ""
 }
 
-func TestASecondProcessWithAServerIDStaysUnreadyAndSaysWhy(t *testing.T) {
-	c := start(t, rig.ClusterOptions{}, "i1-w1")
-	first := c.Workers[0]
-	second, err := first.Double()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := second.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(second.Kill)
-	if err := second.WaitPort(t.Context(), second.Addr); err != nil {
-		t.Fatal(err)
-	}
-	await(t, 30*time.Second, func() error {
-		if err := second.Ready(); err == nil || !strings.Contains(err.Error(), "another process") {
-			return errors.Join(errors.New("the second process does not say that there is another"), err)
-		}
-		return nil
-	})
-	if err := first.Ready(); err != nil {
-		t.Errorf("the first process: %v", err)
-	}
-	first.Kill()
-	if err := second.WaitReady(t.Context(), second.Ready); err != nil {
-		t.Errorf("after the first one's death: %v", err)
-	}
-}
-
 func TestBadConfigurationIsOneLineThatNamesTheKeyAndExit3(t *testing.T) {
 	good := map[string]string{
 		"WSCLUSTER_SERVER_ID": "i1-w1", "WSCLUSTER_AMQP_URL": "amqp://127.0.0.1:1/", "WSCLUSTER_LISTEN": "127.0.0.1:0",

@@ -1,0 +1,96 @@
+package e2e
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/wscluster/wscluster/internal/rig"
+)
+
+func TestFault09TheBrokerIsKilledUnderLoad(t *testing.T) {
+	c := town(t)
+	crowd := gather(t, 24, c.addrs()...)
+	crowd.ask(80, lineEvery)
+	crowd.flows(5)
+	c.killRabbit()
+	c.must(c.Rabbit.Restart(t.Context()))
+	crowd.goHome(c)
+	for _, g := range crowd.all {
+		if s := g.client.Stats(); s.Sockets != 1 {
+			t.Errorf("guest %d has had %d sockets, want one", g.id, s.Sockets)
+		}
+	}
+}
+
+func TestFault14ADiskAlarmHoldsPublishersUpAndNotConsumers(t *testing.T) {
+	town(t).alarm((*rig.RabbitMQ).DiskAlarm, 2*time.Second)
+}
+
+// alarm raises an alarm under load for so long. Clients who were away come back meanwhile and get
+// what waits for them.
+func (c *cluster) alarm(set func(*rig.RabbitMQ, context.Context, bool) error, last time.Duration) {
+	t := c.t
+	t.Helper()
+	crowd := gather(t, 12, c.addrs()...)
+	crowd.ask(60+int(last/lineEvery), lineEvery)
+	crowd.flows(3)
+	back := crowd.all[:4]
+	for _, g := range back {
+		g.away()
+	}
+	had := crowd.counts()
+	crowd.flows(5, crowd.all[4:]...)
+	c.must(set(c.Rabbit, t.Context(), true))
+	raised := time.Now()
+	for _, g := range back {
+		g.door-- // to the worker that holds its events: a claim from another one is a publish
+		g.come()
+	}
+	crowd.flowsFrom(had, 3, back...)
+	time.Sleep(time.Until(raised.Add(last))) // the case is about real time
+	c.must(set(c.Rabbit, t.Context(), false))
+	crowd.goHome(c)
+}
+
+// TestFault24 holds events for longer than the broker lets a delivery wait. A build that is longer
+// than that is still run twice: the ledger's own test.
+func TestFault24AConsumerTimeoutBelowTheHoldTimeClosesNobodysMailbox(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	c := start(t, rig.ClusterOptions{
+		WorkerSettings: []string{"WSCLUSTER_REFRESH_AFTER=1s"}, RunnerSettings: []string{"WSCLUSTER_SLOTS=100"},
+	}, "i1-w1", "i1-w2")
+	_, err := c.Rabbit.Eval(t.Context(), "ok = application:set_env(rabbit, consumer_timeout, 6000), ok = application:set_env(rabbit, channel_tick_interval, 500)")
+	c.must(err)
+	for _, w := range c.Workers { // channels learn of it when they are opened
+		c.must(w.Restart(t.Context()))
+	}
+	crowd := gather(t, 12, c.addrs()...)
+	absent := crowd.all[:6]
+	crowd.ask(20, lineEvery)
+	crowd.flows(1)
+	for _, g := range absent {
+		g.away()
+	}
+	for until := time.Now().Add(15 * time.Second); time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
+		for _, w := range c.Workers {
+			if err := w.Ready(); err != nil {
+				t.Fatalf("a worker lost its mailbox: %v", err)
+			}
+		}
+	}
+	var refreshed float64
+	for _, w := range c.Workers {
+		n, err := metric(w, `wscluster_mailbox_events_total{outcome="refresh"}`)
+		if err == nil {
+			refreshed += n
+		}
+	}
+	if refreshed == 0 {
+		t.Error("no event was published again")
+	}
+	for _, g := range absent {
+		g.come()
+	}
+	crowd.goHome(c)
+}

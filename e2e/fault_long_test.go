@@ -1,0 +1,230 @@
+//go:build long
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/wscluster/wscluster/internal/rig"
+	"github.com/wscluster/wscluster/pkg/amqp"
+	"github.com/wscluster/wscluster/pkg/taskrunner"
+	"github.com/wscluster/wscluster/pkg/wire"
+)
+
+func TestFault02AWorkerThatReturnsLateGetsItsMailboxBack(t *testing.T) {
+	for _, later := range []time.Duration{5 * time.Second, 30 * time.Second} {
+		t.Run(later.String(), func(t *testing.T) { town(t).returns(later) })
+	}
+}
+
+// TestFault04ClientsThatNeverComeBack is fault 4 for those: what they did not get lies among the
+// dead, nothing else does, and in the end their worker's mailbox is gone.
+func TestFault04ClientsThatNeverComeBackLeaveTheDeadAndNoMailbox(t *testing.T) {
+	t.Parallel()
+	internal, err := rig.FreePort("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := start(t, rig.ClusterOptions{
+		WorkerSettings: []string{"WSCLUSTER_RESUME_WINDOW=20s"},
+		RunnerSettings: []string{"WSCLUSTER_SLOTS=100", "WSCLUSTER_INTERNAL_LISTEN=" + internal},
+	}, "i1-w1", "i1-w2")
+	crowd := gather(t, 12, c.addrs()...)
+	gone, stay := crowd.all[:6], crowd.all[6:]
+	crowd.ask(60, lineEvery)
+	crowd.flows(5)
+	for _, g := range gone {
+		g.away()
+	}
+	for _, w := range c.Workers {
+		w.Kill()
+	}
+	c.replace(crowd, "i2-w3", "i2-w4")
+	crowd.ended(stay...)
+	// All is published, so this is final: each task was run once.
+	confirmed, err := metric(&rig.Member{Name: "r1", Internal: internal}, `wscluster_runner_events_total{durable="true",outcome="confirmed"}`)
+	c.must(err)
+	lost := int(confirmed)
+	for _, had := range crowd.counts() {
+		lost -= had
+	}
+	if lost <= 0 {
+		t.Fatalf("%d events were not delivered, want some", lost)
+	}
+	await(t, homeWithin, func() error {
+		if n := c.dead(); n != lost {
+			return fmt.Errorf("%d events lie among the dead, want %d", n, lost)
+		}
+		return nil
+	})
+	await(t, 5*time.Minute, func() error { // a gap waits for as long as its client's token lives
+		queues, err := c.Rabbit.ListQueues(t.Context())
+		if err != nil {
+			return err
+		}
+		for _, q := range queues {
+			if q.Name == "mailbox.i1-w1" || q.Name == "mailbox.i1-w2" {
+				return fmt.Errorf("there is still a queue: %+v", q)
+			}
+		}
+		return nil
+	})
+	c.isQuietBut(lost)
+}
+
+// heartbeat makes the broker's so short, and has everybody join anew with it.
+func (c *cluster) heartbeat(every time.Duration) {
+	c.t.Helper()
+	_, err := c.Rabbit.Eval(c.t.Context(), fmt.Sprintf("ok = application:set_env(rabbit, heartbeat, %d)", int(every.Seconds())))
+	c.must(err)
+	for _, m := range append(append([]*rig.Member{}, c.Workers...), c.Runners...) {
+		c.must(m.Restart(c.t.Context()))
+	}
+}
+
+const shortHeartbeat = 2 * time.Second
+
+func TestFault05AWorkerThatHangsForThreeHeartbeats(t *testing.T) {
+	t.Parallel()
+	c := start(t, rig.ClusterOptions{RunnerSettings: []string{"WSCLUSTER_SLOTS=100"}}, "i1-w1", "i1-w2", "i2-w1")
+	c.heartbeat(shortHeartbeat)
+	crowd := gather(t, 18, c.addrs()...)
+	w, before := c.Worker("i1-w1"), c.adoptions()
+	theirs := crowd.on(w.Name)
+	crowd.ask(400, lineEvery)
+	crowd.flows(5)
+	c.must(w.Freeze())
+	frozen := time.Now()
+	crowd.open(c.addrs()[1:]...)
+	movers := theirs[:len(theirs)/2] // the others stay on sockets where nothing comes
+	for _, g := range movers {
+		g.client.Cut()
+	}
+	t.Logf("%s adopted its mailbox %v after it stood still", c.adopter(before).Name, time.Since(frozen))
+	crowd.flows(5, movers...)
+	time.Sleep(time.Until(frozen.Add(4 * shortHeartbeat))) // the case is about real time
+	c.must(w.Thaw())
+	crowd.open(c.addrs()...)
+	crowd.flows(5)
+	crowd.goHome(c)
+}
+
+func TestFault06AWorkerWhoseLinkToTheBrokerFallsSilent(t *testing.T) {
+	t.Parallel()
+	c := start(t, rig.ClusterOptions{Proxies: true, RunnerSettings: []string{"WSCLUSTER_SLOTS=100"}}, "i1-w1", "i1-w2")
+	c.heartbeat(shortHeartbeat)
+	crowd := gather(t, 12, c.addrs()...)
+	w, before := c.Worker("i1-w1"), c.adoptions()
+	attached := crowd.on(w.Name)
+	crowd.ask(500, lineEvery)
+	crowd.flows(5)
+	c.must(w.Proxy.Stall())
+	stalled := time.Now()
+	t.Logf("%s adopted its mailbox %v after its link fell silent", c.adopter(before).Name, time.Since(stalled))
+	crowd.flows(5, without(crowd.all, attached)...)
+	time.Sleep(time.Until(stalled.Add(4 * shortHeartbeat)))
+	c.must(w.Proxy.Heal())
+	crowd.flows(5)
+	crowd.goHome(c)
+	for _, g := range attached {
+		if s := g.client.Stats(); s.Sockets != 1 {
+			t.Errorf("guest %d has had %d sockets, want one", g.id, s.Sockets)
+		}
+	}
+}
+
+func TestFault10TheBrokerIsAway(t *testing.T) {
+	for _, outage := range []time.Duration{30 * time.Second, 5 * time.Minute} {
+		t.Run(outage.String(), func(t *testing.T) {
+			t.Parallel()
+			c := start(t, rig.ClusterOptions{RunnerSettings: []string{"WSCLUSTER_SLOTS=100"}}, "i1-w1", "i1-w2")
+			crowd := gather(t, 12, c.addrs()...)
+			crowd.ask(int((outage+15*time.Second)/lineEvery), lineEvery)
+			crowd.flows(5)
+			c.killRabbit()
+			time.Sleep(outage) // the case is about real time
+			c.must(c.Rabbit.Restart(t.Context()))
+			crowd.goHome(c)
+			for _, g := range crowd.all {
+				if s := g.client.Stats(); s.Sockets != 1 {
+					t.Errorf("guest %d has had %d sockets, want one", g.id, s.Sockets)
+				}
+			}
+		})
+	}
+}
+
+func TestFault13AMemoryAlarmOfAMinuteLeavesNothingBehind(t *testing.T) {
+	town(t).alarm((*rig.RabbitMQ).MemoryAlarm, time.Minute)
+}
+
+// TestFault29 counts what comes back of 49,000 events, the most that one worker takes before it
+// puts some into the overflow.
+func TestFault29FiftyThousandHeldEventsSurviveTheirWorker(t *testing.T) {
+	const guests, each = 50, 980
+	c := town(t)
+	crowd := gather(t, guests, c.Worker("i1-w1").Addr)
+	gate := c.flood(each)
+	crowd.submit("flood", nil, 0)
+	for _, g := range crowd.all {
+		g.away()
+	}
+	had := crowd.counts()
+	close(gate)
+	await(t, homeWithin, func() error {
+		q, err := c.Rabbit.QueueDepth(t.Context(), "mailbox.i1-w1")
+		if err == nil && q.Unacked < guests*each {
+			err = fmt.Errorf("%+v, want %d unacknowledged", q, guests*each)
+		}
+		return err
+	})
+	victim := c.Worker("i1-w1")
+	victim.Kill()
+	crowd.open(c.addrs()[1:]...)
+	came := time.Now()
+	for _, g := range crowd.all {
+		go g.come()
+	}
+	crowd.flowsFrom(had, each)
+	t.Logf("%d events were with their clients %v after the first of those came", guests*each, time.Since(came))
+	c.must(victim.Restart(t.Context()))
+	crowd.goHome(c)
+}
+
+// flood starts a runner in this process that takes tasks of kind flood: each tells of so many
+// artifacts as soon as gate is closed.
+func (c *cluster) flood(each int) (gate chan struct{}) {
+	c.t.Helper()
+	b, err := amqp.New(amqp.Options{URLs: []string{c.Rabbit.URLFor("runner")}})
+	c.must(err)
+	gate = make(chan struct{})
+	r := taskrunner.Runner{
+		Name: "flood", Broker: b, Slots: 200, SpoolDir: c.t.TempDir(),
+		Kinds: map[string]taskrunner.Kind{"flood": {Handler: taskrunner.HandlerFunc(func(ctx context.Context, t *taskrunner.Task) (any, error) {
+			select {
+			case <-gate:
+			case <-ctx.Done():
+				return nil, context.Cause(ctx)
+			}
+			var errs []error
+			for i := range each {
+				errs = append(errs, t.Artifact(wire.Artifact{Name: fmt.Sprint(i), ContentType: "text/plain"}))
+			}
+			return nil, errors.Join(errs...)
+		})}},
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	c.t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			c.t.Errorf("the runner in this process: %v", err)
+		}
+	})
+	return gate
+}
