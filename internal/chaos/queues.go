@@ -68,17 +68,19 @@ func (s *site) search(ctx context.Context) (events []found, lines []string, err 
 			return nil, nil, fmt.Errorf("look into %s: %w", q.Name, err)
 		}
 		line := fmt.Sprintf("%s: %d", q.Name, q.Ready+q.Unacked)
-		reasons := map[string]int{}
+		reasons, tasks := map[string]int{}, map[string]int{}
 		for _, m := range messages {
 			reason, _ := m.Headers["reason"].(string)
 			reasons[reason]++
 			if e, err := wire.DecodeEvent(m.Type, m.CorrelationId, m.Headers, m.Body); err == nil {
 				events = append(events, found{RunKey{e.Task, e.Attempt, e.Run}, e.Seq, q.Name, reason})
+				tasks[fmt.Sprintf("%s/%d", e.Task, e.Attempt)]++
 			}
 		}
 		if holdsDead(q.Name) {
 			line += fmt.Sprintf(", by reason: %v", reasons)
 		}
+		line += fmt.Sprintf(", by task and attempt: %v", tasks)
 		lines = append(lines, line)
 	}
 	return events, lines, nil
