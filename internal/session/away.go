@@ -23,6 +23,10 @@ func (c *core) forward(es []entry, fx *Effects) {
 	}
 }
 
+// stay notes that nobody is known to have the session: its client is awaited from now on, for it may
+// have been with a worker until a moment ago.
+func (c *core) stay(now int64) { c.moved, c.since = nil, now }
+
 // hold puts entries into the overflow of their mailbox.
 func (c *core) hold(es []entry, fx *Effects) {
 	for _, e := range es {
@@ -54,9 +58,15 @@ func (c *core) job(p Purpose, es []entry, fx *Effects, steps ...[]Copy) *Job {
 	return j
 }
 
-// over notes how a job ended. What the broker refused is held again.
+// over notes how a job ended. What the broker refused is held again, unless its life has ended
+// meanwhile: then it is delivered again.
 func (c *core) over(j *Job, end End, now int64, fx *Effects) {
-	c.flying -= len(j.entries)
+	if c.lost[j.Life()] && end == Refused {
+		end = Lost
+	}
+	if c.flying -= len(j.entries); c.flying == 0 {
+		c.lost = nil
+	}
 	if end == Stored {
 		return
 	}
@@ -81,16 +91,30 @@ func (c *core) over(j *Job, end End, now int64, fx *Effects) {
 			fx.Settle = append(fx.Settle, e.ref)
 		}
 	}
-	if j.Purpose == Hold && (c.pressed || c.crowded()) { // the overflow is full: the oldest make room for what came last
+	switch {
+	case j.Purpose == Evict: // neither the overflow nor the dead events take anything
+		c.fullAt = now
+	case j.Purpose == Hold && !c.full(now) && (c.pressed || c.crowded()): // the overflow is full: the oldest make room for what came last
 		c.pressed = false
 		c.giveUp(c.oldest(), wire.GapCaps, now, fx)
 	}
 }
 
+// fullFor is how long what the broker would not let us give up is kept, caps or no caps, before it is
+// tried again, in milliseconds. Only the prefetch is then a bound.
+const fullFor = 1000
+
+func (c *core) full(now int64) bool {
+	if c.fullAt != 0 && now-c.fullAt >= fullFor {
+		c.fullAt = 0
+	}
+	return c.fullAt != 0
+}
+
 // keepCaps sees to it that no more than one client's share waits in memory: the last of what
 // waits goes into the overflow. Gaps stay.
 func (c *core) keepCaps(now int64, fx *Effects) {
-	for c.crowded() {
+	for !c.full(now) && c.crowded() {
 		if !c.holdLast(fx) {
 			return
 		}
@@ -121,7 +145,7 @@ func (c *core) relieve(now int64, fx *Effects) {
 	if c.conn != 0 && now-c.stalled > c.o.AckTimeout.Milliseconds()/12 {
 		c.resend()
 	}
-	for c.holdLast(fx) {
+	for !c.full(now) && c.holdLast(fx) {
 		c.pressed = true
 	}
 }
@@ -268,12 +292,13 @@ func (c *core) sweep(now int64, fx *Effects) (over bool) {
 	for _, e := range c.extractIf(func(e *entry) bool { return now-e.at >= old }) {
 		c.job(Refresh, []entry{e}, fx, []Copy{{broker.ToMailbox(e.ref.Mailbox), e.copy()}})
 	}
+	c.keepCaps(now, fx)
 	if c.conn != 0 {
 		return false
 	}
 	if c.moved != nil {
 		if now-c.moved.at > window+window/8 {
-			c.moved = nil
+			c.stay(now)
 		} else {
 			to := c.moved.to.epoch // what was refused before is tried again
 			c.forward(c.extractIf(func(e *entry) bool { return e.event.Epoch < to }), fx)

@@ -34,7 +34,7 @@ type core struct {
 
 	conn  engine.ConnRef   // 0 while the client is away
 	epoch socketmeta.Epoch // in which it was last attached here; 0 for never, and once it moved
-	since int64            // when conn last changed, or all that was held was last forgotten
+	since int64            // while conn is 0: since when its client is awaited
 	moved *passed          // who has the session
 
 	tasks   map[wire.TaskID]*task // nil until the client has a task
@@ -46,17 +46,20 @@ type core struct {
 	held, heldBytes int
 	sent, sentBytes int
 
-	flying   int            // entries in jobs that have not ended
-	overflow map[uint64]int // events that lie in the overflow of a mailbox, by life; never of 0
-	pressed  bool           // the worker has asked for room: if the overflow is full, some of what waits is given up
-	sought   int64          // when seek was last asked for
-	ended    int64          // since when there has been nothing to give up for an expired client; 0: not expired
+	flying   int             // entries in jobs that have not ended
+	lost     map[uint64]bool // lives that ended while jobs were under way; nil when none is
+	overflow map[uint64]int  // events that lie in the overflow of a mailbox, by life; never of 0
+	fullAt   int64           // when the broker refused to take what is given up, until it is tried again; else 0
+	pressed  bool            // the worker has asked for room: if the overflow is full, some of what waits is given up
+	sought   int64           // when seek was last asked for
+	ended    int64           // since when there has been nothing to give up for an expired client; 0: not expired
 }
 
 // passed is what is left of a session that another worker has.
 type passed struct {
-	to place
-	at int64 // when it was last heard of
+	to   place
+	at   int64 // when it was last heard of
+	back bool  // events that had come to that worker come here: it may have died, and its client is awaited
 }
 
 // known is the highest place of the session that this worker has heard of.
@@ -90,15 +93,15 @@ func (c *core) attach(conn engine.ConnRef, epoch socketmeta.Epoch, positions []w
 	return old, true
 }
 
-// states tells a client that comes back what is known of its open tasks. absent says that it was
-// away for longer than the resume window: tasks that are not known here are then lost to it.
-func (c *core) states(positions []wire.Position, absent bool) (out []wire.TaskStatus) {
+// states tells a client that comes back what is known of its open tasks. fresh says that its session
+// is new: tasks that are not known here are then lost to it.
+func (c *core) states(positions []wire.Position, fresh bool) (out []wire.TaskStatus) {
 	for _, p := range positions {
 		state := wire.TaskRunning
 		switch t := c.tasks[p.Task]; {
 		case t != nil && t.state == stateFinished:
 			state = wire.TaskFinished
-		case t == nil && absent:
+		case t == nil && fresh:
 			state = wire.TaskUnknown
 		}
 		out = append(out, wire.TaskStatus{Task: p.Task, State: state})
@@ -128,7 +131,7 @@ func (c *core) move(to place, now int64, fx *Effects) (old engine.ConnRef) {
 	}
 	old = c.conn
 	c.conn, c.epoch, c.since, c.ended = 0, 0, now, 0
-	c.moved = &passed{to, now}
+	c.moved = &passed{to: to, at: now}
 	// A claim takes the events of its own epoch too: they came this far with an earlier one of the
 	// same worker, which has lost them since.
 	c.forward(c.extractIf(func(e *entry) bool { return e.event.Epoch <= to.epoch }), fx)
@@ -165,7 +168,9 @@ func (c *core) deliver(e *wire.Event, ref Ref, now int64, fx *Effects) verdict {
 			c.forward([]entry{in}, fx)
 			return kept
 		case e.Epoch > c.moved.to.epoch: // it has been where the client was later than we know
-			c.moved = nil
+			c.stay(now)
+		case !c.moved.back:
+			c.moved.back, c.since = true, now
 		}
 	}
 	if !e.Durable {
@@ -257,6 +262,12 @@ func (c *core) finish(t *task) {
 // it again. Positions stay, so that the client is not sent twice what it has.
 func (c *core) forget(life uint64, now int64) (dropped int) {
 	dropped = len(c.extractIf(func(e *entry) bool { return life == 0 || e.ref.Life == life }))
+	if c.flying > 0 && life != 0 {
+		if c.lost == nil {
+			c.lost = make(map[uint64]bool)
+		}
+		c.lost[life] = true
+	}
 	if life == 0 {
 		clear(c.overflow)
 		c.since = now // while the link was away, others may have said what we did not hear: every window starts again

@@ -87,18 +87,18 @@ type Welcome struct {
 // is attached when the client has confirmed that it heard the answer (docs/adr/0006). A token of
 // any age resumes if it verifies: its epoch may be low because the last welcome was lost.
 func (r *Registry) Welcome(c Claim, now time.Time) Welcome {
-	// A token is renewed every half window, so that a client which came back in time shows one
-	// that is at most one and a half windows old.
-	absent := now.Sub(c.IssuedAt) > r.options.Window+r.options.Window/2
+	// That nothing will come of a task is only told to a new session, which nobody holds anything for:
+	// of one that is resumed others may hold events or a gap, or a runner may be at work still.
+	fresh := c.IssuedAt.IsZero()
 	w := Welcome{Epoch: c.Epoch}
 	r.mu.RLock()
 	s := r.byClient[c.Client]
 	r.mu.RUnlock()
 	if s == nil {
-		w.States = new(core).states(c.Positions, absent)
+		w.States = new(core).states(c.Positions, fresh)
 	} else {
 		s.mu.Lock()
-		w.Epoch, w.States = max(w.Epoch, s.core.known().epoch), s.core.states(c.Positions, absent)
+		w.Epoch, w.States = max(w.Epoch, s.core.known().epoch), s.core.states(c.Positions, fresh)
 		s.mu.Unlock()
 	}
 	w.Epoch = w.Epoch.Next(now.UnixMilli())
