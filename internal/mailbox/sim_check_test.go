@@ -67,7 +67,7 @@ func (w *world) judgeEvent(t *simTask, e *wire.Event, n int) {
 		k.seq = int64(n)
 		reason, dead := w.dead[k]
 		if !t.plains[n] && !(dead && (t.gaps > 0 || !t.serves())) {
-			w.fail("plain event %d of %s was confirmed and not delivered (dead %v %q, %d gaps told)", n, t.id, dead, reason, t.gaps)
+			w.fail("plain event %d of %s was confirmed and not delivered (dead %v %q, %d gaps told, position %v, plains %v, owner %d)", n, t.id, dead, reason, t.gaps, t.had, t.plains, t.owner.i)
 		}
 		return
 	}
@@ -85,8 +85,9 @@ func (w *world) judgeEvent(t *simTask, e *wire.Event, n int) {
 // a delivery that is with nobody would stay in its mailbox for ever.
 func (w *world) audit() {
 	for _, n := range w.nodes {
-		if n.proc != nil && w.err == "" {
-			n.proc.audit()
+		if p := n.proc; p != nil && p.touched && w.err == "" {
+			p.touched = false
+			p.audit()
 		}
 	}
 }

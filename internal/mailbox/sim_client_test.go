@@ -302,7 +302,13 @@ func (w *world) loses(c, _ int) func() {
 	if k == nil || len(k.toC) > 0 || k.sOpen && !(k.node.proc != nil && k.node.proc.hung) {
 		return nil
 	}
-	return func() { w.people[c].disconnect(false) }
+	return func() {
+		p := w.people[c]
+		if !k.welcomed { // it backs off
+			p.backAt = w.now + 1000
+		}
+		p.disconnect(false)
+	}
 }
 
 func (c *simClient) disconnect(lose bool) {
@@ -336,7 +342,7 @@ func (w *world) acknowledges(c, _ int) func() {
 // event is what a client does with an event: see pkg/wsclient, order.go and inbox.go.
 func (c *simClient) event(e *wire.Event) {
 	t := c.world.task(e.Task)
-	c.world.note("client %d gets %s %v prev %d", c.i, e.Type, keyOf(e), e.Prev)
+	c.world.note("client %d gets %s %v prev %d %s", c.i, e.Type, keyOf(e), e.Prev, e.Body)
 	switch {
 	case t == nil || t.client != c.id:
 		c.world.fail("an event of task %s reached client %d, who never asked for it", e.Task, c.i)
@@ -348,8 +354,8 @@ func (c *simClient) event(e *wire.Event) {
 		return
 	}
 	switch order := compareRuns(e.Position(), t.cur); {
-	case order < 0:
-		c.owe(t.had)
+	case order < 0: // it wants nothing of that run, even if it has nothing yet of the later one
+		c.owe(later(t.had, wire.Position{Task: t.id, Attempt: t.cur.Attempt, Run: t.cur.Run, Next: 1}))
 		return
 	case order > 0:
 		t.cur, t.buf = wire.Position{Task: t.id, Attempt: e.Attempt, Run: e.Run}, nil

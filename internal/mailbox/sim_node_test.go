@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -37,6 +38,7 @@ type simNode struct {
 type simProc struct {
 	*simNode
 	hung     bool
+	touched  bool // its sessions, since they were audited
 	draining bool
 	offered  bool
 	exitAt   int64 // the deadline of the drain
@@ -170,6 +172,7 @@ func (p *simProc) leave() {
 		l.jobs = nil
 	}
 	p.sessions.Forget(0, p.time())
+	p.touched = true
 }
 
 // obey takes the core's orders.
@@ -299,8 +302,7 @@ func (p *simProc) carryOut(o order) {
 	}
 	switch o.verb {
 	case takeHeld:
-		ds := l.taker.TakeHeld(o.max)
-		left, _ := p.world.store.Depth(broker.HoldQueue(o.server))
+		ds, left := l.taker.TakeHeld(o.max)
 		l.over = append(l.over, ds...)
 		p.report(func() { p.core.took(o.server, len(ds), left, p.clock()) })
 	case unbind:
@@ -395,7 +397,7 @@ func (p *simProc) take(l *simLife, d broker.Delivery, overflow bool) {
 		p.world.fail("%v has been passed on %d times", keyOf(&e), e.Hops)
 	}
 	ref := session.Ref{Mailbox: serverOf(l.box), Life: l.id, Tag: d.Tag, Bytes: len(d.Body), Overflow: overflow}
-	p.world.note("%s takes %s %v %v", p.server, e.Type, keyOf(&e), ref)
+	p.world.note("%s takes %s %v %s %v", p.server, e.Type, keyOf(&e), e.Body, ref)
 	p.apply(p.sessions.Deliver(&e, ref, len(l.held) >= simPrefetch/4*3, p.time()))
 	if len(l.held) >= simPrefetch/4*3 && p.clock()-l.relieved > 1000 {
 		l.relieved = p.clock()
@@ -406,6 +408,7 @@ func (p *simProc) take(l *simLife, d broker.Delivery, overflow bool) {
 
 // apply sees to what sessions want.
 func (p *simProc) apply(fx session.Effects) {
+	p.touched = true
 	// Sessions are asked in no certain order: take it out.
 	slices.SortFunc(fx.Settle, func(a, b session.Ref) int { return cmp.Or(cmp.Compare(a.Life, b.Life), cmp.Compare(a.Tag, b.Tag)) })
 	slices.SortStableFunc(fx.Jobs, func(a, b *session.Job) int { return bytes.Compare(a.Client[:], b.Client[:]) })
@@ -442,14 +445,22 @@ func (p *simProc) run(j *session.Job) bool {
 		return false
 	}
 	p.world.saw("job " + j.Purpose.String() + " " + string(j.Reason))
-	p.world.note("%s: %s of %v %v", p.server, j.Purpose, keyOf(&j.Steps[0][0].Event), j.Refs)
+	p.world.note("%s: %s of %v %v", p.server, j.Purpose, nameOf(j), j.Refs)
 	l.jobs = append(l.jobs, j)
 	p.copyStep(l, j, 0)
 	return true
 }
 
+func nameOf(j *session.Job) string {
+	e := &j.Steps[len(j.Steps)-1][0].Event
+	return fmt.Sprintf("%v %s", keyOf(e), e.Body)
+}
+
 // copyStep publishes the copies of one step of a job, and the next one when all are stored.
 func (p *simProc) copyStep(l *simLife, j *session.Job, n int) {
+	for n < len(j.Steps) && len(j.Steps[n]) == 0 {
+		n++
+	}
 	left, end := len(j.Steps[n]), session.Stored
 	for i := range j.Steps[n] {
 		c := &j.Steps[n][i]
@@ -469,7 +480,7 @@ func (p *simProc) copyStep(l *simLife, j *session.Job, n int) {
 }
 
 func (p *simProc) ended(l *simLife, j *session.Job, end session.End) {
-	p.world.note("%s: %s of %v ended %d", p.server, j.Purpose, keyOf(&j.Steps[0][0].Event), end)
+	p.world.note("%s: %s of %v ended %d", p.server, j.Purpose, nameOf(j), end)
 	if end == session.Refused {
 		p.world.saw("job refused " + j.Purpose.String())
 	}
@@ -605,6 +616,7 @@ func (w *world) drops(n, x int) func() {
 		p.lives = slices.DeleteFunc(p.lives, func(o *simLife) bool { return o == l })
 		p.given = append(p.given, l)
 		p.sessions.Forget(l.id, p.time())
+		p.touched = true
 		p.report(func() { p.core.released(serverOf(x)) })
 	}
 }

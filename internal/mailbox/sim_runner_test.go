@@ -69,7 +69,7 @@ func (p *simProc) submit(k *simSock, s *session.Session, f toServer) {
 // run starts a run. The numbers have holes where transient events were or might have been.
 func (t *simTask) run(w *world, attempt int) {
 	r := &simRun{task: t}
-	id, n := w.newRun(), 3+(t.n*3+len(t.runs))%6
+	id, n := w.newRun(), 4+(t.n*3+len(t.runs))%10
 	seq, prev := int64(0), int64(0)
 	for i := range n {
 		seq++

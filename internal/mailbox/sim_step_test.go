@@ -121,7 +121,7 @@ func init() { // kinds refers to itself
 		{"delete", simNodes, 1, 1, (*world).deletesByHand}, // the empty mailbox of worker a
 		{"drain", simNodes, 1, 3, (*world).drains},
 		{"bye", simClients, 2, 16, (*world).leaves}, // b: and what it sent last is lost
-		{"away", simClients, 4, 3, (*world).goesAway},
+		{"away", simClients, 4, 6, (*world).goesAway},
 		{"gone", simClients, 1, 1, (*world).goesForEver},
 		{"reload", simClients, 1, 4, (*world).reloads},
 		{"mute", simClients, 1, 3, (*world).mutes},

@@ -26,7 +26,7 @@ const (
 	simNodes   = 4
 	simEpoch   = 1_700_000_000_000
 	simClients = 3
-	simTasks   = 5
+	simTasks   = 8
 	simParked  = simNodes // the box of the parked mailbox
 	simBoxes   = simNodes + 1
 
@@ -43,7 +43,7 @@ const (
 	simQuiet      = 14 * 40
 	simHealSteps  = 40_000
 	simSweepEvery = 2000 // ms
-	simLetGo      = 3000 // ms
+	simLetGo      = 1000 // ms
 )
 
 // world is everything there is.
@@ -147,13 +147,25 @@ func (w *world) newRun() wire.RunID {
 // chaos takes n steps, some of which are faults.
 func (w *world) chaos(n int) {
 	for i := 0; i < n && w.err == ""; i++ {
-		switch d := w.rng.IntN(100); {
-		case d < 8:
+		switch d := w.rng.IntN(1000); {
+		case d < 100:
 			w.exec(w.anyFault())
-		case d < 20:
+		case d < 300:
 			w.exec(step{tickStep, 0, 0})
+		case d < 303:
+			w.calm(time.Duration(w.rng.Int64N(int64(2 * simWindow))))
 		default:
 			w.one()
+		}
+	}
+}
+
+// calm lets so much time pass without a fault.
+func (w *world) calm(d time.Duration) {
+	until, most := w.now+d.Milliseconds(), len(w.log)+simHealSteps
+	for w.now < until && w.err == "" {
+		if w.one(); len(w.log) > most {
+			w.fail("livelock: %d steps without a fault do not bring %v to pass", simHealSteps, d)
 		}
 	}
 }
@@ -192,6 +204,7 @@ func (w *world) heal() {
 			w.fail("livelock: %d steps after the last fault there is still something to do", simHealSteps)
 		}
 	}
+	w.seen["seconds"] += int((w.now - simEpoch) / 1000)
 	if w.err == "" {
 		w.judge()
 	}
