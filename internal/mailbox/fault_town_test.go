@@ -84,12 +84,14 @@ func inTown(t *testing.T, l memory.Limits, s session.Options, m Options, ids []s
 		for _, id := range ids {
 			w.start(id)
 		}
+		defer func() { // also after a Fatal, which would else be hidden by a bubble that does not end
+			for _, c := range w.workers {
+				c.ends()
+			}
+			_ = w.runner.Close(context.Background())
+		}()
 		w.pass(time.Second)
 		test(w)
-		for _, c := range w.workers {
-			c.ends()
-		}
-		_ = w.runner.Close(context.Background())
 	})
 }
 

@@ -36,8 +36,14 @@ func dialSocket(t *testing.T, addr, path, origin string) *socket {
 	if origin != "" {
 		header = "Origin: " + origin + "\r\n"
 	}
-	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
-		"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n%s\r\n", path, addr, header)
+	return shake(t, conn, path, header)
+}
+
+// shake asks for a WebSocket over conn, with further header lines.
+func shake(t *testing.T, conn net.Conn, path, header string) *socket {
+	t.Helper()
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: example.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
+		"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n%s\r\n", path, header)
 	s := &socket{t: t, conn: conn, in: bufio.NewReader(conn)}
 	r, err := http.ReadResponse(s.in, nil)
 	if err != nil {
@@ -68,9 +74,17 @@ func (s *socket) send(opcode byte, payload string) {
 // read returns the next frame.
 func (s *socket) read() (opcode byte, payload []byte) {
 	s.t.Helper()
+	opcode, payload, err := s.next()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return opcode, payload
+}
+
+func (s *socket) next() (opcode byte, payload []byte, err error) {
 	head := make([]byte, 2)
 	if _, err := io.ReadFull(s.in, head); err != nil {
-		s.t.Fatal(err)
+		return 0, nil, err
 	}
 	n := uint64(head[1])
 	switch n {
@@ -84,10 +98,8 @@ func (s *socket) read() (opcode byte, payload []byte) {
 		n = binary.BigEndian.Uint64(b[:])
 	}
 	payload = make([]byte, n)
-	if _, err := io.ReadFull(s.in, payload); err != nil {
-		s.t.Fatal(err)
-	}
-	return head[0] & 0x0f, payload
+	_, err = io.ReadFull(s.in, payload)
+	return head[0] & 0x0f, payload, err
 }
 
 const (

@@ -1,0 +1,200 @@
+package worker_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/wscluster/wscluster/internal/worker"
+	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/taskrunner"
+	"github.com/wscluster/wscluster/pkg/wire"
+	"github.com/wscluster/wscluster/pkg/wsclient"
+)
+
+// told is what an application was told, by a client's OnEvent.
+type told struct {
+	mu     sync.Mutex
+	seqs   []int64 // guarded by mu; of durable events
+	finals int     // guarded by mu
+	gaps   int     // guarded by mu
+}
+
+func (a *told) hear(_ *wsclient.Task, e wsclient.Event) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case e.Type == wire.EventGap:
+		a.gaps++
+	case e.Durable:
+		a.seqs = append(a.seqs, e.Seq)
+	}
+	if e.Last {
+		a.finals++
+	}
+}
+
+// counting tells n steps, 100 ms apart.
+func counting(n int, runs *atomic.Int64) taskrunner.HandlerFunc {
+	return func(ctx context.Context, t *taskrunner.Task) (any, error) {
+		runs.Add(1)
+		for i := range n {
+			t.Step(fmt.Sprint(i))
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		return n, nil
+	}
+}
+
+// The welcome is sent and the connection is cut before the client has it, twice in a row; each socket
+// goes to another worker. The session is claimed only by the one whose welcome arrived.
+func TestFault33AWelcomeThatIsLostTwiceOnTheWayCostsTheClientNothing(t *testing.T) {
+	for _, path := range [][3]int{{1, 2, 0}, {1, 1, 1}, {1, 2, 1}, {0, 1, 2}} {
+		inBubble(t, func(b *bubble) {
+			all := []*lodger{b.worker("i1-w1"), b.worker("i1-w2"), b.worker("i1-w3")}
+			b.runner("r1", map[string]taskrunner.Kind{"k": {Handler: counting(100, new(atomic.Int64))}})
+			var at, lose atomic.Int64
+			var app told
+			said := b.overhear()
+			c, _ := b.client(func() *lodger { return all[at.Load()] }, func(o *wsclient.Options) {
+				o.OnEvent = app.hear
+				o.BaseDelay, o.MaxDelay = 10*time.Millisecond, 10*time.Millisecond
+				o.Faults.Receive = func(m wire.ServerMessage) wsclient.Fate {
+					if _, welcome := m.(*wire.SocketMeta); welcome && lose.Load() > 0 {
+						at.Store(int64(path[2-lose.Add(-1)])) // where the next one goes
+						return wsclient.Cut
+					}
+					return wsclient.Pass
+				}
+			})
+			task, err := c.Submit(b.Context(), "k", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 3 {
+				b.pass(2 * time.Second)
+				lose.Store(2)
+				at.Store(int64(path[0]))
+				c.Cut()
+			}
+			if _, err := task.Wait(b.Context()); err != nil {
+				t.Error(err)
+			}
+			b.pass(10 * time.Second)
+			if n := len(app.seqs); !slices.IsSorted(app.seqs) || len(slices.Compact(app.seqs)) != n || n < 200 || app.finals != 1 {
+				t.Errorf("path %v: the application was told %d events (%v) and %d ends", path, n, app.seqs, app.finals)
+			}
+			if n := b.left("i1-w1", "i1-w2", "i1-w3"); n != 0 {
+				t.Errorf("path %v: %d messages are left in the mailboxes", path, n)
+			}
+			if n := said()["moved"]; n > 100 {
+				t.Errorf("path %v: %d claims were made", path, n)
+			}
+			if s := c.Stats(); s.Sockets < 4 {
+				t.Errorf("path %v: %d sockets were welcomed, want 4 at least", path, s.Sockets)
+			}
+		})
+	}
+}
+
+// The answer to a submit is lost and the client asks again, at another worker: both tasks are stored,
+// and two runners may run both at once. The client is told one of the runs, and one end. (That only
+// one run begins is what the ledger of running tasks will see to.)
+func TestFault34ATaskSubmittedToTwoWorkersAtOnceEndsOnceForItsClient(t *testing.T) {
+	inBubble(t, func(b *bubble) {
+		all := []*lodger{b.worker("i1-w1"), b.worker("i1-w2")}
+		var runs, at atomic.Int64
+		kinds := map[string]taskrunner.Kind{"k": {Handler: counting(50, &runs)}}
+		b.runner("r1", kinds)
+		b.runner("r2", kinds)
+		var app told
+		var lost atomic.Bool
+		c, _ := b.client(func() *lodger { return all[at.Load()] }, func(o *wsclient.Options) {
+			o.OnEvent = app.hear
+			o.Faults.Receive = func(m wire.ServerMessage) wsclient.Fate {
+				if _, accepted := m.(*wire.Accepted); accepted && lost.CompareAndSwap(false, true) {
+					at.Store(1)
+					return wsclient.Cut
+				}
+				return wsclient.Pass
+			}
+		})
+		task, err := c.SubmitAs(b.Context(), "build-1", "k", map[string]int{"n": 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		value, err := task.Wait(b.Context())
+		if err != nil || string(value) != "50" {
+			t.Errorf("the result is %s, %v", value, err)
+		}
+		b.pass(time.Minute)
+		app.mu.Lock()
+		finals := app.finals
+		app.mu.Unlock()
+		if !lost.Load() || runs.Load() != 2 || finals != 1 {
+			t.Errorf("%d runs and %d ends, want two runs (or this test shows nothing) and one end", runs.Load(), finals)
+		}
+		if n := b.left("i1-w1", "i1-w2"); n != 0 {
+			t.Errorf("%d messages are left in the mailboxes", n)
+		}
+		if s := c.Stats(); s.Unknown != 0 || len(c.Tasks()) != 0 {
+			t.Errorf("%d events of unknown tasks, %d open tasks", s.Unknown, len(c.Tasks()))
+		}
+	})
+}
+
+// A client that comes back after the window finds out at once: by a gap from the worker that knows of
+// what was given up, else by the state of its task.
+func TestFault17AClientThatComesBackTooLateIsTold(t *testing.T) {
+	for name, elsewhere := range map[string]bool{"where it was": false, "elsewhere": true} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(b *bubble) {
+				short := func(o *worker.Options) { o.ResumeWindow = time.Minute }
+				all := []*lodger{b.worker("i1-w1", short), b.worker("i1-w2", short)}
+				b.runner("r1", map[string]taskrunner.Kind{"k": {Handler: counting(50, new(atomic.Int64))}})
+				var app told
+				c, leave := b.client(always(all[0]), func(o *wsclient.Options) { o.OnEvent = app.hear })
+				if _, err := c.Submit(b.Context(), "k", nil); err != nil {
+					t.Fatal(err)
+				}
+				b.pass(2 * time.Second)
+				leave()
+				had := len(app.seqs)
+				b.pass(2 * time.Minute)
+				if n := len(b.broker.Messages(broker.QueueDeadEvents)); n == 0 {
+					t.Fatal("nothing has expired")
+				}
+				back := all[0]
+				if elsewhere {
+					back = all[1]
+				}
+				late, _ := b.client(always(back), func(o *wsclient.Options) { o.OnEvent, o.State = app.hear, c.State() })
+				tasks := late.Tasks()
+				b.pass(20 * time.Second)
+				app.mu.Lock()
+				defer app.mu.Unlock()
+				if len(late.Tasks()) != 0 || len(app.seqs) != had || !elsewhere && app.gaps != 1 {
+					t.Errorf("%d tasks are open, %d events more and %d gaps were told; want the task over, with a gap where it was", len(late.Tasks()), len(app.seqs)-had, app.gaps)
+				}
+				for _, task := range tasks {
+					if _, err := task.Wait(b.Context()); err == nil {
+						t.Error("the task succeeded")
+					} else {
+						t.Logf("the task ends with: %v", err)
+					}
+				}
+				if n := b.left("i1-w1", "i1-w2"); n != 0 {
+					t.Errorf("%d messages are left in the mailboxes", n)
+				}
+			})
+		})
+	}
+}
