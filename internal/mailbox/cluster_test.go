@@ -369,3 +369,29 @@ func TestAnOverflowThatNobodyHasRoomForIsReadNowAndThenAndNoMore(t *testing.T) {
 		}
 	})
 }
+
+func TestAWorkerWritesItselfIntoTheRegisterEveryDayAndSoonAfterAFailure(t *testing.T) {
+	c := newCore("i1-w1", time.Minute)
+	orders := func(now int64) (n int) {
+		c.tick(now, nil)
+		for _, o := range c.takeOrders() {
+			if o.verb == register {
+				n++
+			}
+		}
+		return n
+	}
+	const start = 1_000_000
+	c.joined(start)
+	if orders(start) != 0 {
+		t.Error("registered before the mailbox was owned: the janitor would look for one that is not there")
+	}
+	c.opened("i1-w1", gotIt, 1, start)
+	if orders(start) != 1 || orders(start+registerEvery-1) != 0 || orders(start+registerEvery) != 1 {
+		t.Error("want a record at once and one a day later")
+	}
+	c.registered(false, start+registerEvery)
+	if orders(start+registerEvery+registerAgain-1) != 0 || orders(start+registerEvery+registerAgain) != 1 {
+		t.Error("want another record soon after one that failed")
+	}
+}

@@ -26,14 +26,15 @@ type core struct {
 
 	orders []order // what is to be done, in order; the caller takes them
 
-	up       bool
-	draining bool
-	openAt   int64 // when to try again to open the own mailbox; 0: it is owned, or being opened
-	owned    map[socketmeta.ServerID]*ownership
-	taking   map[socketmeta.ServerID]bool     // being adopted
-	suspects map[socketmeta.ServerID]*suspect // workers that clients have come from
-	offers   map[socketmeta.ServerID]int64    // mailboxes that stopping workers offer: until when
-	offered  map[socketmeta.ServerID]bool     // ours, and nobody has taken them yet
+	up         bool
+	draining   bool
+	registerAt int64 // when this worker writes itself into the register again
+	openAt     int64 // when to try again to open the own mailbox; 0: it is owned, or being opened
+	owned      map[socketmeta.ServerID]*ownership
+	taking     map[socketmeta.ServerID]bool     // being adopted
+	suspects   map[socketmeta.ServerID]*suspect // workers that clients have come from
+	offers     map[socketmeta.ServerID]int64    // mailboxes that stopping workers offer: until when
+	offered    map[socketmeta.ServerID]bool     // ours, and nobody has taken them yet
 
 	janitor bool // we have the lock
 	lockAt  int64
@@ -87,7 +88,7 @@ type verb uint8
 const (
 	say         verb = iota // publish message to an address; nothing is reported
 	probe                   // publish message to an address; returned, if it was
-	openOwn                 // Link.OpenMailbox, and Link.Register: opened
+	openOwn                 // Link.OpenMailbox: opened
 	adopt                   // Link.AdoptMailbox: opened
 	release                 // stop taking, let jobs end, close: released
 	takeHeld                // Mailbox.TakeHeld: took
@@ -95,21 +96,24 @@ const (
 	deleteBox               // Mailbox.Delete: deleted
 	lockJanitor             // Link.Lock: locked
 	listServers             // Link.Servers: listed
+	register                // Link.Register: registered
 )
 
 // Times, in milliseconds.
 const (
-	reopenEvery  = 300    // between tries to get the own mailbox back
-	probeEvery   = 400    // between probes of a suspect
-	suspectFor   = 60_000 // a worker that was not returned for so long is alive
-	offerFor     = 5_000  // a stopping worker's mailbox is tried for so long
-	offerEvery   = 50     // between those tries
-	lockEvery    = 5_000  // between tries for the janitor's lock
-	roundEvery   = 5_000  // between the janitor's rounds
-	listEvery    = 60_000 // between readings of the register
-	readEvery    = 250    // between two readings of one overflow
-	readAtOnce   = 1_000  // messages of one takeHeld
-	settleBefore = 1_000  // between unbinding and deleting a mailbox
+	reopenEvery   = 300            // between tries to get the own mailbox back
+	probeEvery    = 400            // between probes of a suspect
+	suspectFor    = 60_000         // a worker that was not returned for so long is alive
+	offerFor      = 5_000          // a stopping worker's mailbox is tried for so long
+	offerEvery    = 50             // between those tries
+	lockEvery     = 5_000          // between tries for the janitor's lock
+	roundEvery    = 5_000          // between the janitor's rounds
+	listEvery     = 60_000         // between readings of the register
+	readEvery     = 250            // between two readings of one overflow
+	readAtOnce    = 1_000          // messages of one takeHeld
+	settleBefore  = 1_000          // between unbinding and deleting a mailbox
+	registerEvery = 24 * 3_600_000 // between records of this worker: the register forgets after days
+	registerAgain = 10_000         // after a record that failed
 )
 
 func newCore(self socketmeta.ServerID, window time.Duration) *core {
@@ -121,7 +125,7 @@ func newCore(self socketmeta.ServerID, window time.Duration) *core {
 // joined notes that there is a link.
 func (c *core) joined(now int64) {
 	c.up = true
-	c.openAt, c.lockAt, c.roundAt, c.listAt = now, now+lockEvery, now, now
+	c.openAt, c.lockAt, c.roundAt, c.listAt, c.registerAt = now, now+lockEvery, now, now, now
 	c.tick(now, nil)
 }
 
@@ -272,6 +276,10 @@ func (c *core) tick(now int64, live func(life uint64) int) {
 		c.openAt = 0
 		c.order(order{verb: openOwn, server: c.self})
 	}
+	if c.owned[c.self] != nil && now >= c.registerAt {
+		c.registerAt = now + registerEvery
+		c.order(order{verb: register, server: c.self})
+	}
 	for _, s := range slices.Sorted(maps.Keys(c.suspects)) {
 		switch x := c.suspects[s]; {
 		case now >= x.until || c.draining:
@@ -290,6 +298,13 @@ func (c *core) tick(now int64, live func(life uint64) int) {
 		c.look(s, c.owned[s], now, live)
 	}
 	c.tickJanitor(now)
+}
+
+// registered notes whether a record of this worker was stored.
+func (c *core) registered(ok bool, now int64) {
+	if !ok {
+		c.registerAt = now + registerAgain
+	}
 }
 
 func (c *core) probe(s socketmeta.ServerID) {

@@ -216,6 +216,15 @@ func (s *service) carryOut(ctx context.Context, g *errgroup.Group, o order) {
 			s.report(func() { s.core.locked(err == nil, now()) })
 			return nil
 		})
+	case register:
+		g.Go(func() error {
+			err := s.link.Register(ctx, o.server)
+			if err != nil {
+				s.o.Log.Warn("this worker is not in the register yet; should it die for good now, only its clients will find its mailbox", zap.Error(err))
+			}
+			s.report(func() { s.core.registered(err == nil, now()) })
+			return nil
+		})
 	case listServers:
 		g.Go(func() error {
 			servers, err := s.link.Servers(ctx)
@@ -265,9 +274,6 @@ func (s *service) acquire(ctx context.Context, g *errgroup.Group, o order) error
 	}
 	if how == gotIt && o.verb == openOwn {
 		s.setOpen(true)
-		if err := s.link.Register(ctx, o.server); err != nil {
-			s.o.Log.Warn("this worker is not in the register; should it die for good, only its clients will find its mailbox", zap.Error(err))
-		}
 	}
 	s.report(func() { s.core.opened(o.server, how, id, time.Now().UnixMilli()) })
 	return nil

@@ -187,7 +187,7 @@ func (p *simProc) obey() {
 					p.core.returned(o.server)
 				}
 			})
-		case lockJanitor, listServers:
+		case lockJanitor, listServers, register:
 			p.chores = append(p.chores, o)
 		default:
 			p.due[boxOf(o.server)] = append(p.due[boxOf(o.server)], o)
@@ -262,13 +262,17 @@ func (w *world) chores(n, _ int) func() {
 	return func() {
 		o := p.chores[0]
 		p.chores = p.chores[1:]
-		if o.verb == lockJanitor {
+		switch o.verb {
+		case lockJanitor:
 			err := p.link.inbox.Lock(broker.LockJanitor)
 			p.report(func() { p.core.locked(err == nil, p.clock()) })
-			return
+		case register:
+			w.store.Register(p.server)
+			p.report(func() { p.core.registered(true, p.clock()) })
+		case listServers:
+			servers := w.store.Servers()
+			p.report(func() { p.core.listed(servers, p.clock()) })
 		}
-		servers := w.store.Servers()
-		p.report(func() { p.core.listed(servers, p.clock()) })
 	}
 }
 
@@ -332,9 +336,7 @@ func (p *simProc) acquire(o order) {
 	switch {
 	case err == nil:
 		p.lives = append(p.lives, l)
-		if o.verb == openOwn {
-			p.world.store.Register(p.server)
-		} else {
+		if o.verb != openOwn {
 			p.world.saw("adopted")
 		}
 	case errors.Is(err, broker.ErrRefused):
