@@ -329,9 +329,6 @@ func (g *guest) errands() []*errand {
 // events more than now.
 func (c *crowd) flows(more int, guests ...*guest) {
 	c.t.Helper()
-	if guests == nil {
-		guests = c.all
-	}
 	c.flowsFrom(c.counts(), more, guests...)
 }
 
@@ -346,9 +343,12 @@ func (c *crowd) counts() map[*errand]int {
 	return have
 }
 
-// flowsFrom waits until every open task of the guests has so many durable events more than then.
+// flowsFrom is flows for so many more than then.
 func (c *crowd) flowsFrom(then map[*errand]int, more int, guests ...*guest) {
 	c.t.Helper()
+	if guests == nil {
+		guests = c.all
+	}
 	await(c.t, homeWithin, func() error {
 		for _, g := range guests {
 			for _, r := range g.errands() {

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -28,10 +29,11 @@ func TestFault14ADiskAlarmHoldsPublishersUpAndNotConsumers(t *testing.T) {
 }
 
 // alarm raises an alarm under load for so long. Clients who were away come back meanwhile and get
-// what waits for them.
+// what waits for them. In the end no worker has more goroutines than before.
 func (c *cluster) alarm(set func(*rig.RabbitMQ, context.Context, bool) error, last time.Duration) {
 	t := c.t
 	t.Helper()
+	before := c.goroutines()
 	crowd := gather(t, 12, c.addrs()...)
 	crowd.ask(60+int(last/lineEvery), lineEvery)
 	crowd.flows(3)
@@ -51,6 +53,27 @@ func (c *cluster) alarm(set func(*rig.RabbitMQ, context.Context, bool) error, la
 	time.Sleep(time.Until(raised.Add(last))) // the case is about real time
 	c.must(set(c.Rabbit, t.Context(), false))
 	crowd.goHome(c)
+	const ours = 3 // a probe of this test may have a connection more, and its two goroutines
+	await(t, homeWithin, func() error {
+		for name, n := range c.goroutines() {
+			if n > before[name]+ours {
+				return fmt.Errorf("%s has %v goroutines, and had %v before", name, n, before[name])
+			}
+		}
+		return nil
+	})
+}
+
+// goroutines is how many each worker has.
+func (c *cluster) goroutines() map[string]float64 {
+	c.t.Helper()
+	all := map[string]float64{}
+	for _, w := range c.Workers {
+		n, err := metric(w, "go_goroutines ")
+		c.must(err)
+		all[w.Name] = n
+	}
+	return all
 }
 
 // TestFault24 holds events for longer than the broker lets a delivery wait. A build that is longer

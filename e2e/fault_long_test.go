@@ -11,6 +11,7 @@ import (
 
 	"github.com/wscluster/wscluster/internal/rig"
 	"github.com/wscluster/wscluster/pkg/amqp"
+	"github.com/wscluster/wscluster/pkg/broker"
 	"github.com/wscluster/wscluster/pkg/taskrunner"
 	"github.com/wscluster/wscluster/pkg/wire"
 )
@@ -225,6 +226,10 @@ func (c *cluster) flood(each int) (gate chan struct{}) {
 		if err := <-done; err != nil {
 			c.t.Errorf("the runner in this process: %v", err)
 		}
+	})
+	await(c.t, homeWithin, func() error {
+		_, err := c.Rabbit.QueueDepth(ctx, broker.TasksQueue("flood"))
+		return err
 	})
 	return gate
 }
