@@ -15,6 +15,7 @@ func newFlow(last int64) *flow { return &flow{last: last, next: 1, low: 1, store
 // take returns the next number to publish, and the round that its outcome must name; false if all
 // are under way, or more than window would be.
 func (f *flow) take(window int64) (seq int64, round int, ok bool) {
+	f.next = max(f.next, f.low) // an answer to an earlier round may have come since it went back
 	if f.next > f.last || f.next >= f.low+window {
 		return 0, 0, false
 	}
