@@ -75,7 +75,7 @@ type Stats struct {
 	Reordered  int // durable events that came too early and had to wait
 	Resets     int // runs of tasks that took the place of another
 	Dropped    int // durable events for which there was no room
-	Unknown    int // events of tasks that were never this client's
+	Unknown    int // events of tasks that are not open, and of which the application had nothing
 	Acks       int // ack frames sent
 }
 

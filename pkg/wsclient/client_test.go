@@ -283,6 +283,56 @@ func TestRefusedSubmitIsAnErrorAndForgotten(t *testing.T) {
 	})
 }
 
+func TestATaskWhoseEventsWereAcknowledgedUnseenIsOver(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		c := s.start(Options{})
+		p := s.next()
+		p.welcome("one")
+		ctx, giveUp := context.WithTimeout(t.Context(), time.Second)
+		defer giveUp()
+		if _, err := c.SubmitAs(ctx, "t", "count", nil); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("Submit = %v, want the deadline", err)
+		}
+		receive[*wire.Submit](p)
+		p.events(step(1, 0)) // it runs all the same
+		if a := receive[*wire.Ack](p); a.Tasks[0].Next != 2 {
+			t.Fatalf("acknowledged %+v, want the event by name", a.Tasks)
+		}
+		ctx, giveUp = context.WithTimeout(t.Context(), time.Second)
+		defer giveUp()
+		_, err := c.SubmitAs(ctx, "t", "count", nil)
+		if !errors.Is(err, ErrTaskOver) || !strings.Contains(err.Error(), "new ID") {
+			t.Errorf("Submit = %v, want ErrTaskOver, and what to do: event 1 will not come again", err)
+		}
+		p.silent()
+		stranger := progress(2, 1)
+		stranger.Task = "u"
+		p.events(stranger)
+		go p.accept()
+		if _, err := c.SubmitAs(t.Context(), "u", "count", nil); err != nil {
+			t.Errorf("Submit of a task of which nothing was acknowledged = %v", err)
+		}
+	})
+}
+
+func TestARunThatWasReplacedDoesNotFillTheWindow(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		c := s.start(Options{})
+		p := s.next()
+		p.welcome("one")
+		task := p.submit(c)
+		p.events(event(2, runB, 2, 1, wire.EventStep), step(1, 0), step(2, 1))
+		want := wire.Position{Task: "t", Attempt: 2, Run: runB, Next: 1}
+		if a := receive[*wire.Ack](p); !slices.Equal(a.Tasks, []wire.Position{want}) {
+			t.Errorf("acknowledged %+v, want %+v", a.Tasks, want)
+		}
+		p.events(event(2, runB, 1, 0, wire.EventStep))
+		if got := numbers(t, task, 2); got != "1 2" {
+			t.Errorf("the application got %s", got)
+		}
+	})
+}
+
 func TestTwoSubmitsOfOneIDAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		c := s.start(Options{})

@@ -31,24 +31,38 @@ func newInbox(events, bytes int) *inbox {
 func (b *inbox) begin(p wire.Position) { b.open[p.Task] = newView(&b.room, p) }
 
 // put takes an event off the socket. Durable events that the application will never be given are
-// acknowledged at once: by its own position, or by name where the task is over or unknown.
+// acknowledged at once: by what it wants of the task, or by name where the task is over or unknown.
+// So are the events of a run that another one takes the place of, or they would fill the server's
+// window for ever.
 func (b *inbox) put(e *wire.Event) verdict {
 	v := b.open[e.Task]
 	if v == nil {
-		final, over := b.ended.position(e.Task)
-		if e.Durable {
-			b.owe(later(final, e.Position()))
-		}
-		if over {
-			return duplicate
-		}
-		return unknown
+		return b.putAway(e)
 	}
+	before := v.next
 	what := v.put(*e)
-	if e.Durable && covers(v.had, e) {
-		b.owe(v.had)
+	replaced := before.Next > 0 && compareRuns(before, v.next) < 0
+	if p := v.wants(); replaced || e.Durable && covers(p, e) {
+		b.owe(p)
 	}
 	return what
+}
+
+// putAway takes an event of a task that is not open. One that was never open is over with its first
+// durable event: that is acknowledged now and does not come again, so a submit under the same ID
+// would wait for it for ever.
+func (b *inbox) putAway(e *wire.Event) verdict {
+	final, over := b.ended.position(e.Task)
+	if e.Durable {
+		b.owe(later(final, e.Position()))
+		if !over {
+			b.ended.add(wire.Position{Task: e.Task})
+		}
+	}
+	if final.Next > 0 {
+		return duplicate
+	}
+	return unknown
 }
 
 // take gives the application the next event of a task, or the one that it is not done with.
@@ -144,7 +158,8 @@ func later(a, b wire.Position) wire.Position {
 // maxEnded is how many ended tasks a client remembers.
 const maxEnded = 200
 
-// endedTasks remembers the last maxEnded tasks that are over, and where.
+// endedTasks remembers the last maxEnded tasks that are over, and where the application was in each:
+// at next 0 if it had nothing of it.
 type endedTasks struct {
 	at    map[wire.TaskID]wire.Position
 	order []wire.TaskID

@@ -33,7 +33,7 @@ const (
 	duplicate                // dropped: the application has it, or it is on its way there
 	stale                    // dropped: of an earlier run, or progress older than what the application has
 	shed                     // dropped: no room; a durable one comes again with the next socket
-	unknown                  // dropped: of a task that is over or was never the client's
+	unknown                  // dropped: of a task that is not open, and of which the application had nothing
 )
 
 // room is what the views of one client may hold together, beside what the application has in hand.
@@ -61,7 +61,7 @@ func (r *room) give(e *wire.Event) {
 type view struct {
 	room *room
 
-	had  wire.Position // what the application has: all that may be acknowledged
+	had  wire.Position // what the application has
 	next wire.Position // had and what is ready; always of the highest run seen
 
 	hand  *Event       // given to the application, which has not yet said that it is done with it
@@ -76,6 +76,15 @@ type view struct {
 // newView begins at p, a position that the application has reached (in an earlier life, perhaps).
 func newView(r *room, p wire.Position) *view {
 	return &view{room: r, had: p, next: p, told: p.Next > 0}
+}
+
+// wants is all that may be acknowledged: what the application has of the highest run seen, and no
+// more of an earlier run.
+func (v *view) wants() wire.Position {
+	if compareRuns(v.had, v.next) == 0 {
+		return v.had
+	}
+	return wire.Position{Task: v.next.Task, Attempt: v.next.Attempt, Run: v.next.Run, Next: 1}
 }
 
 // compareRuns orders runs of one task: by attempt, then by run ID.

@@ -1,6 +1,7 @@
 package wsclient
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -162,6 +163,43 @@ func TestADuplicateIsAcknowledgedByTheCurrentPosition(t *testing.T) {
 	}
 }
 
+// A server sends so much before it is acknowledged and no more: what is dropped must not fill that.
+func TestARunThatIsReplacedIsAcknowledgedByTheBeginningOfTheNext(t *testing.T) {
+	begin, ahead := event(2, runB, 1, 0, wire.EventStarted), event(2, runB, 3, 2, wire.EventStep)
+	one, two, moving := step(1, 0), step(2, 1), event(2, runB, 2, 1, wire.EventProgress)
+	for _, test := range []struct {
+		name string
+		puts []*wire.Event
+		want int64 // of runB; 0 for nothing at all
+	}{
+		{"its events come late", []*wire.Event{&ahead, &one}, 1},
+		{"its events come late, of the other one only progress is here", []*wire.Event{&moving, &one}, 1},
+		{"its events are ready", []*wire.Event{&one, &ahead}, 1},
+		{"its events wait", []*wire.Event{&two, &moving}, 1},
+		{"there was none", []*wire.Event{&ahead, &moving}, 0},
+		{"the application has some of the next", []*wire.Event{&begin, nil, &ahead, &one}, 2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newTestInbox()
+			for _, e := range test.puts {
+				if e != nil {
+					b.put(e)
+					continue
+				}
+				drain(b)
+				b.acknowledge()
+			}
+			var want []wire.Position
+			if test.want > 0 {
+				want = []wire.Position{{Task: "t", Attempt: 2, Run: runB, Next: test.want}}
+			}
+			if got := b.acknowledge(); !slices.Equal(got, want) {
+				t.Errorf("acknowledged %+v, want %+v", got, want)
+			}
+		})
+	}
+}
+
 func TestEventsOfOtherTasksAreAcknowledgedByName(t *testing.T) {
 	b := newTestInbox()
 	final := event(1, runA, 1, 0, wire.EventResult)
@@ -172,9 +210,14 @@ func TestEventsOfOtherTasksAreAcknowledgedByName(t *testing.T) {
 	stranger.Task = "s"
 	second := event(2, runB, 1, 0, wire.EventResult)
 	for e, want := range map[*wire.Event]verdict{&final: duplicate, &second: duplicate, &stranger: unknown} {
-		if got := b.put(e); got != want {
-			t.Errorf("put %s/%d = %v, want %v", e.Task, e.Attempt, got, want)
+		for range 2 {
+			if got := b.put(e); got != want {
+				t.Errorf("put %s/%d = %v, want %v", e.Task, e.Attempt, got, want)
+			}
 		}
+	}
+	if len(b.ended.order) != 2 {
+		t.Errorf("remembers %v, want each task once", b.ended.order)
 	}
 	want := []wire.Position{{Task: "s", Attempt: 1, Run: runA, Next: 8}, {Task: "t", Attempt: 2, Run: runB, Next: 2}}
 	if got := b.acknowledge(); !slices.Equal(got, want) {
@@ -309,8 +352,9 @@ func TestRoomIsCountedInBytesToo(t *testing.T) {
 
 // TestAnySchedule plays any schedule of duplicates, reordering, runs that end early, cuts, reloads,
 // evictions and slow applications against a server that keeps what is neither acknowledged nor given
-// up. The application must see one complete run, each durable event once and in order or else named
-// in a gap, and every acknowledgement must be true.
+// up, and at last sends it, a window at a time. The application must see one complete run, each
+// durable event once and in order or else named in a gap, every acknowledgement must be true, and
+// none may be missing that the window waits for.
 func TestAnySchedule(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t)
@@ -335,18 +379,22 @@ func TestAnySchedule(t *testing.T) {
 				}
 			}
 		}
-		for round := 0; !w.over; round++ { // the server plays fair from now on
-			if round > len(w.events)+3 {
+		w.connect() // and the server plays fair from now on
+		for round := 0; !w.over; round++ {
+			if round > 2*len(w.events)+3 {
 				t.Fatalf("the task does not end; the application has %v", w.seen)
 			}
-			w.b.restart()
 			w.deliver()
 			for w.take() {
 			}
 			w.acknowledge()
+			if w.b.starved() {
+				w.connect()
+			}
 		}
-		w.deliver() // what is left is of a task that is over
-		w.acknowledge()
+		for w.deliver() { // what is left is of a task that is over
+			w.acknowledge()
+		}
 		for _, e := range w.events {
 			if e.Durable && !w.dead[e.name()] && !w.settled[e.name()] {
 				t.Errorf("the server is left with %s", e.name())
@@ -380,6 +428,8 @@ type world struct {
 	events  []named
 	settled map[string]bool
 	dead    map[string]bool // given up: it is not sent any more
+	sent    map[string]bool // on this socket, once the server plays fair
+	window  int             // durable events that are sent and not settled, at most
 
 	seen   []named         // by the application, done
 	missed map[string]bool // named to the application in a gap
@@ -390,7 +440,7 @@ type world struct {
 func newWorld(t *rapid.T) *world {
 	w := &world{
 		T: t, settled: map[string]bool{}, dead: map[string]bool{}, missed: map[string]bool{},
-		events0: rapid.IntRange(1, 12).Draw(t, "room"),
+		events0: rapid.IntRange(1, 12).Draw(t, "room"), window: rapid.IntRange(1, 4).Draw(t, "window"),
 	}
 	w.begin(wire.Position{Task: "t"})
 	runs := rapid.IntRange(1, 4).Draw(t, "runs")
@@ -435,13 +485,38 @@ func (w *world) reload() {
 	}
 }
 
-// deliver sends all that the server still has.
-func (w *world) deliver() {
-	for _, e := range w.events {
-		if !w.settled[e.name()] && !w.dead[e.name()] {
+// connect gives the client another socket, on which everything is sent again.
+func (w *world) connect() {
+	w.b.restart()
+	w.sent = map[string]bool{}
+}
+
+// deliver sends what the window has room for, in order, and then the progress. It reports whether
+// it had anything durable to send.
+func (w *world) deliver() (some bool) {
+	queue := slices.SortedStableFunc(slices.Values(w.events), func(a, b named) int { // a gap where the first event was that it stands for
+		return cmp.Or(compareRuns(a.Position(), b.Position()), cmp.Compare(a.Prev, b.Prev))
+	})
+	open := 0
+	for _, e := range queue {
+		if !e.Durable || w.settled[e.name()] || w.dead[e.name()] {
+			continue
+		}
+		if open++; open > w.window {
+			break
+		}
+		if !w.sent[e.name()] {
+			w.sent[e.name()] = true
+			w.b.put(&e.Event)
+			some = true
+		}
+	}
+	for _, e := range queue {
+		if !e.Durable {
 			w.b.put(&e.Event)
 		}
 	}
+	return some
 }
 
 // evict gives up neighbours of a run that are not settled, or only some copies of them, for a gap.

@@ -11,9 +11,10 @@ import (
 	"github.com/wscluster/wscluster/pkg/wire"
 )
 
-// ErrTaskOver is what SubmitAs returns for a task that this client saw end: nothing more of it
-// would come.
-var ErrTaskOver = errors.New("the task is over; submit under a new ID")
+// ErrTaskOver is what SubmitAs returns for a task of which nothing more would come: this client saw
+// it end, or gave up its submit (ctx ended, or the refusal was one in doubt) and has acknowledged
+// events of it since, unseen. A client remembers 200 such tasks.
+var ErrTaskOver = errors.New("the task is over for this client: it ended, or its events came while nobody waited for them; submit under a new ID")
 
 // ask is a submit that waits for its answer. It is sent on each new socket until it has one.
 type ask struct {
