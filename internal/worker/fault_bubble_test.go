@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net"
 	"sync"
@@ -116,10 +117,12 @@ func (b *bubble) client(at func() *lodger, change ...func(*wsclient.Options)) (c
 	return c, stop
 }
 
-func (b *bubble) runner(name string, kinds map[string]taskrunner.Kind) {
-	r := taskrunner.Runner{Name: name, Broker: b.broker, Kinds: kinds, Slots: 4, Grace: -1}
-	b.background(func(ctx context.Context) { _ = r.Run(ctx) })
+// runner starts a task runner that runs one task at a time.
+func (b *bubble) runner(name string, kinds map[string]taskrunner.Kind) (stop func()) {
+	r := taskrunner.Runner{Name: name, Broker: b.broker, Kinds: kinds, Slots: 1, Grace: -1}
+	stop = b.background(func(ctx context.Context) { _ = r.Run(ctx) })
 	b.pass(time.Second)
+	return stop
 }
 
 func (b *bubble) background(run func(context.Context)) (stop func()) {
@@ -132,6 +135,13 @@ func (b *bubble) background(run func(context.Context)) (stop func()) {
 	stop = func() { cancel(); <-done }
 	b.ends = append(b.ends, stop)
 	return stop
+}
+
+// wait waits for the end of a task, an hour at most: that is a moment.
+func (b *bubble) wait(task *wsclient.Task) (json.RawMessage, error) {
+	ctx, cancel := context.WithTimeout(b.Context(), time.Hour)
+	defer cancel()
+	return task.Wait(ctx)
 }
 
 // always is a client's way to one worker.
