@@ -101,8 +101,9 @@ func (c *core) over(j *Job, end End, now int64, fx *Effects) {
 }
 
 // fullFor is how long what the broker would not let us give up is kept, caps or no caps, before it is
-// tried again, in milliseconds. Only the prefetch is then a bound.
-const fullFor = 1000
+// tried again, in milliseconds: each try may leave another copy with the dead. Only the prefetch is
+// then a bound.
+const fullFor = 5000
 
 func (c *core) full(now int64) bool {
 	if c.fullAt != 0 && now-c.fullAt >= fullFor {
@@ -284,18 +285,27 @@ func (c *core) makeWay(t *task, e *wire.Event, fx *Effects) (given bool) {
 	return false
 }
 
-// sweep does what time asks for in a session without a socket, and refreshes what is held for too
-// long. It reports whether the session may be forgotten.
+// sweep does what time asks for. It reports whether the session may be forgotten.
 func (c *core) sweep(now int64, fx *Effects) (over bool) {
-	window := c.o.Window.Milliseconds()
-	old := c.o.RefreshAfter.Milliseconds()
+	if c.conn == 0 {
+		c.sweepAway(now, fx)
+	}
+	old := c.o.RefreshAfter.Milliseconds() // after what needs no copy: a full mailbox refuses them
 	for _, e := range c.extractIf(func(e *entry) bool { return now-e.at >= old }) {
 		c.job(Refresh, []entry{e}, fx, []Copy{{broker.ToMailbox(e.ref.Mailbox), e.copy()}})
 	}
 	c.keepCaps(now, fx)
-	if c.conn != 0 {
+	if c.conn != 0 || c.moved != nil || c.held+c.flying+len(c.overflow) > 0 {
 		return false
 	}
+	// The record outlives the last copy by a window: a copy that comes back from the mailbox would
+	// else begin another window, again and again.
+	return now-max(c.ended, c.since) >= c.o.Window.Milliseconds()
+}
+
+// sweepAway does what time asks for in a session without a socket.
+func (c *core) sweepAway(now int64, fx *Effects) {
+	window := c.o.Window.Milliseconds()
 	if c.moved != nil {
 		if now-c.moved.at > window+window/8 {
 			c.stay(now)
@@ -310,12 +320,6 @@ func (c *core) sweep(now int64, fx *Effects) (over bool) {
 	if c.held > 0 {
 		c.seek(now, fx)
 	}
-	if c.moved != nil || c.held+c.flying+len(c.overflow) > 0 {
-		return false
-	}
-	// The record outlives the last copy by a window: a copy that comes back from the mailbox would
-	// else begin another window, again and again.
-	return c.ended != 0 && now-c.ended >= window || c.ended == 0 && now-c.since >= window
 }
 
 // expire gives up what is held for a client that did not come back within the window. Gaps are
@@ -324,9 +328,14 @@ func (c *core) expire(now int64, fx *Effects) {
 	if c.held+c.flying+len(c.overflow) > 0 {
 		c.ended = now
 	}
-	c.giveUp(c.extractIf(func(e *entry) bool { return e.event.Type != wire.EventGap }), wire.GapExpired, now, fx)
+	if !c.full(now) {
+		c.giveUp(c.extractIf(func(e *entry) bool { return e.event.Type != wire.EventGap }), wire.GapExpired, now, fx)
+	}
 	life := 3 * c.o.Window.Milliseconds()
-	for _, e := range c.extractIf(func(e *entry) bool { return now-gapIn(&e.event).Timestamp.UnixMilli() >= life }) {
+	past := func(e *entry) bool {
+		return e.event.Type == wire.EventGap && now-gapIn(&e.event).Timestamp.UnixMilli() >= life
+	}
+	for _, e := range c.extractIf(past) {
 		fx.Settle = append(fx.Settle, e.ref)
 	}
 	c.wantOverflow(fx)

@@ -83,12 +83,9 @@ func (c *core) attach(conn engine.ConnRef, epoch socketmeta.Epoch, positions []w
 	c.conn, c.epoch, c.since, c.moved, c.ended, c.stalled = conn, epoch, now, nil, 0, 0
 	c.resend()
 	for _, p := range positions {
-		c.record(p.Task)
+		c.record(p.Task).renumber(p)
 	}
 	c.ack(positions, now, fx)
-	for _, t := range c.order {
-		t.renumber()
-	}
 	c.wantOverflow(fx)
 	return old, true
 }

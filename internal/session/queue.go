@@ -136,13 +136,13 @@ func (t *task) number(e *wire.Event, run func() wire.RunID) {
 	e.Run, e.Seq, e.Prev = t.plain, t.plainSeq, 0
 }
 
-// renumber goes on counting plain events where the client says that it is, so that it takes none
-// of them for one that it has had from another worker.
-func (t *task) renumber() {
-	if t.position.Attempt != 0 || t.position.Run == "" || t.position.Run == t.plain {
+// renumber goes on counting plain events where the client says that it is, so that it takes none of
+// them, and its worker neither, for one that it has had from another worker.
+func (t *task) renumber(p wire.Position) {
+	if p.Attempt != 0 || p.Run == "" || p.Run == t.plain {
 		return
 	}
-	t.plain, t.plainSeq = t.position.Run, max(0, t.position.Next-1)
+	t.plain, t.plainSeq = p.Run, max(0, p.Next-1)
 	for i := range t.queue {
 		if e := &t.queue[i].event; e.Attempt == 0 {
 			t.number(e, nil)
