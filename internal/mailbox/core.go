@@ -28,6 +28,7 @@ type core struct {
 
 	up         bool
 	draining   bool
+	known      bool  // this worker has written itself into the register, or tried to
 	registerAt int64 // when this worker writes itself into the register again
 	openAt     int64 // when to try again to open the own mailbox; 0: it is owned, or being opened
 	owned      map[socketmeta.ServerID]*ownership
@@ -131,7 +132,7 @@ func (c *core) joined(now int64) {
 
 // left notes that the link is gone, and everything on it.
 func (c *core) left() {
-	c.up, c.janitor, c.openAt = false, false, 0
+	c.up, c.janitor, c.known, c.openAt = false, false, false, 0
 	c.orders = nil
 	c.owned = make(map[socketmeta.ServerID]*ownership)
 	c.taking = make(map[socketmeta.ServerID]bool)
@@ -176,6 +177,7 @@ func (c *core) opened(s socketmeta.ServerID, how opening, life uint64, now int64
 		delete(c.offers, s)
 		delete(c.gone, s)
 		c.say(broker.ToAll(), &wire.Owner{From: c.self, Mailbox: s})
+		c.register(now)
 		if c.draining { // it was on its way when we began to stop
 			c.offer(s)
 		}
@@ -276,10 +278,7 @@ func (c *core) tick(now int64, live func(life uint64) int) {
 		c.openAt = 0
 		c.order(order{verb: openOwn, server: c.self})
 	}
-	if c.owned[c.self] != nil && now >= c.registerAt {
-		c.registerAt = now + registerEvery
-		c.order(order{verb: register, server: c.self})
-	}
+	c.register(now)
 	for _, s := range slices.Sorted(maps.Keys(c.suspects)) {
 		switch x := c.suspects[s]; {
 		case now >= x.until || c.draining:
@@ -300,11 +299,26 @@ func (c *core) tick(now int64, live func(life uint64) int) {
 	c.tickJanitor(now)
 }
 
+func (c *core) register(now int64) {
+	if c.owned[c.self] != nil && now >= c.registerAt {
+		c.registerAt = now + registerEvery
+		c.order(order{verb: register, server: c.self})
+	}
+}
+
 // registered notes whether a record of this worker was stored.
 func (c *core) registered(ok bool, now int64) {
+	c.known = true
 	if !ok {
 		c.registerAt = now + registerAgain
 	}
+}
+
+// serves reports whether this worker may take clients: it owns its mailbox, and is in the register. Were
+// it to die before that, and for good, nobody would look for what is in its mailbox.
+func (c *core) serves() bool {
+	own := c.owned[c.self]
+	return c.known && own != nil && !own.releasing && !c.draining
 }
 
 func (c *core) probe(s socketmeta.ServerID) {

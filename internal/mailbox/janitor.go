@@ -121,8 +121,10 @@ func (c *core) locked(ok bool, now int64) {
 	c.listAt, c.roundAt = now, now
 }
 
-// listed notes what the register says.
+// listed notes what the register says. Whose mailbox was gone is looked for again: that it was made anew
+// may have been said while we did not hear.
 func (c *core) listed(servers []socketmeta.ServerID, now int64) {
+	clear(c.gone)
 	c.servers = slices.Sorted(slices.Values(servers))
 	c.roundAt = now
 	clear(c.gone) // a worker may have come back unheard

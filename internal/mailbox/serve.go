@@ -222,7 +222,10 @@ func (s *service) carryOut(ctx context.Context, g *errgroup.Group, o order) {
 			if err != nil {
 				s.o.Log.Warn("this worker is not in the register yet; should it die for good now, only its clients will find its mailbox", zap.Error(err))
 			}
-			s.report(func() { s.core.registered(err == nil, now()) })
+			s.report(func() {
+				s.core.registered(err == nil, now())
+				s.setOpen(s.core.serves())
+			})
 			return nil
 		})
 	case listServers:
@@ -271,9 +274,6 @@ func (s *service) acquire(ctx context.Context, g *errgroup.Group, o order) error
 	default:
 		how = failed
 		s.o.Log.Warn("a mailbox cannot be adopted now; it is tried again", zap.String("mailbox", string(o.server)), zap.Error(err))
-	}
-	if how == gotIt && o.verb == openOwn {
-		s.setOpen(true)
 	}
 	s.report(func() { s.core.opened(o.server, how, id, time.Now().UnixMilli()) })
 	return nil

@@ -118,13 +118,7 @@ func (p *simProc) life(id uint64) *simLife {
 }
 
 // ready says that the worker takes new clients.
-func (p *simProc) ready() bool {
-	if p.link == nil || p.draining {
-		return false
-	}
-	own := p.core.owned[p.server]
-	return own != nil && !own.releasing
-}
+func (p *simProc) ready() bool { return p.link != nil && p.core.serves() }
 
 // join and its end.
 
