@@ -186,3 +186,66 @@ func TestFault33AWelcomeThatIsLostTwiceCostsNothingWhateverTheClocksSay(t *testi
 		}
 	}
 }
+
+// Somebody deletes the mailbox: its worker's link ends, what is published meanwhile is parked, and the
+// worker makes the mailbox again. (With a real queue: pkg/amqp.)
+func TestFault18WhatIsParkedWhileAMailboxIsMissingIsDelivered(t *testing.T) {
+	inTown(t, memory.Limits{}, session.Options{Window: time.Minute}, Options{}, twoWorkers, func(w *town) {
+		p, other := w.settler("i1-w1"), w.settler("i1-w2")
+		w.pass(20 * time.Second) // until there is a janitor
+		w.publish(p, "i1-w1", 3)
+		w.publish(other, "i1-w2", 1)
+		w.pass(time.Second)
+		w.broker.OnPublish(func(x memory.Publish) memory.Verdict {
+			if x.To == broker.ToMailbox("i1-w1") {
+				return memory.Verdict{Fate: memory.Park}
+			}
+			return memory.Verdict{}
+		})
+		w.broker.Cut(broker.Worker("i1-w1"))
+		w.publish(p, "i1-w1", 3)
+		w.pass(5 * time.Second)
+		if err := w.workers["i1-w1"].Ready(); err != nil {
+			t.Errorf("5 s after its mailbox was deleted: %v", err)
+		}
+		w.publish(p, "i1-w1", 1)
+		w.broker.OnPublish(nil)
+		w.publish(p, "i1-w1", 3)
+		w.publish(other, "i1-w2", 1)
+		w.pass(10 * time.Second)
+		if a, b := p.has("t"), other.has("t"); a != 10 || b != 2 {
+			t.Errorf("the applications have %d of 10 and %d of 2 events", a, b)
+		}
+		w.settled()
+	})
+}
+
+// A runner's rights let it publish to control. What it makes up costs the client a socket, and nothing
+// that was confirmed.
+func TestFault30AForgedMovedCostsNoEvent(t *testing.T) {
+	inTown(t, memory.Limits{}, session.Options{Window: time.Minute}, Options{}, twoWorkers, func(w *town) {
+		p := w.settler("i1-w1")
+		w.pass(20 * time.Second)
+		for i, from := range []socketmeta.ServerID{"i1-w2", "i9-w9", "i1-w2"} {
+			w.publish(p, "i1-w1", 2)
+			forged := &wire.Moved{From: from, Clients: []wire.Claim{{Client: p.id, Epoch: socketmeta.Epoch(time.Now().Add(time.Hour).UnixMilli())}}}
+			for _, m := range []wire.ControlMessage{forged, &wire.Handback{Mailbox: "i1-w1"}, &wire.Owner{From: from, Mailbox: "i1-w1"}, &wire.Offer{From: from, Mailbox: "i1-w1"}} {
+				if _, err := w.runner.Publish(w.Context(), broker.ToAll(), broker.Message{Type: m.ControlType(), Body: wire.EncodeControl(m)}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.pass(time.Second)
+			w.publish(p, "i1-w1", 2)
+			if codes := p.codes(); len(codes) != i+1 || codes[i] != wire.CloseMoved {
+				t.Errorf("closed with %v, want 4200 each time", codes)
+			}
+			w.attach(p, "i1-w1")
+			w.publish(p, "i1-w1", 2)
+			w.pass(30 * time.Second)
+		}
+		if n := p.has("t"); n != 18 {
+			t.Errorf("the application has %d of 18 events", n)
+		}
+		w.settled()
+	})
+}
