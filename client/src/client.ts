@@ -13,6 +13,8 @@ import type { Position, ServerMessage, SocketMeta, Submit, TaskEvent } from './w
 /** Positions are acknowledged after so many events or milliseconds, and when the page goes away. */
 export const ackEvery = 32;
 export const ackMs = 250;
+/** Tasks that are over, as many as are remembered. */
+export const maxOver = 200;
 /** A socket that lived this long ends a row of retries. */
 export const steadyMs = 5_000;
 
@@ -68,6 +70,7 @@ export class Client {
   #meta: SocketMeta | undefined;
   #listeners = new Map<string, Set<(v: never) => unknown>>();
   #feeds = new Map<string, Feed>(); // open tasks, at most maxOpenTasks
+  #over = new Set<string>(); // the last maxOver tasks that have ended, or of which events were acknowledged by name
   #restored = false; // the stored session was taken up, or found to be another page's
   #life = 0; // counts connect, close and every socket: what began in an earlier life is void
   #link: Link | undefined;
@@ -126,7 +129,8 @@ export class Client {
    * Asks for a task and returns its handle at once. Until the server has accepted it, it is sent again on
    * every new socket, also after a reload, under the same ID; the server runs it once. params must be
    * JSON. Throws a TaskError if it is certain to be refused: a bad or taken ID, a bad kind, more than
-   * 64 KiB, more than 100 open tasks.
+   * 64 KiB, more than 100 open tasks; or if nothing more would come of it (over): this client saw the task
+   * end, or acknowledged events of it after its submit had been refused. Then take a new ID.
    */
   submit(kind: string, params: object = {}, options: { taskId?: string } = {}): Task {
     const id = options.taskId ?? uuid(this.#platform.now());
@@ -136,6 +140,7 @@ export class Client {
     if (!/^\w[\w.-]{0,63}$/.test(id)) refuse('bad_frame', `task ID ${id} must be 1 to 64 of [A-Za-z0-9_.-], not led by . or -`);
     if (!/^[a-z0-9-]{1,64}$/.test(kind)) refuse('bad_frame', `kind ${kind} must be 1 to 64 of [a-z0-9-]`);
     if (this.#feeds.has(id)) refuse('conflict', `task ${id} is open already`);
+    if (this.#over.has(id)) refuse('over', `task ${id} is over; submit under a new ID`);
     if (this.#feeds.size >= maxOpenTasks) refuse('too_many_tasks', `${maxOpenTasks} tasks are open; wait for one to end`);
     if (!fits(submitMessage(id, kind, params))) refuse('frame_too_large', 'a submit must fit into 64 KiB');
     const feed = this.#addFeed(kind, { task_id: id, attempt: 0, run_id: '', next: 0 }, params);
@@ -277,12 +282,15 @@ export class Client {
   #event(e: TaskEvent, chars: number): void {
     const feed = this.#feeds.get(e.task_id);
     if (!feed) {
-      // Of a task that has ended here, or that another page began: by name.
-      if (e.durable) this.#ack({ task_id: e.task_id, attempt: e.attempt, run_id: e.run_id, next: e.seq + 1 });
+      // Of a task that has ended here, was refused in doubt, or that another page began: by name. It does not come again.
+      if (e.durable) {
+        this.#remember(e.task_id);
+        this.#ack({ task_id: e.task_id, attempt: e.attempt, run_id: e.run_id, next: e.seq + 1 });
+      }
       return;
     }
     this.#accept(feed, {});
-    if (!feed.take(e, chars)) this.#ack(feed.order.position);
+    if (!feed.take(e, chars)) this.#ack(feed.order.wanted);
   }
 
   #accept(feed: Feed | undefined, a: { queuePosition?: number | undefined }): void {
@@ -317,6 +325,13 @@ export class Client {
   #end(f: Feed): void {
     this.#feeds.delete(f.task.id);
     this.#store.dropTask(f.task.id);
+    if (!f.params) this.#remember(f.task.id); // a refused one may be submitted again
+  }
+
+  /** Nothing more will come of this task: a submit under its ID would wait for ever. */
+  #remember(id: string): void {
+    this.#over.add(id);
+    if (this.#over.size > maxOver) this.#over.delete(this.#over.values().next().value!);
   }
 
   #ack(p: Position): void {

@@ -54,6 +54,15 @@ export class Order {
     this.#next = Math.max(1, position.next);
   }
 
+  /**
+   * All that may be acknowledged: the position, or the beginning of the highest run seen, where the
+   * application has nothing of it yet but wants no more of an earlier one.
+   */
+  get wanted(): Position {
+    const fresh = { ...this.position, attempt: this.#attempt, run_id: this.#run, next: 1 };
+    return further(fresh, this.position);
+  }
+
   /** Steps that wait, ready or held. */
   get waiting(): number {
     return this.#ready.length + this.#held.length;
@@ -61,7 +70,7 @@ export class Order {
 
   /**
    * Takes one event, whose frame had the given number of characters. False means that the application
-   * has it already or never will: acknowledge the position again.
+   * has it already or never will: acknowledge what is wanted.
    */
   take(e: TaskEvent, chars: number): boolean {
     if (this.#ended) return false;

@@ -5,7 +5,8 @@ import type { Position, TaskEvent, WireError } from './wire.ts';
 /**
  * Why a task was refused, failed or was lost. code is one of the server's closed list, or 'lost': the
  * server no longer knows the task, and nothing more of it will come; or 'missed': the task is over, but
- * its end is among the events that were given up (see the gap event).
+ * its end is among the events that were given up (see the gap event); or 'over': nothing more would come
+ * of a task of that ID, submit under a new one.
  */
 export class TaskError extends Error {
   readonly code: string;

@@ -3,7 +3,8 @@ import { test } from 'node:test';
 import { Client, TaskError } from '../src/index.ts';
 import type { Options, State, Task } from '../src/index.ts';
 import { claimWaitMs } from '../src/claim.ts';
-import { World, event, gap, meta, run1, settled } from './world.ts';
+import { maxOver } from '../src/client.ts';
+import { World, event, gap, meta, run1, run2, settled } from './world.ts';
 import type { FakeStorage } from './world.ts';
 
 /** A client on its page; states and errors are kept as they come. */
@@ -218,6 +219,41 @@ test('duplicates and events of unknown or finished tasks are acknowledged, and n
   await w.advance(250);
   assert.equal(count, 2);
   assert.deepEqual(w.socket.of('ack')[0]?.tasks.map((p) => [p.task_id, p.next]), [['t', 3], ['stranger', 9]]);
+});
+
+test('a run that was replaced does not fill the window: what is dropped of it is acknowledged', async () => {
+  const w = new World();
+  const { client } = await openOn(w);
+  client.submit('make', {}, { taskId: 't' });
+  w.socket.give(event(3, 2, 'log', { attempt: 2, run_id: run2 }));
+  w.socket.give(event(1, 0));
+  w.socket.give(event(2, 1));
+  await w.advance(250);
+  assert.deepEqual(w.socket.of('ack'), [{ type: 'ack', tasks: [{ task_id: 't', attempt: 2, run_id: run2, next: 1 }] }]);
+});
+
+test('a task whose events were acknowledged unseen is over, and so is one that ended: a submit under its ID says so at once', async () => {
+  const w = new World();
+  const { client } = await openOn(w);
+  const refuse = () => w.socket.give({ type: 'error', id: 't', task_id: 't', code: 'unavailable', message: 'no broker', retryable: true });
+  const over = { name: 'TaskError', code: 'over', retryable: false, message: /submit under a new ID/ };
+  client.submit('make', {}, { taskId: 't' });
+  refuse();
+  w.socket.give(event(1, 0, 'progress'));
+  client.submit('make', {}, { taskId: 't' }); // nothing was acknowledged
+  refuse();
+  w.socket.give(event(2, 0)); // it runs all the same
+  await w.advance(250);
+  assert.deepEqual(w.socket.of('ack').map((a) => a.tasks[0]?.next), [3]);
+  assert.throws(() => client.submit('make', {}, { taskId: 't' }), over);
+  assert.equal(w.socket.of('submit').length, 2);
+
+  client.submit('make', {}, { taskId: 'u' });
+  w.socket.give(event(1, 0, 'result', { task_id: 'u' }));
+  assert.throws(() => client.submit('make', {}, { taskId: 'u' }), over);
+  for (let i = 1; i < maxOver; i++) w.socket.give(event(2, 1, 'log', { task_id: 'stranger' + i }));
+  assert.throws(() => client.submit('make', {}, { taskId: 'u' }), over);
+  client.submit('make', {}, { taskId: 't' }); // the oldest is forgotten
 });
 
 test('after a reload the open tasks come back and go on behind what was had', async () => {

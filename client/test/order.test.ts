@@ -95,6 +95,27 @@ test('a higher run resets, a lower one is a duplicate', () => {
   assert.deepEqual(drain(o), ['reset', 'error1'], 'the attempt counts before the run');
 });
 
+test('of an earlier run nothing is wanted, though the application has nothing of the later one yet', () => {
+  const o = new Order(start);
+  assert.equal(o.take(event(3, 2, 'log', { run_id: run2 }), 10), true);
+  assert.equal(o.take(event(1, 0), 10), false);
+  assert.deepEqual(drain(o), []);
+  assert.deepEqual(o.position, start);
+  assert.deepEqual(o.wanted, { task_id: 't', attempt: 1, run_id: run2, next: 1 }, 'and what waits is not had');
+  o.take(event(1, 0, 'log', { run_id: run2 }), 10);
+  assert.deepEqual(drain(o), ['log1']);
+  assert.deepEqual(o.wanted, o.position);
+});
+
+test('of an earlier run nothing is wanted while the application has a step of it in its hands', () => {
+  const o = new Order(start);
+  o.take(event(1, 0), 10);
+  assert.deepEqual(drain(o), ['log1']);
+  o.take(event(1, 0, 'log', { run_id: run2 }), 10);
+  assert.equal(o.position.run_id, run1);
+  assert.deepEqual(o.wanted, { task_id: 't', attempt: 1, run_id: run2, next: 1 });
+});
+
 test('a step that was in the application’s hands when a reset came changes nothing', () => {
   const o = new Order(start);
   o.take(event(9, 0), 10);
@@ -285,5 +306,42 @@ test('whatever is doubled, swapped, lost, given up and sent again, and however o
     // A reload between a progress event and the next durable one may show progress again, never lines.
     const newest = (i: number) => Math.max(0, ...events.slice(0, i).filter((e) => e.durable).map((e) => e.seq));
     assert.ok(events.every((e, i) => e.seq > newest(i)), `seed ${seed}`);
+  }
+});
+
+test('a server that sends no more than a few durable events before they are acknowledged comes to the end, whatever came before', () => {
+  for (let seed = 1; seed <= 3000; seed++) {
+    const random = randomOf(seed);
+    const all = [...story(random, 1, run1, !random(3)), ...story(random, 1 + random(2), run2, true)];
+    const window = 1 + random(4);
+    const shown = new Set<TaskEvent>();
+    let o = new Order(start);
+    let acknowledged = start;
+    const had = (e: TaskEvent) => e.durable && further(acknowledged, { ...e, next: e.seq + 1 }) === acknowledged;
+    const acknowledge = (p: typeof start) => {
+      acknowledged = further(acknowledged, p);
+      const lie = all.find((e) => had(e) && e.attempt === acknowledged.attempt && e.run_id === acknowledged.run_id && !shown.has(e));
+      assert.equal(lie, undefined, `seed ${seed}: acknowledged, but not had`);
+    };
+    const take = (e: TaskEvent) => o.take(e, 10) || acknowledge(o.wanted);
+    const settle = (steps: number) => {
+      for (let s; steps-- > 0 && (s = o.peek()); ) {
+        shown.add(s as TaskEvent);
+        if (o.settle(s)) acknowledge(o.position);
+      }
+    };
+    for (let n = random(40); n > 0; n--) {
+      const e = all[random(all.length)]!;
+      if (!had(e)) take(e); // nothing that is acknowledged is sent again
+      settle(random(3));
+      if (!random(20) && !o.finished) o = new Order(o.position);
+    }
+    const sent = new Set<TaskEvent>();
+    for (let round = 0; !o.finished; round++) {
+      assert.ok(round <= all.length, `seed ${seed}: no end`);
+      const open = all.filter((e) => e.durable && !had(e)).slice(0, window);
+      for (const e of [...open, ...all.filter((e) => !e.durable)]) if (sent.size < sent.add(e).size) take(e);
+      settle(Infinity);
+    }
   }
 });
