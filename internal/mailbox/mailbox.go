@@ -215,7 +215,7 @@ func (m *Mailbox) setCapped(why string) {
 func (m *Mailbox) sweep(ctx context.Context) error {
 	tick := time.NewTicker(m.o.SweepEvery)
 	defer tick.Stop()
-	told := false
+	told, each := false, 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -231,19 +231,21 @@ func (m *Mailbox) sweep(ctx context.Context) error {
 				m.o.Sessions.Tell(engine.NewText(wire.EncodeServer(&wire.Refused{Error: *wire.Errorf(wire.CodeUnavailable,
 					"this worker has not reached its broker for %v; nothing is lost, and events come when it is back", m.o.BrokerGrace)})))
 			}
-			told = away
-			if away && m.o.MoveOver > 0 {
-				m.sendAway()
+			if away && !told && m.o.MoveOver > 0 {
+				each = m.wave()
+			}
+			if told = away; away && each > 0 {
+				m.o.Sessions.Bye(each, wire.CloseNoBroker, "this worker has lost its broker", m.o.SweepEvery)
 			}
 		}
 	}
 }
 
-// sendAway closes one wave of sockets, for other workers may have the broker that this one has not.
-func (m *Mailbox) sendAway() {
+// wave is how many sockets to close with each sweep, so that all are closed after MoveOver: other
+// workers may have the broker that this one has not.
+func (m *Mailbox) wave() int {
 	_, attached := m.o.Sessions.Count()
-	waves := max(1, int(m.o.MoveOver/m.o.SweepEvery))
-	m.o.Sessions.Bye(attached/waves+1, wire.CloseNoBroker, "this worker has lost its broker", m.o.SweepEvery)
+	return attached/max(1, int(m.o.MoveOver/m.o.SweepEvery)) + 1
 }
 
 func (m *Mailbox) owned() bool {
