@@ -1,0 +1,83 @@
+package session_test
+
+import (
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/wscluster/wscluster/internal/engine"
+	"github.com/wscluster/wscluster/internal/session"
+	"github.com/wscluster/wscluster/pkg/socketmeta"
+	"github.com/wscluster/wscluster/pkg/wire"
+)
+
+// silent is a socket that takes everything.
+type silent struct{}
+
+func (silent) Send(engine.ConnRef, *engine.Frame) error { return nil }
+func (silent) CloseConn(engine.ConnRef, engine.StatusCode, string, *engine.Frame) {
+}
+
+func attached(t testing.TB, r *session.Registry, conn engine.ConnRef, now time.Time) session.Claim {
+	t.Helper()
+	claim := session.Claim{Client: socketmeta.NewClientID()}
+	if _, ok := r.Attach(conn, r.Welcome(claim, now).Epoch, claim, now); !ok {
+		t.Fatal("not attached")
+	}
+	return claim
+}
+
+// What one durable event costs between the broker and its acknowledgement, beside what the broker and
+// the socket take themselves: three for the frame, three for the entry on its way into a queue that was
+// empty, two for taking it out and for the list of what is to be settled. A higher number is a decision:
+// write here what it buys.
+func TestAnEventCostsSoManyAllocations(t *testing.T) {
+	const budget = 8
+	now := time.Now()
+	r := session.New(session.Options{Socket: silent{}, Server: "i1-w1"})
+	claim := attached(t, r, 1, now)
+	s := r.Find(1)
+	e := wire.Event{Client: claim.Client, Task: "t", Attempt: 1, Run: "r1", Type: wire.EventStep, Durable: true, Body: []byte(`{"n":1}`)}
+	position := []wire.Position{{Task: "t", Attempt: 1, Run: "r1"}}
+	settled := 0
+	got := testing.AllocsPerRun(10_000, func() {
+		e.Seq, e.Prev = e.Seq+1, e.Seq
+		r.Deliver(&e, session.Ref{Mailbox: "i1-w1", Life: 1, Tag: uint64(e.Seq)}, false, now)
+		position[0].Next = e.Seq + 1
+		settled += len(s.Ack(position, now).Settle)
+	})
+	if int64(settled) != e.Seq {
+		t.Fatalf("%d of %d events were settled", settled, e.Seq)
+	}
+	if got > budget {
+		t.Errorf("%v allocations for an event, want at most %d", got, budget)
+	}
+	t.Logf("%v allocations for an event that is delivered and acknowledged", got)
+}
+
+func TestAnIdleClientHasNoGoroutineAndLittleMemory(t *testing.T) {
+	const clients, budget = 20_000, 640
+	now := time.Now()
+	r := session.New(session.Options{Socket: silent{}, Server: "i1-w1"})
+	goroutines, before := runtime.NumGoroutine(), heap()
+	for i := range clients {
+		attached(t, r, engine.ConnRef(i+1), now)
+	}
+	each := (heap() - before) / clients
+	if n := runtime.NumGoroutine() - goroutines; n != 0 {
+		t.Errorf("%d goroutines for %d clients, want none", n, clients)
+	}
+	if each > budget {
+		t.Errorf("%d bytes for an idle client, want at most %d", each, budget)
+	}
+	t.Logf("%d bytes for a client that is attached and has no task", each)
+	runtime.KeepAlive(r)
+}
+
+func heap() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
