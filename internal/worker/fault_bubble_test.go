@@ -70,14 +70,14 @@ func (b *bubble) worker(id socketmeta.ServerID, change ...func(*worker.Options))
 		b.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- w.Run(ctx, w.ln, nil) }()
-	w.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; err != nil && w.alive.Load() {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := w.Run(ctx, w.ln, nil); err != nil && w.alive.Load() {
 			b.Errorf("%s: %v", id, err)
 		}
-	})
+	}()
+	w.stop = func() { cancel(); <-done }
 	b.workers[id] = w
 	b.pass(time.Second)
 	if err := w.Ready(); err != nil {

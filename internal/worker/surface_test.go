@@ -1,11 +1,16 @@
 package worker_test
 
 import (
+	"fmt"
 	"net/http"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/wscluster/wscluster/pkg/taskrunner"
 	"github.com/wscluster/wscluster/pkg/wire"
+	"github.com/wscluster/wscluster/pkg/wsclient"
 )
 
 func TestAResumedSessionThatIsNotConfirmedIsClosedAndNothingWasClaimedOrSent(t *testing.T) {
@@ -139,4 +144,50 @@ func TestAWorkerThatDrainsRefusesNewSocketsAndSpreadsTheOthers(t *testing.T) {
 		}
 		t.Logf("told by the second: %v", told)
 	})
+}
+
+// A second SIGTERM, or an impatient supervisor, ends a worker in the middle of its drain.
+func TestAWorkerThatIsKilledWhileItDrainsLosesNothing(t *testing.T) {
+	for _, after := range []time.Duration{0, time.Second, 3 * time.Second, 5 * time.Second} {
+		inBubble(t, func(b *bubble) {
+			w1, w2 := b.worker("i1-w1", drainOver(4*time.Second)), b.worker("i1-w2")
+			for range 4 {
+				b.runner(fmt.Sprint("r", len(b.ends)), map[string]taskrunner.Kind{"k": {Handler: counting(100, new(atomic.Int64))}})
+			}
+			at := func() *lodger {
+				if w1.Ready() == nil && w1.alive.Load() {
+					return w1
+				}
+				return w2
+			}
+			apps := make([]told, 4)
+			var tasks []*wsclient.Task
+			for i := range apps {
+				c, _ := b.client(at, func(o *wsclient.Options) { o.OnEvent = apps[i].hear })
+				task, err := c.Submit(b.Context(), "k", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				tasks = append(tasks, task)
+			}
+			b.pass(2 * time.Second)
+			go w1.stop()
+			b.pass(after)
+			b.kill(w1)
+			for i, task := range tasks {
+				if value, err := b.wait(task); err != nil || string(value) != "100" {
+					t.Errorf("killed %v into its drain: client %d has the result %s, %v", after, i, value, err)
+				}
+			}
+			b.pass(10 * time.Second)
+			for i := range apps {
+				if seqs := apps[i].seqs; !slices.IsSorted(seqs) || len(slices.Compact(slices.Clone(seqs))) != len(seqs) || apps[i].finals != 1 || apps[i].gaps != 0 {
+					t.Errorf("killed %v into its drain: client %d was told %v, %d ends", after, i, seqs, apps[i].finals)
+				}
+			}
+			if n := b.left("i1-w1", "i1-w2"); n != 0 {
+				t.Errorf("killed %v into its drain: %d messages are left", after, n)
+			}
+		})
+	}
 }
