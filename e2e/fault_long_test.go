@@ -192,7 +192,7 @@ func TestFault29FiftyThousandHeldEventsSurviveTheirWorker(t *testing.T) {
 	})
 	victim := c.Worker("i1-w1")
 	victim.Kill()
-	crowd.open(c.addrs()[1:]...)
+	crowd.open(c.Worker("i1-w2").Addr)
 	came := time.Now()
 	for _, g := range crowd.all {
 		go g.come()
