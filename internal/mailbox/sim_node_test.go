@@ -395,10 +395,17 @@ func (p *simProc) take(l *simLife, d broker.Delivery, overflow bool) {
 	ref := session.Ref{Mailbox: serverOf(l.box), Life: l.id, Tag: d.Tag, Bytes: len(d.Body), Overflow: overflow}
 	p.world.note("%s takes %s %v %s %v", p.server, e.Type, keyOf(&e), e.Body, ref)
 	p.apply(p.sessions.Deliver(&e, ref, len(l.held) >= simPrefetch/4*3, p.time()))
-	if len(l.held) >= simPrefetch/4*3 && p.clock()-l.relieved > 1000 {
-		l.relieved = p.clock()
-		p.world.saw("relieved")
-		p.apply(p.sessions.Relieve(p.time()))
+	p.throttle()
+}
+
+// throttle makes room when much is held.
+func (p *simProc) throttle() {
+	for _, l := range p.lives {
+		if !l.ending && len(l.held) >= simPrefetch/4*3 && p.clock()-l.relieved > 1000 {
+			l.relieved = p.clock()
+			p.world.saw("relieved")
+			p.apply(p.sessions.Relieve(p.time()))
+		}
 	}
 }
 
@@ -497,6 +504,7 @@ func (w *world) confirms(n, _ int) func() {
 		a := p.link.outcomes[0]
 		p.link.outcomes = p.link.outcomes[1:]
 		a.done(a.outcome)
+		p.throttle()
 	}
 }
 

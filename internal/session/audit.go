@@ -72,7 +72,7 @@ func (c *core) audit(a *Audit) error {
 			c.held, c.heldBytes, c.sent, c.sentBytes, held, heldBytes, sent, sentBytes)
 	case sent > c.o.MaxSent:
 		return fmt.Errorf("%d events are sent beyond a window of %d", sent, c.o.MaxSent)
-	case waiting > c.o.MaxWaiting && c.fullAt == 0:
+	case waiting > c.o.MaxWaiting && c.fullAt == 0 && !c.expired():
 		return fmt.Errorf("%d events wait beyond a cap of %d", waiting, c.o.MaxWaiting)
 	case c.conn == 0 && sent > 0:
 		return fmt.Errorf("%d events are sent to nobody", sent)

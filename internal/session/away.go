@@ -92,8 +92,8 @@ func (c *core) over(j *Job, end End, now int64, fx *Effects) {
 		}
 	}
 	switch {
-	case j.Purpose == Evict: // neither the overflow nor the dead events take anything
-		c.fullAt = now
+	case j.Purpose == Evict: // the dead events take nothing, or the mailbox no gap
+		c.fullAt, c.park = now, !c.park
 	case j.Purpose == Hold && !c.full(now) && (c.pressed || c.crowded()): // the overflow is full: the oldest make room for what came last
 		c.pressed = false
 		c.giveUp(c.oldest(), wire.GapCaps, now, fx)
@@ -115,10 +115,8 @@ func (c *core) full(now int64) bool {
 // keepCaps sees to it that no more than one client's share waits in memory: the last of what
 // waits goes into the overflow. Gaps stay.
 func (c *core) keepCaps(now int64, fx *Effects) {
-	for !c.full(now) && c.crowded() {
-		if !c.holdLast(fx) {
-			return
-		}
+	if c.crowded() && !c.full(now) && !c.expired() {
+		c.holdWhile(c.crowded, fx)
 	}
 }
 
@@ -127,17 +125,20 @@ func (c *core) crowded() bool {
 	return c.held-c.sent > c.o.MaxWaiting || c.heldBytes-c.sentBytes > c.o.MaxWaitingBytes
 }
 
-// holdLast puts the last event that waits into the overflow: of the youngest task that has one.
-func (c *core) holdLast(fx *Effects) bool {
+// holdWhile puts what waits into the overflow, from the last event of the youngest task on, while more
+// says so. It goes there in order: what comes out of it first is then what the client waits for.
+func (c *core) holdWhile(more func() bool, fx *Effects) (held bool) {
+	var out []entry
 	for _, t := range slices.Backward(c.order) {
-		for i := len(t.queue) - 1; i >= t.sent; i-- {
+		for i := len(t.queue) - 1; i >= t.sent && more(); i-- {
 			if t.queue[i].event.Type != wire.EventGap {
-				c.hold(c.extract(t, i, i+1), fx)
-				return true
+				out = append(out, c.extract(t, i, i+1)...)
 			}
 		}
 	}
-	return false
+	slices.Reverse(out)
+	c.hold(out, fx)
+	return len(out) > 0
 }
 
 // relieve puts all that waits into the overflow, because the worker holds too much. A client that
@@ -146,7 +147,7 @@ func (c *core) relieve(now int64, fx *Effects) {
 	if c.conn != 0 && now-c.stalled > c.o.AckTimeout.Milliseconds()/12 {
 		c.resend()
 	}
-	for !c.full(now) && c.holdLast(fx) {
+	if !c.full(now) && c.holdWhile(func() bool { return true }, fx) {
 		c.pressed = true
 	}
 }
@@ -190,7 +191,9 @@ func (c *core) oldest() (out []entry) {
 }
 
 // giveUp evicts entries: first every one of them is copied to the dead events, then a gap that
-// names them goes to their mailbox, then they are acknowledged. Only neighbours share a gap.
+// names them goes to their mailbox, then they are acknowledged. Only neighbours share a gap. Where the
+// mailbox is full, and so is all that was taken from it, a gap that waited for room there would wait
+// for itself: it is parked.
 func (c *core) giveUp(es []entry, reason wire.GapReason, now int64, fx *Effects) {
 	for len(es) > 0 {
 		n := 1
@@ -206,6 +209,9 @@ func (c *core) giveUp(es []entry, reason wire.GapReason, now int64, fx *Effects)
 			}
 		}
 		gap := Copy{broker.ToMailbox(chain[0].ref.Mailbox), gapOf(chain, reason, now)}
+		if c.park {
+			gap.To = broker.ToMailbox(broker.ParkedServer)
+		}
 		c.job(Evict, chain, fx, dead, []Copy{gap}).Reason = reason
 	}
 }
@@ -321,6 +327,10 @@ func (c *core) sweepAway(now int64, fx *Effects) {
 		c.seek(now, fx)
 	}
 }
+
+// expired reports whether the client was given up: what comes now waits for the next sweep, which gives
+// it up too. Put into the overflow it would come again, and never all at once.
+func (c *core) expired() bool { return c.conn == 0 && c.ended > c.since }
 
 // expire gives up what is held for a client that did not come back within the window. Gaps are
 // kept for as long as a token lives; then nobody can ask for them.

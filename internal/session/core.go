@@ -50,6 +50,7 @@ type core struct {
 	lost     map[uint64]bool // lives that ended while jobs were under way; nil when none is
 	overflow map[uint64]int  // events that lie in the overflow of a mailbox, by life; never of 0
 	fullAt   int64           // when the broker refused to take what is given up, until it is tried again; else 0
+	park     bool            // the mailbox had no room for a gap: the next one is parked
 	pressed  bool            // the worker has asked for room: if the overflow is full, some of what waits is given up
 	sought   int64           // when seek was last asked for
 	ended    int64           // since when there has been nothing to give up for an expired client; 0: not expired
@@ -74,8 +75,9 @@ func (c *core) known() place {
 }
 
 // attach gives the session to conn under epoch. The client's application has what positions say;
-// everything else that is held is to be sent again. False if somebody has it in a higher epoch.
-func (c *core) attach(conn engine.ConnRef, epoch socketmeta.Epoch, positions []wire.Position, now int64, fx *Effects) (old engine.ConnRef, ok bool) {
+// everything else that is held is to be sent again. elsewhere says that the client comes from another
+// worker. False if somebody has the session in a higher epoch.
+func (c *core) attach(conn engine.ConnRef, epoch socketmeta.Epoch, elsewhere bool, positions []wire.Position, now int64, fx *Effects) (old engine.ConnRef, ok bool) {
 	if !c.known().less(place{epoch, c.o.Server}) {
 		return 0, false
 	}
@@ -83,7 +85,7 @@ func (c *core) attach(conn engine.ConnRef, epoch socketmeta.Epoch, positions []w
 	c.conn, c.epoch, c.since, c.moved, c.ended, c.stalled = conn, epoch, now, nil, 0, 0
 	c.resend()
 	for _, p := range positions {
-		c.record(p.Task).renumber(p)
+		c.record(p.Task).renumber(p, elsewhere)
 	}
 	c.ack(positions, now, fx)
 	c.wantOverflow(fx)
@@ -237,6 +239,12 @@ func (c *core) ack(positions []wire.Position, now int64, fx *Effects) {
 			fx.Delivered++
 			if ended(&t.position, &e.event) {
 				c.finish(t)
+			}
+		}
+		if t.state == stateFinished { // of a run that came later: its client takes one end of a task
+			for _, e := range c.extract(t, 0, len(t.queue)) {
+				fx.Settle = append(fx.Settle, e.ref)
+				fx.Duplicates++
 			}
 		}
 	}

@@ -64,7 +64,7 @@ func TestAnIdleClientHasNoGoroutineAndLittleMemory(t *testing.T) {
 		attached(t, r, engine.ConnRef(i+1), now)
 	}
 	each := (heap() - before) / clients
-	if n := runtime.NumGoroutine() - goroutines; n != 0 {
+	if n := runtime.NumGoroutine() - goroutines; n > 0 { // one of an earlier test may end meanwhile
 		t.Errorf("%d goroutines for %d clients, want none", n, clients)
 	}
 	if each > budget {

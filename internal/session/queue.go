@@ -137,9 +137,10 @@ func (t *task) number(e *wire.Event, run func() wire.RunID) {
 }
 
 // renumber goes on counting plain events where the client says that it is, so that it takes none of
-// them, and its worker neither, for one that it has had from another worker.
-func (t *task) renumber(p wire.Position) {
-	if p.Attempt != 0 || p.Run == "" || p.Run == t.plain {
+// them, and its worker neither, for one that it has had elsewhere: another worker may have gone on with
+// our very run.
+func (t *task) renumber(p wire.Position, elsewhere bool) {
+	if p.Attempt != 0 || p.Run == "" || p.Run == t.plain && !elsewhere {
 		return
 	}
 	t.plain, t.plainSeq = p.Run, max(0, p.Next-1)

@@ -112,7 +112,8 @@ func (r *Registry) Welcome(c Claim, now time.Time) Welcome {
 func (r *Registry) Attach(conn engine.ConnRef, epoch socketmeta.Epoch, c Claim, now time.Time) (fx Effects, ok bool) {
 	s := r.lock(c.Client, now)
 	defer s.mu.Unlock()
-	old, ok := s.core.attach(conn, epoch, c.Positions, now.UnixMilli(), &fx)
+	elsewhere := c.Server != "" && c.Server != r.options.Server
+	old, ok := s.core.attach(conn, epoch, elsewhere, c.Positions, now.UnixMilli(), &fx)
 	if !ok {
 		r.close(conn, wire.CloseReplaced, "replaced by a newer socket")
 		return fx, false
