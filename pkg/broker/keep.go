@@ -57,8 +57,8 @@ type KeepOptions struct {
 //
 // Between two links Keep waits 0.2 to 5 s, growing and with jitter, from the start again after a
 // link that lived 5 s; 0.5 s while another process holds id. It never gives up: it returns only
-// after ctx has ended, with nil, or with what serve (other than ctx's own error) or the closing
-// of the last link then failed with.
+// after ctx has ended, with nil, or with what serve (other than ctx's own error, or the end of its
+// link) or the closing of the last link then failed with.
 func Keep(ctx context.Context, b Broker, id Identity, o KeepOptions, serve func(ctx context.Context, l Link) error) error {
 	k := keeper{onState: o.OnState, log: cmp.Or(o.Log, zap.NewNop()).With(zap.Stringer("identity", id))}
 	k.enter(Down, nil)
@@ -136,8 +136,8 @@ func (k *keeper) serve(ctx context.Context, l Link, serve func(context.Context, 
 
 	switch {
 	case ctx.Err() != nil:
-		if errors.Is(served, context.Cause(ctx)) || errors.Is(served, ctx.Err()) {
-			served = nil
+		if errors.Is(served, context.Cause(ctx)) || errors.Is(served, ctx.Err()) || broken != nil && errors.Is(served, ErrLinkGone) {
+			served = nil // the last link broke while we were leaving: that loses nothing that an end does not
 		}
 		return errors.Join(served, closed)
 	case broken != nil:

@@ -3,6 +3,7 @@ package broker_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -309,6 +310,22 @@ func TestKeepReturnsWhatFailedAtTheEnd(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestKeepForgivesALinkThatBreaksWhileItIsToldToEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := memory.New(memory.Options{})
+		k := keep(t, b, func(_ context.Context, l broker.Link) error {
+			<-l.Done() // it looks at its link, and not at its context
+			return fmt.Errorf("the inbox: %w", broker.ErrLinkGone)
+		})
+		k.stop()
+		synctest.Wait()
+		b.Cut(worker)
+		if err := <-k.end; err != nil {
+			t.Errorf("Keep: %v, want nil: the link would have ended anyway", err)
+		}
+	})
 }
 
 func TestKeepBoundsTheCloseOfALink(t *testing.T) {
