@@ -115,7 +115,7 @@ func TestFault34ATaskSubmittedToTwoWorkersAtOnceEndsOnceForItsClient(t *testing.
 				all := []*lodger{b.worker("i1-w1"), b.worker("i1-w2")}
 				var runs, at atomic.Int64
 				kinds := map[string]taskrunner.Kind{"k": {Handler: counting(50, &runs)}}
-				stop := b.runner("r1", kinds)
+				b.runner("r0", kinds)() // from now on the kind is known; an event would stand for the lost answer
 				var app told
 				var lost atomic.Bool
 				c, _ := b.client(func() *lodger { return all[at.Load()] }, func(o *wsclient.Options) {
@@ -132,6 +132,7 @@ func TestFault34ATaskSubmittedToTwoWorkersAtOnceEndsOnceForItsClient(t *testing.
 				if err != nil {
 					t.Fatal(err)
 				}
+				stop := b.runner("r1", kinds)
 				b.pass(2 * time.Second)
 				release := b.keepTasks("k")
 				if !after {
