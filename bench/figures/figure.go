@@ -17,7 +17,10 @@ type figure struct {
 }
 
 // figures in the order in which they are measured.
-var figures = []figure{cloneToFirstLogLine, idleMemory, unicastP50, connectRate}
+var figures = []figure{
+	cloneToFirstLogLine, idleMemory, unicastP50, connectRate,
+	adoption, handBack, killGap, rollingLost, rollingPeak, brokerKills,
+}
 
 // sample is what one round measured. The baseline is what it is compared with, taken side by side
 // in the same round where it moves with the machine; 0 means that there is none.

@@ -21,6 +21,9 @@ type lab struct {
 	dir      string
 	progress io.Writer
 	bin      string // the programs; "" until they are built
+
+	kills   *kills   // nil until they are measured
+	rolling *rolling // nil until it is measured
 }
 
 func newLab(progress io.Writer) (*lab, error) {
@@ -49,24 +52,32 @@ const clusterStart = 90 * time.Second
 // cluster starts a private cluster of the programs as they are now. Dir and Bin of o are the lab's.
 // Whoever starts it stops it.
 func (l *lab) cluster(ctx context.Context, o rig.ClusterOptions) (*rig.Cluster, error) {
-	if l.bin == "" {
-		bin := filepath.Join(l.dir, "bin")
-		build := exec.CommandContext(ctx, "go", "build", "-o", bin+"/", "./cmd/wsworker")
-		build.Dir = l.root
-		if out, err := build.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("build the programs: %w\n%s", err, out)
-		}
-		l.bin = bin
+	bin, err := l.programs(ctx)
+	if err != nil {
+		return nil, err
 	}
-	var err error
 	if o.Dir, err = os.MkdirTemp(l.dir, "cluster-"); err != nil {
 		return nil, err
 	}
-	o.Bin = l.bin
-	o.Settings = append(o.Settings, "WSCLUSTER_LOG_LEVEL=warn")
+	o.Bin = bin
+	o.Settings = append([]string{"WSCLUSTER_LOG_LEVEL=warn"}, o.Settings...)
 	ctx, cancel := context.WithTimeout(ctx, clusterStart)
 	defer cancel()
 	return rig.StartCluster(ctx, o)
+}
+
+// programs builds the programs as they are now, once, and returns their folder.
+func (l *lab) programs(ctx context.Context) (string, error) {
+	if l.bin == "" {
+		bin := filepath.Join(l.dir, "bin")
+		build := exec.CommandContext(ctx, "go", "build", "-o", bin+"/", "./cmd/...")
+		build.Dir = l.root
+		if out, err := build.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("build the programs: %w\n%s", err, out)
+		}
+		l.bin = bin
+	}
+	return l.bin, nil
 }
 
 // stop stops c and says what went wrong, which spoils nothing that was measured.
