@@ -23,9 +23,10 @@ func (c *core) forward(es []entry, fx *Effects) {
 	}
 }
 
-// stay notes that nobody is known to have the session: its client is awaited from now on, for it may
-// have been with a worker until a moment ago.
-func (c *core) stay(now int64) { c.moved, c.since = nil, now }
+// hear notes that there was word of where the client is. Its window begins with the first event that
+// is held for it after that: from then on it is sought. Until a moment before it may have been with a
+// worker that has died since, of which nobody told us.
+func (c *core) hear(now int64) { c.heard, c.since, c.ended = now, 0, 0 }
 
 // hold puts entries into the overflow of their mailbox.
 func (c *core) hold(es []entry, fx *Effects) {
@@ -162,8 +163,11 @@ func (c *core) wantOverflow(fx *Effects) {
 // seekEvery is how often one client is sought at most, in milliseconds.
 const seekEvery = 5000
 
-// seek asks who has the client, if that was not asked a moment ago.
+// seek asks who has the client, for whom something is held, if that was not asked a moment ago.
 func (c *core) seek(now int64, fx *Effects) {
+	if c.conn == 0 && c.since == 0 {
+		c.since = now
+	}
 	if c.conn == 0 && now-c.sought >= seekEvery {
 		c.sought = now
 		fx.Seek = append(fx.Seek, c.client)
@@ -306,7 +310,7 @@ func (c *core) sweep(now int64, fx *Effects) (over bool) {
 	}
 	// The record outlives the last copy by a window: a copy that comes back from the mailbox would
 	// else begin another window, again and again.
-	return now-max(c.ended, c.since) >= c.o.Window.Milliseconds()
+	return now-max(c.ended, c.since, c.heard) >= c.o.Window.Milliseconds()
 }
 
 // sweepAway does what time asks for in a session without a socket.
@@ -314,13 +318,14 @@ func (c *core) sweepAway(now int64, fx *Effects) {
 	window := c.o.Window.Milliseconds()
 	if c.moved != nil {
 		if now-c.moved.at > window+window/8 {
-			c.stay(now)
+			c.moved = nil
+			c.hear(now)
 		} else {
 			to := c.moved.to.epoch // what was refused before is tried again
 			c.forward(c.extractIf(func(e *entry) bool { return e.event.Epoch < to }), fx)
 		}
 	}
-	if now-c.since >= window {
+	if c.since != 0 && now-c.since >= window {
 		c.expire(now, fx)
 	}
 	if c.held > 0 {
@@ -330,7 +335,7 @@ func (c *core) sweepAway(now int64, fx *Effects) {
 
 // expired reports whether the client was given up: what comes now waits for the next sweep, which gives
 // it up too. Put into the overflow it would come again, and never all at once.
-func (c *core) expired() bool { return c.conn == 0 && c.ended > c.since }
+func (c *core) expired() bool { return c.conn == 0 && c.ended != 0 }
 
 // expire gives up what is held for a client that did not come back within the window. Gaps are
 // kept for as long as a token lives; then nobody can ask for them.

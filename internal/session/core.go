@@ -34,7 +34,8 @@ type core struct {
 
 	conn  engine.ConnRef   // 0 while the client is away
 	epoch socketmeta.Epoch // in which it was last attached here; 0 for never, and once it moved
-	since int64            // while conn is 0: since when its client is awaited
+	heard int64            // when it was last known where its client is: here, or elsewhere
+	since int64            // since when, after that, events are held for a client that is away; 0: none were
 	moved *passed          // who has the session
 
 	tasks   map[wire.TaskID]*task // nil until the client has a task
@@ -58,9 +59,8 @@ type core struct {
 
 // passed is what is left of a session that another worker has.
 type passed struct {
-	to   place
-	at   int64 // when it was last heard of
-	back bool  // events that had come to that worker come here: it may have died, and its client is awaited
+	to place
+	at int64 // when it was last heard of
 }
 
 // known is the highest place of the session that this worker has heard of.
@@ -82,7 +82,8 @@ func (c *core) attach(conn engine.ConnRef, epoch socketmeta.Epoch, elsewhere boo
 		return 0, false
 	}
 	old = c.conn
-	c.conn, c.epoch, c.since, c.moved, c.ended, c.stalled = conn, epoch, now, nil, 0, 0
+	c.conn, c.epoch, c.moved, c.stalled = conn, epoch, nil, 0
+	c.hear(now)
 	c.resend()
 	for _, p := range positions {
 		c.record(p.Task).renumber(p, elsewhere)
@@ -113,7 +114,8 @@ func (c *core) detach(conn engine.ConnRef, now int64, fx *Effects) bool {
 	if c.conn != conn || conn == 0 {
 		return false
 	}
-	c.conn, c.since = 0, now
+	c.conn = 0
+	c.hear(now)
 	c.resend()
 	c.keepCaps(now, fx)
 	if c.held > 0 {
@@ -129,8 +131,9 @@ func (c *core) move(to place, now int64, fx *Effects) (old engine.ConnRef) {
 		return 0
 	}
 	old = c.conn
-	c.conn, c.epoch, c.since, c.ended = 0, 0, now, 0
-	c.moved = &passed{to: to, at: now}
+	c.conn, c.epoch = 0, 0
+	c.hear(now)
+	c.moved = &passed{to, now}
 	// A claim takes the events of its own epoch too: they came this far with an earlier one of the
 	// same worker, which has lost them since.
 	c.forward(c.extractIf(func(e *entry) bool { return e.event.Epoch <= to.epoch }), fx)
@@ -167,9 +170,8 @@ func (c *core) deliver(e *wire.Event, ref Ref, now int64, fx *Effects) verdict {
 			c.forward([]entry{in}, fx)
 			return kept
 		case e.Epoch > c.moved.to.epoch: // it has been where the client was later than we know
-			c.stay(now)
-		case !c.moved.back:
-			c.moved.back, c.since = true, now
+			c.moved = nil
+			c.hear(now)
 		}
 	}
 	if !e.Durable {
@@ -275,7 +277,7 @@ func (c *core) forget(life uint64, now int64) (dropped int) {
 	}
 	if life == 0 {
 		clear(c.overflow)
-		c.since = now // while the link was away, others may have said what we did not hear: every window starts again
+		c.hear(now) // while the link was away, others may have said what we did not hear: every window starts again
 	}
 	delete(c.overflow, life)
 	return dropped

@@ -228,7 +228,7 @@ func (r *Registry) lock(id socketmeta.ClientID, now time.Time) *Session {
 		if s == nil {
 			r.mu.Lock()
 			if s = r.byClient[id]; s == nil {
-				s = &Session{Client: id, registry: r, core: core{o: &r.options, client: id, since: now.UnixMilli()}}
+				s = &Session{Client: id, registry: r, core: core{o: &r.options, client: id, heard: now.UnixMilli()}}
 				r.byClient[id] = s
 			}
 			r.mu.Unlock()

@@ -114,7 +114,7 @@ func (s *Session) sweep(now time.Time, late bool, renew Renew, fx *Effects) {
 	defer s.mu.Unlock()
 	o, c, ms := &s.registry.options, &s.core, now.UnixMilli()
 	if late { // this process stood still: first hear what others said meanwhile
-		c.since = ms
+		c.hear(ms)
 	}
 	if c.sweep(ms, fx) {
 		s.expired = true
