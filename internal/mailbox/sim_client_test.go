@@ -43,7 +43,6 @@ type toServer struct {
 	confirm   socketmeta.Epoch
 	positions []wire.Position // of a hello or an ack
 	submit    wire.TaskID
-	plain     bool
 }
 
 type toClient struct {
