@@ -217,23 +217,34 @@ func (c *crowd) submit(kind string, params any, lines int, guests ...*guest) {
 }
 
 func (g *guest) submit(kind string, params any, lines int) error {
-	id := wire.NewTaskID()
+	id := g.newErrand(lines)
 	g.mu.Lock()
-	g.errand[id] = &errand{lines: lines, at: wire.Position{Task: id}, ended: make(chan struct{})}
 	client := g.client
 	g.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), homeWithin)
 	defer cancel()
 	for {
 		_, err := client.SubmitAs(ctx, id, kind, params)
-		if errors.Is(err, wsclient.ErrTaskOver) {
-			return nil
-		}
-		if refused, ok := errors.AsType[*wire.Error](err); !ok || !refused.Retryable {
+		refused, isRefused := errors.AsType[*wire.Error](err)
+		switch {
+		case errors.Is(err, wsclient.ErrTaskOver): // it ran although it was refused, and this client did not see it
+			g.mu.Lock()
+			delete(g.errand, id)
+			g.mu.Unlock()
+			id = g.newErrand(lines)
+		case !isRefused || !refused.Retryable:
 			return err
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
+}
+
+func (g *guest) newErrand(lines int) wire.TaskID {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	id := wire.NewTaskID()
+	g.errand[id] = &errand{lines: lines, at: wire.Position{Task: id}, ended: make(chan struct{})}
+	return id
 }
 
 // got is the application.

@@ -197,6 +197,10 @@ func (m *member) begin(ctx context.Context) (err error) {
 	for {
 		m.task, err = m.SubmitAs(ctx, id, ticksKind, nil)
 		refused, isRefused := errors.AsType[*wire.Error](err)
+		if errors.Is(err, wsclient.ErrTaskOver) { // it ran although it was refused, and this client did not see it
+			id = wire.NewTaskID()
+			continue
+		}
 		if err == nil || !isRefused || !refused.Retryable && refused.Code != wire.CodeUnknownKind { // the runner may not be there yet
 			break
 		}
