@@ -17,9 +17,9 @@ import (
 func (c *core) forward(es []entry, fx *Effects) {
 	to := c.moved.to
 	for _, e := range es {
-		e.event.Epoch = to.epoch
-		e.event.Hops++
-		c.job(Forward, []entry{e}, fx, []Copy{{broker.ToMailbox(to.server), e.copy()}})
+		copied := e.copy() // what is refused is tried again as it was
+		copied.Epoch, copied.Hops = to.epoch, copied.Hops+1
+		c.job(Forward, []entry{e}, fx, []Copy{{broker.ToMailbox(to.server), copied}})
 	}
 }
 
@@ -117,7 +117,7 @@ func (c *core) full(now int64) bool {
 // waits goes into the overflow. Gaps stay.
 func (c *core) keepCaps(now int64, fx *Effects) {
 	if c.crowded() && !c.full(now) && !c.expired() {
-		c.holdWhile(c.crowded, fx)
+		c.holdWhile(c.crowded, false, fx)
 	}
 }
 
@@ -127,12 +127,13 @@ func (c *core) crowded() bool {
 }
 
 // holdWhile puts what waits into the overflow, from the last event of the youngest task on, while more
-// says so. It goes there in order: what comes out of it first is then what the client waits for.
-func (c *core) holdWhile(more func() bool, fx *Effects) (held bool) {
+// says so: events, or gaps. It goes there in order: what comes out of it first is then what the client
+// waits for.
+func (c *core) holdWhile(more func() bool, gaps bool, fx *Effects) (held bool) {
 	var out []entry
 	for _, t := range slices.Backward(c.order) {
 		for i := len(t.queue) - 1; i >= t.sent && more(); i-- {
-			if t.queue[i].event.Type != wire.EventGap {
+			if (t.queue[i].event.Type == wire.EventGap) == gaps {
 				out = append(out, c.extract(t, i, i+1)...)
 			}
 		}
@@ -142,14 +143,20 @@ func (c *core) holdWhile(more func() bool, fx *Effects) (held bool) {
 	return len(out) > 0
 }
 
-// relieve puts all that waits into the overflow, because the worker holds too much. A client that
-// has acknowledged nothing for a while gives back what it was sent too.
+// relieve puts all that waits into the overflow, because the worker holds too much; gaps only when
+// nothing else waits. A client that has acknowledged nothing for a while gives back what it was sent
+// too: it may wait for an event that another worker cannot pass on as long as our mailbox is full.
 func (c *core) relieve(now int64, fx *Effects) {
 	if c.conn != 0 && now-c.stalled > c.o.AckTimeout.Milliseconds()/12 {
 		c.resend()
 	}
-	if !c.full(now) && c.holdWhile(func() bool { return true }, fx) {
+	all := func() bool { return true }
+	switch {
+	case c.full(now):
+	case c.holdWhile(all, false, fx):
 		c.pressed = true
+	default:
+		c.holdWhile(all, true, fx)
 	}
 }
 
