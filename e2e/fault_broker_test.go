@@ -50,6 +50,7 @@ func (c *cluster) alarm(set func(*rig.RabbitMQ, context.Context, bool) error, la
 		g.come()
 	}
 	crowd.flowsFrom(had, 3, back...)
+	c.isEmpty("mailbox.")                    // what they acknowledge reaches the broker
 	time.Sleep(time.Until(raised.Add(last))) // the case is about real time
 	c.must(set(c.Rabbit, t.Context(), false))
 	crowd.goHome(c)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -80,9 +81,18 @@ func (c *cluster) must(err error) {
 	}
 }
 
-// isQuietBut waits until no mailbox, overflow or queue of tasks holds anything, and checks that so
-// many events were given up.
+// isQuietBut waits until no mailbox, overflow or queue of tasks holds anything, and so many events
+// lie among the dead.
 func (c *cluster) isQuietBut(dead int) {
+	c.t.Helper()
+	c.isEmpty("mailbox.", "hold.", "tasks.", broker.QueueParked, broker.QueueDeadTasks)
+	if n := c.dead(); n != dead {
+		c.t.Errorf("%d events lie among the dead, want %d", n, dead)
+	}
+}
+
+// isEmpty waits until no queue whose name begins so holds anything.
+func (c *cluster) isEmpty(prefixes ...string) {
 	c.t.Helper()
 	await(c.t, homeWithin, func() error {
 		queues, err := c.Rabbit.ListQueues(c.t.Context())
@@ -91,7 +101,7 @@ func (c *cluster) isQuietBut(dead int) {
 		}
 		var full []string
 		for _, q := range queues {
-			if n := q.Ready + q.Unacked; n > 0 && !(q.Name == broker.QueueDeadEvents && n == dead) && !strings.HasPrefix(q.Name, "control.") {
+			if q.Ready+q.Unacked > 0 && slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(q.Name, p) }) {
 				full = append(full, fmt.Sprintf("%+v", q))
 			}
 		}
@@ -100,9 +110,6 @@ func (c *cluster) isQuietBut(dead int) {
 		}
 		return nil
 	})
-	if n := c.dead(); n != dead {
-		c.t.Errorf("%d events lie among the dead, want %d", n, dead)
-	}
 }
 
 // owns waits until the worker is ready: it owns its mailbox. It returns how long that took.
