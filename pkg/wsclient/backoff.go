@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/wscluster/wscluster/pkg/wire"
 )
 
 const (
@@ -48,7 +50,7 @@ func stops(err error) bool {
 const closePolicy = 1008
 
 // delay returns how long to wait before the retry-th retry in a row, counted from 1, after a socket
-// that ended with err. random is in [0, 1): full jitter, so that a crowd spreads out. The server's
+// that ended with err or a submit that was refused with it. random is in [0, 1): full jitter, so that a crowd spreads out. The server's
 // own wish is a lower bound. A resume goes at once, but only the first in a row: a server that
 // keeps asking for it is not hammered.
 func delay(o *Options, err error, retry int, random float64) time.Duration {
@@ -66,6 +68,9 @@ func delay(o *Options, err error, retry int, random float64) time.Duration {
 	}
 	if e, ok := errors.AsType[*HandshakeError](err); ok {
 		asked = e.RetryAfter
+	}
+	if e, ok := errors.AsType[*wire.Error](err); ok {
+		asked = time.Duration(min(max(0, e.RetryAfterMS), maxRetryAfter.Milliseconds())) * time.Millisecond
 	}
 	if errors.Is(err, errStarved) && retry == 1 {
 		wait = 0

@@ -177,12 +177,19 @@ func (c *Client) accepted(m *wire.Accepted) {
 func (c *Client) refused(m *wire.Refused) {
 	c.mu.Lock()
 	a := c.asking(m.ID, m.Task)
+	var wait time.Duration
+	var postponed bool
 	if a != nil {
-		c.answered(a, &m.Error)
+		if wait, postponed = c.postpone(a, &m.Error); !postponed {
+			c.answered(a, &m.Error)
+		}
 	}
 	c.mu.Unlock()
-	if a == nil {
+	switch {
+	case a == nil:
 		c.o.Log.Warn("the server refused something", zap.String("id", m.ID), zap.Error(&m.Error))
+	case postponed:
+		c.o.Log.Info("a submit is in doubt and will be sent again", zap.String("task", string(m.Task)), zap.Error(&m.Error), zap.Duration("delay", wait))
 	}
 }
 

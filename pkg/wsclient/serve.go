@@ -130,17 +130,28 @@ func (c *Client) turn(s *socket, now time.Time) (t turn, err error) {
 		return t, errStarved
 	}
 	s.sayConfirm(&t)
-	for _, a := range c.asks {
-		if a.sent != s {
-			a.sent = s
-			t.messages = append(t.messages, a.msg)
-		}
-	}
 	if err := c.watch(s, now, &t); err != nil {
 		return t, err
 	}
+	c.submit(s, now, &t)
 	c.acknowledge(s, now, &t)
 	return t, nil
+}
+
+// submit sends what s has not been asked and whose time has come. Guarded by c.mu.
+func (c *Client) submit(s *socket, now time.Time, t *turn) {
+	for _, a := range c.asks {
+		switch {
+		case a.sent == s:
+		case now.Before(a.again):
+			if a.again.Before(t.next) {
+				t.next = a.again
+			}
+		default:
+			a.sent, a.task.sent = s, true
+			t.messages = append(t.messages, a.msg)
+		}
+	}
 }
 
 // sayConfirm says that the socket_meta which resumed the session is here and kept, once. The worker

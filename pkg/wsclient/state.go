@@ -50,6 +50,7 @@ func (c *Client) restore(s State) {
 		if open.Accepted {
 			t.accepted = true
 		} else {
+			t.sent = true // by the earlier client, for all that is known
 			c.ask(t)
 		}
 	}

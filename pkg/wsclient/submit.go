@@ -5,32 +5,45 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/wscluster/wscluster/pkg/wire"
 )
 
 // ErrTaskOver is what SubmitAs returns for a task of which nothing more would come: this client saw
-// it end, or gave up its submit (ctx ended, or the refusal was one in doubt) and has acknowledged
-// events of it since, unseen. A client remembers 200 such tasks.
-var ErrTaskOver = errors.New("the task is over for this client: it ended, or its events came while nobody waited for them; submit under a new ID")
+// it end, gave up its submit while the cluster may have had it (Submit's ctx ended), or has
+// acknowledged events of it unseen. A client remembers 200 such tasks.
+var ErrTaskOver = errors.New("the task is over for this client: it ended, or its submit was given up, or its events came while nobody waited for them; submit under a new ID")
 
-// ask is a submit that waits for its answer. It is sent on each new socket until it has one.
+// ask is a submit that waits for its answer. It is sent on each new socket until it has one, and
+// again some time after a refusal in doubt.
 type ask struct {
 	msg  *wire.Submit
 	task *Task
 	done chan struct{} // closed when the answer is here; err may be read then
 	err  error
 
-	sent *socket // guarded by Client.mu: where it was sent last
+	// The rest is guarded by Client.mu.
+	sent    *socket   // where it was sent last; nil if it is to be sent again at again
+	again   time.Time // not sent before
+	refused int       // refusals in doubt
 }
 
 // Submit asks for a task under a fresh ID and waits until the cluster has stored it. params is
 // marshalled to a JSON object; nil is none.
 //
-// A refusal is a *wire.Error. It waits through any number of lost sockets; if ctx ends or Run
-// returns first, the task may or may not run.
+// It waits through any number of lost sockets, and through refusals that leave in doubt whether the
+// broker has stored the task (unavailable, overloaded, internal): it then asks again under the same
+// ID, after the time that the server names, or with the same jittered backoff as for sockets if that is
+// longer. An event of the task that comes meanwhile is as good as the answer. Any other refusal is a
+// *wire.Error, and the ID may be submitted again.
+//
+// If ctx ends or Run returns first, the error wraps ctx's cause or ErrStopped. A task that was never
+// sent will not run, and its ID may be submitted again. One that was sent may run all the same: the
+// error says so, its events are acknowledged and dropped, and SubmitAs under its ID is ErrTaskOver.
 func (c *Client) Submit(ctx context.Context, kind string, params any) (*Task, error) {
 	return c.SubmitAs(ctx, wire.NewTaskID(), kind, params)
 }
@@ -103,14 +116,38 @@ func (c *Client) newAsk(t *Task, kind string, params json.RawMessage) *ask {
 	}
 }
 
-// withdraw gives up waiting for a, because of err. If the answer was faster, that counts.
+// withdraw gives up waiting for a, because of err. If the answer was faster, that counts. A task that
+// the cluster may have is over then: what comes of it is nobody's.
 func (c *Client) withdraw(a *ask, err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.answered(a, err) {
+	t := a.task
+	switch {
+	case !c.settle(a, err):
 		return a.err
+	case !c.unwanted(t):
+	case t.sent:
+		err = fmt.Errorf("gave up without a certain answer; the task may run all the same, and its ID is over for this client: %w", err)
+		t.err = err
+		c.end(t)
+	default:
+		c.forget(t, err)
 	}
 	return err
+}
+
+// postpone has a sent again later, if e leaves in doubt whether the task is stored, and reports
+// whether it does. Too many open tasks are refused before the broker is asked, and are the caller's to
+// bring to an end; only after a refusal in doubt they too say nothing. Guarded by c.mu.
+func (c *Client) postpone(a *ask, e *wire.Error) (wait time.Duration, postponed bool) {
+	if !e.Retryable || e.Code == wire.CodeTooManyTasks && a.refused == 0 {
+		return 0, false
+	}
+	a.refused++
+	wait = delay(&c.o, e, a.refused, rand.Float64())
+	a.sent, a.again = nil, time.Now().Add(wait)
+	c.poke()
+	return wait, true
 }
 
 // began notes that an event of t came: the server has the task, even if its answer was lost.
@@ -125,9 +162,16 @@ func (c *Client) began(t *Task) {
 	}
 }
 
-// answered ends an ask, and forgets a task that was refused, so that its ID may be submitted
-// again. It reports whether a still waited. Guarded by c.mu.
-func (c *Client) answered(a *ask, err error) bool {
+// answered ends an ask: with nil, or with the refusal of a task whose ID may be submitted again.
+// Guarded by c.mu.
+func (c *Client) answered(a *ask, err error) {
+	if c.settle(a, err) && err != nil && c.unwanted(a.task) {
+		c.forget(a.task, err)
+	}
+}
+
+// settle ends the wait of a. It reports whether a still waited. Guarded by c.mu.
+func (c *Client) settle(a *ask, err error) bool {
 	i := slices.Index(c.asks, a)
 	if i < 0 {
 		return false
@@ -135,13 +179,19 @@ func (c *Client) answered(a *ask, err error) bool {
 	c.asks = slices.Delete(c.asks, i, i+1)
 	a.err = err
 	close(a.done)
-	t := a.task
-	asked := slices.ContainsFunc(c.asks, func(a *ask) bool { return a.task == t })
-	if err != nil && !t.accepted && !asked && c.tasks[t.id] == t {
-		t.err = err
-		c.in.drop(t.id)
-		delete(c.tasks, t.id)
-		close(t.over)
-	}
 	return true
+}
+
+// unwanted reports whether t is open, was not accepted, and no submit of it waits any more.
+// Guarded by c.mu.
+func (c *Client) unwanted(t *Task) bool {
+	return c.tasks[t.id] == t && !t.accepted && !slices.ContainsFunc(c.asks, func(a *ask) bool { return a.task == t })
+}
+
+// forget closes a task as if it had never been open. Guarded by c.mu.
+func (c *Client) forget(t *Task, err error) {
+	t.err = err
+	c.in.drop(t.id)
+	delete(c.tasks, t.id)
+	close(t.over)
 }

@@ -22,6 +22,7 @@ type Task struct {
 	value json.RawMessage
 	err   error
 
+	sent     bool // guarded by c.mu: the cluster may have it
 	accepted bool // guarded by c.mu
 	position *int // guarded by c.mu
 }
