@@ -8,7 +8,7 @@ import type { Platform, SessionStorage } from './platform.ts';
 import { Store } from './store.ts';
 import { Feed, Task, TaskError } from './task.ts';
 import { maxOpenTasks, maxPositions } from './wire.ts';
-import type { Position, ServerMessage, SocketMeta, Submit, TaskEvent } from './wire.ts';
+import type { Position, ServerMessage, SocketMeta, Submit, TaskEvent, WireError } from './wire.ts';
 
 /** Positions are acknowledged after so many events or milliseconds, and when the page goes away. */
 export const ackEvery = 32;
@@ -127,10 +127,13 @@ export class Client {
 
   /**
    * Asks for a task and returns its handle at once. Until the server has accepted it, it is sent again on
-   * every new socket, also after a reload, under the same ID; the server runs it once. params must be
+   * every new socket, also after a reload, under the same ID; the server runs it once. So it is after a
+   * refusal that leaves in doubt whether it is stored (unavailable, overloaded, internal): after the time
+   * that the server names, or with the backoff of the sockets, for as long as the client lives; each such
+   * refusal is told to the error listeners. An event of the task stands for its acceptance. params must be
    * JSON. Throws a TaskError if it is certain to be refused: a bad or taken ID, a bad kind, more than
    * 64 KiB, more than 100 open tasks; or if nothing more would come of it (over): this client saw the task
-   * end, or acknowledged events of it after its submit had been refused. Then take a new ID.
+   * end, or acknowledged events of it that were nobody's. Then take a new ID.
    */
   submit(kind: string, params: object = {}, options: { taskId?: string } = {}): Task {
     const id = options.taskId ?? uuid(this.#platform.now());
@@ -145,7 +148,7 @@ export class Client {
     if (!fits(submitMessage(id, kind, params))) refuse('frame_too_large', 'a submit must fit into 64 KiB');
     const feed = this.#addFeed(kind, { task_id: id, attempt: 0, run_id: '', next: 0 }, params);
     this.#persist(feed);
-    if (this.#state.name === 'open') this.#link!.send(submitMessage(id, kind, params));
+    this.#ask(feed);
     return feed.task;
   }
 
@@ -223,6 +226,10 @@ export class Client {
 
   #hangUp(code?: number): void {
     this.#flush();
+    for (const f of this.#feeds.values()) {
+      this.#platform.clearTimeout(f.retry);
+      f.retry = undefined; // due with the next socket
+    }
     this.#link?.close(code);
     this.#drop();
     this.#claim.release();
@@ -247,6 +254,8 @@ export class Client {
       case 'error': {
         const feed = this.#feeds.get(m.task_id ?? m.id ?? '');
         if (!feed?.params) return this.#emit('error', new TaskError(m));
+        // Too many tasks are refused before the broker is asked: no doubt, unless there was one before.
+        if (m.retryable && (feed.doubts || m.code !== 'too_many_tasks')) return this.#postpone(feed, m);
         this.#end(feed);
         feed.fail(m);
       }
@@ -273,16 +282,15 @@ export class Client {
       feed.fail({ code: 'lost', message: `the server calls this task ${state}: nothing more of it will come`, retryable: true });
     }
     this.#openedAt = this.#platform.now();
-    const link = this.#link;
     this.#enter({ name: 'open', meta: m });
-    for (const f of this.#feeds.values()) if (f.params) link?.send(submitMessage(f.task.id, f.task.kind, f.params));
+    for (const f of this.#feeds.values()) this.#ask(f);
     this.#flush();
   }
 
   #event(e: TaskEvent, chars: number): void {
     const feed = this.#feeds.get(e.task_id);
     if (!feed) {
-      // Of a task that has ended here, was refused in doubt, or that another page began: by name. It does not come again.
+      // Of a task that has ended here, or that another page began: by name. It does not come again.
       if (e.durable) {
         this.#remember(e.task_id);
         this.#ack({ task_id: e.task_id, attempt: e.attempt, run_id: e.run_id, next: e.seq + 1 });
@@ -300,6 +308,22 @@ export class Client {
   }
 
   // ---- tasks and acknowledgements
+
+  /** Submits a task, if the server does not have it, and it is open and due. */
+  #ask(f: Feed): void {
+    if (!f.params || f.over || f.retry || this.#state.name !== 'open') return;
+    this.#link?.send(submitMessage(f.task.id, f.task.kind, f.params));
+  }
+
+  /** The broker may have the task or not: forgotten, its events would be acknowledged unseen. */
+  #postpone(f: Feed, e: WireError): void {
+    this.#platform.clearTimeout(f.retry);
+    f.retry = this.#platform.setTimeout(() => {
+      f.retry = undefined;
+      this.#ask(f);
+    }, delay(++f.doubts, 'retry', e.retry_after_ms ?? 0, this.#platform.random(), this.#o));
+    this.#emit('error', new TaskError(e));
+  }
 
   #accepted(): Feed[] {
     return [...this.#feeds.values()].filter((f) => !f.params);

@@ -44,7 +44,7 @@ export interface Acceptance {
 export class Task implements AsyncIterable<Step> {
   readonly id: string;
   readonly kind: string;
-  /** Settles when the server has stored the task, or refused it. Its events may come first. */
+  /** Settles when the server has stored the task, or refused it for certain. Its events may come first. */
   readonly accepted: Promise<Acceptance>;
   /** The value of the result event, or a TaskError; settles after the final event's handlers. */
   readonly result: Promise<unknown>;
@@ -112,6 +112,9 @@ export class Feed {
   readonly ended = deferred<void>();
   /** What to submit; undefined once the server has it. */
   params: object | undefined;
+  /** Refusals that left in doubt whether the server has it, and the timer to ask again after the last. */
+  doubts = 0;
+  retry: unknown;
   /** The task has ended, one way or the other. */
   over = false;
 
