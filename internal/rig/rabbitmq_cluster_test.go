@@ -1,3 +1,5 @@
+//go:build long
+
 package rig
 
 import (
@@ -8,17 +10,6 @@ import (
 	"testing"
 	"time"
 )
-
-// declare makes a durable queue on r, with n messages in it.
-func declare(t *testing.T, r *RabbitMQ, name, kind string, n int) {
-	t.Helper()
-	_, err := r.Eval(t.Context(), fmt.Sprintf(`Name = rabbit_misc:r(<<"/">>, queue, <<%q>>),
-		{new, _} = rabbit_amqqueue:declare(Name, true, false, [{<<"x-queue-type">>, longstr, <<%q>>}], none, <<"rig">>),
-		[ok = rabbit_basic:publish(rabbit_misc:r(<<"/">>, exchange, <<>>), <<%q>>, [], <<"x">>) || _ <- lists:seq(1, %d)]`, name, kind, name, n))
-	if err != nil {
-		t.Fatal(err)
-	}
-}
 
 func TestRabbitMQClusterIsPartedKilledAndHealed(t *testing.T) {
 	t.Parallel()

@@ -107,3 +107,14 @@ func TestRabbitMQRaisesAlarmsListsQueuesAndFreezes(t *testing.T) {
 		t.Errorf("freeze the dead: %v", err)
 	}
 }
+
+// declare makes a durable queue on r, with n messages in it.
+func declare(t *testing.T, r *RabbitMQ, name, kind string, n int) {
+	t.Helper()
+	_, err := r.Eval(t.Context(), fmt.Sprintf(`Name = rabbit_misc:r(<<"/">>, queue, <<%q>>),
+		{new, _} = rabbit_amqqueue:declare(Name, true, false, [{<<"x-queue-type">>, longstr, <<%q>>}], none, <<"rig">>),
+		[ok = rabbit_basic:publish(rabbit_misc:r(<<"/">>, exchange, <<>>), <<%q>>, [], <<"x">>) || _ <- lists:seq(1, %d)]`, name, kind, name, n))
+	if err != nil {
+		t.Fatal(err)
+	}
+}
