@@ -72,7 +72,8 @@ func gather(t *testing.T, n int, doors ...string) *crowd {
 	c := &crowd{t: t, doors: doors, arrivals: make(chan *arrival, 4096)}
 	var wg sync.WaitGroup
 	for i := range n {
-		g := &guest{crowd: c, id: i, door: i, errand: map[wire.TaskID]*errand{}}
+		g := &guest{crowd: c, id: i, errand: map[wire.TaskID]*errand{}}
+		g.door = i - g.stride(len(doors))
 		c.all = append(c.all, g)
 		wg.Go(g.come)
 	}
@@ -151,17 +152,23 @@ func (g *guest) away() {
 	}
 }
 
-// dial reaches the next door that answers.
+// stride is how many of n doors a guest goes on with each socket, so that those of one worker
+// spread over the others.
+func (g *guest) stride(n int) int { return 1 + g.id/n%max(1, n-1) }
+
+// dial reaches the door a stride further, or the next one behind it that answers.
 func (g *guest) dial(ctx context.Context, network, _ string) (net.Conn, error) {
 	g.crowd.mu.Lock()
 	doors := slices.Clone(g.crowd.doors)
 	g.crowd.mu.Unlock()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+g.id%32))}, Timeout: 5 * time.Second}
 	var errs []error
-	for range doors {
+	for i := range doors {
 		g.mu.Lock()
+		if g.door++; i == 0 {
+			g.door += g.stride(len(doors)) - 1
+		}
 		addr := doors[g.door%len(doors)]
-		g.door++
 		g.mu.Unlock()
 		conn, err := dialer.DialContext(ctx, network, addr)
 		if err == nil {

@@ -12,10 +12,10 @@ import (
 func TestFault09TheBrokerIsKilledUnderLoad(t *testing.T) {
 	c := town(t)
 	crowd := gather(t, 24, c.addrs()...)
-	crowd.ask(80, lineEvery)
+	crowd.ask(50, lineEvery)
 	crowd.flows(5)
 	c.killRabbit()
-	c.must(c.Rabbit.Restart(t.Context()))
+	c.must(c.Rabbit.Restart(c.ctx()))
 	crowd.goHome(c)
 	for _, g := range crowd.all {
 		if s := g.client.Stats(); s.Sockets != 1 {
@@ -43,16 +43,16 @@ func (c *cluster) alarm(set func(*rig.RabbitMQ, context.Context, bool) error, la
 	}
 	had := crowd.counts()
 	crowd.flows(5, crowd.all[4:]...)
-	c.must(set(c.Rabbit, t.Context(), true))
+	c.must(set(c.Rabbit, c.ctx(), true))
 	raised := time.Now()
 	for _, g := range back {
-		g.door-- // to the worker that holds its events: a claim from another one is a publish
+		g.door -= g.stride(len(c.Workers)) // to the worker that holds its events: a claim from another one is a publish
 		g.come()
 	}
 	crowd.flowsFrom(had, 3, back...)
 	c.isEmpty("mailbox.")                    // what they acknowledge reaches the broker
 	time.Sleep(time.Until(raised.Add(last))) // the case is about real time
-	c.must(set(c.Rabbit, t.Context(), false))
+	c.must(set(c.Rabbit, c.ctx(), false))
 	crowd.goHome(c)
 	const ours = 3 // a probe of this test may have a connection more, and its two goroutines
 	await(t, homeWithin, func() error {
@@ -84,10 +84,10 @@ func TestFault24AConsumerTimeoutBelowTheHoldTimeClosesNobodysMailbox(t *testing.
 	c := start(t, rig.ClusterOptions{
 		WorkerSettings: []string{"WSCLUSTER_REFRESH_AFTER=1s"}, RunnerSettings: []string{"WSCLUSTER_SLOTS=100"},
 	}, "i1-w1", "i1-w2")
-	_, err := c.Rabbit.Eval(t.Context(), "ok = application:set_env(rabbit, consumer_timeout, 6000), ok = application:set_env(rabbit, channel_tick_interval, 500)")
+	_, err := c.Rabbit.Eval(c.ctx(), "ok = application:set_env(rabbit, consumer_timeout, 6000), ok = application:set_env(rabbit, channel_tick_interval, 500)")
 	c.must(err)
 	for _, w := range c.Workers { // channels learn of it when they are opened
-		c.must(w.Restart(t.Context()))
+		c.must(w.Restart(c.ctx()))
 	}
 	crowd := gather(t, 12, c.addrs()...)
 	absent := crowd.all[:6]
@@ -96,7 +96,7 @@ func TestFault24AConsumerTimeoutBelowTheHoldTimeClosesNobodysMailbox(t *testing.
 	for _, g := range absent {
 		g.away()
 	}
-	for until := time.Now().Add(15 * time.Second); time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
+	for until := time.Now().Add(10 * time.Second); time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
 		for _, w := range c.Workers {
 			if err := w.Ready(); err != nil {
 				t.Fatalf("a worker lost its mailbox: %v", err)

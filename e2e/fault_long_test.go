@@ -70,7 +70,7 @@ func TestFault04ClientsThatNeverComeBackLeaveTheDeadAndNoMailbox(t *testing.T) {
 		return nil
 	})
 	await(t, 5*time.Minute, func() error { // a gap waits for as long as its client's token lives
-		queues, err := c.Rabbit.ListQueues(t.Context())
+		queues, err := c.Rabbit.ListQueues(c.ctx())
 		if err != nil {
 			return err
 		}
@@ -87,10 +87,10 @@ func TestFault04ClientsThatNeverComeBackLeaveTheDeadAndNoMailbox(t *testing.T) {
 // heartbeat makes the broker's so short, and has everybody join anew with it.
 func (c *cluster) heartbeat(every time.Duration) {
 	c.t.Helper()
-	_, err := c.Rabbit.Eval(c.t.Context(), fmt.Sprintf("ok = application:set_env(rabbit, heartbeat, %d)", int(every.Seconds())))
+	_, err := c.Rabbit.Eval(c.ctx(), fmt.Sprintf("ok = application:set_env(rabbit, heartbeat, %d)", int(every.Seconds())))
 	c.must(err)
 	for _, m := range append(append([]*rig.Member{}, c.Workers...), c.Runners...) {
-		c.must(m.Restart(c.t.Context()))
+		c.must(m.Restart(c.ctx()))
 	}
 }
 
@@ -155,7 +155,7 @@ func TestFault10TheBrokerIsAway(t *testing.T) {
 			crowd.flows(5)
 			c.killRabbit()
 			time.Sleep(outage) // the case is about real time
-			c.must(c.Rabbit.Restart(t.Context()))
+			c.must(c.Rabbit.Restart(c.ctx()))
 			crowd.goHome(c)
 			for _, g := range crowd.all {
 				if s := g.client.Stats(); s.Sockets != 1 {
@@ -184,7 +184,7 @@ func TestFault29FiftyThousandHeldEventsSurviveTheirWorker(t *testing.T) {
 	had := crowd.counts()
 	close(gate)
 	await(t, homeWithin, func() error {
-		q, err := c.Rabbit.QueueDepth(t.Context(), "mailbox.i1-w1")
+		q, err := c.Rabbit.QueueDepth(c.ctx(), "mailbox.i1-w1")
 		if err == nil && q.Unacked < guests*each {
 			err = fmt.Errorf("%+v, want %d unacknowledged", q, guests*each)
 		}
@@ -199,7 +199,7 @@ func TestFault29FiftyThousandHeldEventsSurviveTheirWorker(t *testing.T) {
 	}
 	crowd.flowsFrom(had, each)
 	t.Logf("%d events were with their clients %v after the first of those came", guests*each, time.Since(came))
-	c.must(victim.Restart(t.Context()))
+	c.must(victim.Restart(c.ctx()))
 	crowd.goHome(c)
 }
 

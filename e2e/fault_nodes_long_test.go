@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"fmt"
 	"testing"
 
 	"github.com/wscluster/wscluster/internal/rig"
@@ -20,15 +19,15 @@ func TestFault11TheNodeThatLeadsAQueueIsKilled(t *testing.T) {
 		crowd := gather(t, 12, c.addrs()...)
 		crowd.ask(150, lineEvery)
 		crowd.flows(5)
-		c.must(c.Brokers.Sync(t.Context()))
-		node, err := c.Brokers.Leader(t.Context(), queue)
+		c.must(c.Brokers.Sync(c.ctx()))
+		node, err := c.Brokers.Leader(c.ctx(), queue)
 		c.must(err)
 		crowd.pause()
 		c.Brokers.Nodes[node].Kill()
 		crowd.flows(20)
 		t.Logf("%s, node %d killed: the longest pause between two events of a client was %v", queue, node, crowd.pause())
-		c.must(c.Brokers.Nodes[node].Restart(t.Context()))
-		c.must(c.Brokers.AwaitWhole(t.Context()))
+		c.must(c.Brokers.Nodes[node].Restart(c.ctx()))
+		c.must(c.Brokers.AwaitWhole(c.ctx()))
 		crowd.goHome(c)
 	}
 }
@@ -46,41 +45,18 @@ func TestFault12APartitionGivesNoMailboxTwoOwners(t *testing.T) {
 		crowd := gather(t, 12, c.addrs()...)
 		crowd.ask(600, lineEvery)
 		crowd.flows(5)
-		c.must(c.Brokers.Sync(t.Context()))
-		node, err := c.Brokers.Leader(t.Context(), "control.i1-w1")
+		c.must(c.Brokers.Sync(c.ctx()))
+		node, err := c.Brokers.Leader(c.ctx(), "control.i1-w1")
 		c.must(err)
 		crowd.pause()
 		c.must(cut.do(node))
-		c.must(c.Brokers.AwaitPaused(t.Context(), node))
+		c.must(c.Brokers.AwaitPaused(c.ctx(), node))
 		crowd.flows(20)
 		t.Logf("%s, node %d cut off: the longest pause between two events of a client was %v", cut.how, node, crowd.pause())
-		c.ownsOnce()
+		c.isWhole()
 		c.must(c.Brokers.Heal())
-		c.must(c.Brokers.AwaitWhole(t.Context()))
+		c.must(c.Brokers.AwaitWhole(c.ctx()))
 		crowd.goHome(c)
-		c.ownsOnce()
+		c.isWhole()
 	}
-}
-
-// ownsOnce waits until the workers own as many mailboxes as there are, and never sees them own more.
-func (c *cluster) ownsOnce() {
-	c.t.Helper()
-	all := float64(len(c.Workers) + 1) // with the parked one
-	await(c.t, homeWithin, func() error {
-		var owned float64
-		for _, w := range c.Workers {
-			n, err := metric(w, "wscluster_mailboxes_owned")
-			if err != nil {
-				return err
-			}
-			owned += n
-		}
-		if owned > all {
-			c.t.Fatalf("%v mailboxes are owned, and there are %v", owned, all)
-		}
-		if owned < all {
-			return fmt.Errorf("%v mailboxes are owned of %v", owned, all)
-		}
-		return nil
-	})
 }

@@ -68,7 +68,7 @@ func TestARollingRestartLosesNothingAndSpreadsItsReconnects(t *testing.T) {
 
 // redeploy ends a worker in good order and starts it again. HAProxy sees both.
 func (c *cluster) redeploy(w *rig.Member) {
-	ctx := c.t.Context()
+	ctx := c.ctx()
 	for _, err := range []error{w.Drain(ctx), w.Restart(ctx), c.HAProxy.Await(ctx, "UP", w.Name)} {
 		if err != nil {
 			c.t.Error(fmt.Errorf("redeploy %s: %w", w.Name, err))

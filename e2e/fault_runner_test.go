@@ -11,7 +11,7 @@ import (
 func TestFault07ARunnerCutFromTheBrokerInTheMiddleOfATask(t *testing.T) {
 	c := town(t)
 	crowd := gather(t, 12, c.addrs()...)
-	crowd.ask(80, lineEvery)
+	crowd.ask(60, lineEvery)
 	crowd.flows(5)
 	for _, r := range c.Runners {
 		r.Proxy.Cut()
@@ -28,12 +28,12 @@ func TestFault07ARunnerCutFromTheBrokerInTheMiddleOfATask(t *testing.T) {
 func TestFault08ATaskWhoseRunnerIsKilledIsRunAgain(t *testing.T) {
 	c := town(t)
 	crowd := gather(t, 12, c.addrs()...)
-	crowd.ask(80, lineEvery)
+	crowd.ask(50, lineEvery)
 	crowd.flows(5)
 	victim := c.Runners[0]
 	victim.Kill()
 	crowd.flows(5)
-	c.must(victim.Restart(t.Context()))
+	c.must(victim.Restart(c.ctx()))
 	crowd.goHome(c)
 	again := 0
 	for _, g := range crowd.all {
@@ -58,7 +58,7 @@ func TestFault35AFullMailboxHoldsUpNobodyElse(t *testing.T) {
 		WorkerSettings: []string{"WSCLUSTER_MAX_HELD=100"}, // so many a frozen worker is given
 		RunnerSettings: []string{"WSCLUSTER_SLOTS=100", "WSCLUSTER_INTERNAL_LISTEN=" + internal},
 	}, "i1-w1", "i1-w2")
-	_, err = c.Rabbit.Ctl(t.Context(), "set_policy", "--priority", "9", "full", `^mailbox\.i1-w1$`, `{"max-length": 50, "overflow": "reject-publish"}`)
+	_, err = c.Rabbit.Ctl(c.ctx(), "set_policy", "--priority", "9", "full", `^mailbox\.i1-w1$`, `{"max-length": 50, "overflow": "reject-publish"}`)
 	c.must(err)
 	crowd := gather(t, 20, c.addrs()...)
 	w := c.Worker("i1-w1")

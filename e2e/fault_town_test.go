@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -73,6 +74,13 @@ func (c *cluster) addrs() (all []string) {
 	return all
 }
 
+// ctx bounds a step that prepares or mends a fault.
+func (c *cluster) ctx() context.Context {
+	ctx, cancel := context.WithTimeout(c.t.Context(), homeWithin)
+	c.t.Cleanup(cancel)
+	return ctx
+}
+
 // must ends the test if something that prepares or mends a fault has failed.
 func (c *cluster) must(err error) {
 	c.t.Helper()
@@ -94,8 +102,9 @@ func (c *cluster) isQuietBut(dead int) {
 // isEmpty waits until no queue whose name begins so holds anything.
 func (c *cluster) isEmpty(prefixes ...string) {
 	c.t.Helper()
+	ctx := c.ctx()
 	await(c.t, homeWithin, func() error {
-		queues, err := c.Rabbit.ListQueues(c.t.Context())
+		queues, err := c.Rabbit.ListQueues(ctx)
 		if err != nil {
 			return err
 		}
@@ -116,8 +125,28 @@ func (c *cluster) isEmpty(prefixes ...string) {
 func (c *cluster) owns(m *rig.Member) time.Duration {
 	c.t.Helper()
 	began := time.Now()
-	c.must(m.Await(c.t.Context()))
+	c.must(m.Await(c.ctx()))
 	return time.Since(began)
+}
+
+// isWhole waits until the workers own as many mailboxes as there are, the parked one among them.
+func (c *cluster) isWhole() {
+	c.t.Helper()
+	all := float64(len(c.Workers) + 1)
+	await(c.t, homeWithin, func() error {
+		var owned float64
+		for _, w := range c.Workers {
+			n, err := metric(w, "wscluster_mailboxes_owned")
+			if err != nil {
+				return err
+			}
+			owned += n
+		}
+		if owned != all {
+			return fmt.Errorf("%v mailboxes are owned of %v", owned, all)
+		}
+		return nil
+	})
 }
 
 // adopter waits until a worker has adopted one more mailbox than before says, and returns it.
@@ -135,8 +164,10 @@ func (c *cluster) adopter(before map[string]float64) (adopter *rig.Member) {
 	return adopter
 }
 
-// adoptions is how many mailboxes each worker has adopted so far.
+// adoptions is how many mailboxes each worker has adopted so far. It waits until none is missing.
 func (c *cluster) adoptions() map[string]float64 {
+	c.t.Helper()
+	c.isWhole()
 	n := map[string]float64{}
 	for _, w := range c.Workers {
 		n[w.Name], _ = metric(w, "wscluster_mailboxes_adopted_total") // one that is down has none
@@ -174,7 +205,7 @@ var metrics = http.Client{Timeout: 2 * time.Second}
 // dead is how many events lie among the dead.
 func (c *cluster) dead() int {
 	c.t.Helper()
-	q, err := c.Rabbit.QueueDepth(c.t.Context(), broker.QueueDeadEvents)
+	q, err := c.Rabbit.QueueDepth(c.ctx(), broker.QueueDeadEvents)
 	c.must(err)
 	return q.Ready
 }

@@ -14,17 +14,17 @@ const lineEvery = 50 * time.Millisecond
 
 func TestFault01AKilledWorkersClientsGetTheRestElsewhere(t *testing.T) {
 	c := town(t)
-	crowd := gather(t, 24, c.addrs()...)
-	crowd.ask(60, lineEvery)
-	crowd.flows(5)
 	victim, before := c.Worker("i1-w1"), c.adoptions()
+	crowd := gather(t, 24, c.addrs()...)
+	crowd.ask(50, lineEvery)
+	crowd.flows(5)
 	crowd.forgetArrivals()
 	victim.Kill()
 	first := <-crowd.arrivals
 	adopter := c.adopter(before)
 	t.Logf("%s adopted its mailbox %v after the first client came to %s", adopter.Name, time.Since(first.at), first.server)
 	crowd.goHome(c)
-	c.must(victim.Restart(t.Context()))
+	c.must(victim.Restart(c.ctx()))
 }
 
 func TestFault02AWorkerThatReturnsGetsItsMailboxBack(t *testing.T) {
@@ -34,10 +34,10 @@ func TestFault02AWorkerThatReturnsGetsItsMailboxBack(t *testing.T) {
 // returns kills a worker under load and starts it again so much later.
 func (c *cluster) returns(later time.Duration) {
 	c.t.Helper()
-	crowd := gather(c.t, 24, c.addrs()...)
-	crowd.ask(60+int(later/lineEvery), lineEvery)
-	crowd.flows(5)
 	victim, before := c.Worker("i1-w1"), c.adoptions()
+	crowd := gather(c.t, 24, c.addrs()...)
+	crowd.ask(50+int(later/lineEvery), lineEvery)
+	crowd.flows(5)
 	victim.Kill()
 	killed := time.Now()
 	c.adopter(before)
@@ -50,15 +50,15 @@ func (c *cluster) returns(later time.Duration) {
 
 func TestFault03TheAdopterDiesTooAndAThirdWorkerTakesOver(t *testing.T) {
 	c := town(t)
-	crowd := gather(t, 24, c.addrs()...)
-	crowd.ask(80, lineEvery)
-	crowd.flows(5)
 	victim, before := c.Worker("i1-w1"), c.adoptions()
+	crowd := gather(t, 24, c.addrs()...)
+	crowd.ask(60, lineEvery)
+	crowd.flows(5)
 	victim.Kill()
 	adopter := c.adopter(before)
 	adopter.Kill()
 	crowd.flows(5) // all are on the third one
-	c.must(errors.Join(victim.Restart(t.Context()), adopter.Restart(t.Context())))
+	c.must(errors.Join(victim.Restart(c.ctx()), adopter.Restart(c.ctx())))
 	crowd.goHome(c)
 }
 
@@ -89,7 +89,7 @@ func (c *cluster) replace(crowd *crowd, ids ...string) {
 	c.t.Helper()
 	c.Workers = nil
 	for _, id := range ids {
-		if _, err := c.AddWorker(c.t.Context(), id); err != nil {
+		if _, err := c.AddWorker(c.ctx(), id); err != nil {
 			c.t.Fatal(err)
 		}
 	}
@@ -99,7 +99,7 @@ func (c *cluster) replace(crowd *crowd, ids ...string) {
 func TestFault06AWorkerCutFromTheBrokerKeepsItsClients(t *testing.T) {
 	c := town(t)
 	crowd := gather(t, 12, c.addrs()...)
-	crowd.ask(100, lineEvery)
+	crowd.ask(70, lineEvery)
 	crowd.flows(5)
 	w := c.Worker("i1-w1")
 	attached := crowd.on(w.Name)
@@ -110,7 +110,7 @@ func TestFault06AWorkerCutFromTheBrokerKeepsItsClients(t *testing.T) {
 		}
 		return nil
 	})
-	crowd.flows(20, without(crowd.all, attached)...) // the others do not notice
+	crowd.flows(8, without(crowd.all, attached)...) // the others do not notice
 	c.must(w.Proxy.Heal())
 	t.Logf("its mailbox is its own again %v after the cut was mended", c.owns(w))
 	crowd.goHome(c)
@@ -124,14 +124,14 @@ func TestFault06AWorkerCutFromTheBrokerKeepsItsClients(t *testing.T) {
 func TestFault20ASecondProcessWithAServerIDStaysUnreadyAndDisturbsNobody(t *testing.T) {
 	c := town(t)
 	crowd := gather(t, 6, c.addrs()...)
-	crowd.ask(80, lineEvery)
+	crowd.ask(60, lineEvery)
 	first := c.Worker("i1-w1")
 	attached := crowd.on(first.Name)
 	second, err := first.Double()
 	c.must(err)
 	c.must(second.Start())
 	t.Cleanup(second.Kill)
-	c.must(second.WaitPort(t.Context(), second.Addr))
+	c.must(second.WaitPort(c.ctx(), second.Addr))
 	await(t, homeWithin, func() error {
 		if err := first.Ready(); err != nil {
 			t.Fatalf("the first process: %v", err)
@@ -149,9 +149,9 @@ func TestFault20ASecondProcessWithAServerIDStaysUnreadyAndDisturbsNobody(t *test
 		}
 	}
 	first.Kill()
-	if err := second.WaitReady(t.Context(), second.Ready); err != nil {
+	if err := second.WaitReady(c.ctx(), second.Ready); err != nil {
 		t.Errorf("after the first one's death: %v", err)
 	}
 	second.Kill()
-	c.must(first.Restart(t.Context()))
+	c.must(first.Restart(c.ctx()))
 }
