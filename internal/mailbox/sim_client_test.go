@@ -500,7 +500,7 @@ func (w *world) mutes(c, _ int) func() {
 	if w.quiet {
 		return nil
 	}
-	return func() { w.people[c].muteTill = w.now + 12_000 }
+	return func() { w.people[c].muteTill = w.now + 30_000 }
 }
 
 // look notes, each second, whether the client is being served: it was there for 5 quiet seconds.

@@ -80,8 +80,8 @@ func (n *simNode) start() {
 	n.born++
 	p := &simProc{simNode: n}
 	p.sessions = session.New(session.Options{
-		Socket: (*simSockets)(n), Server: n.server, Window: simWindow, AckTimeout: 8 * time.Second, RefreshAfter: 15 * time.Second,
-		MaxWaiting: 5, MaxWaitingBytes: 70, MaxSent: 4, MaxSentBytes: 60, NewRun: n.world.newRun,
+		Socket: (*simSockets)(n), Server: n.server, Window: simWindow, AckTimeout: 24 * time.Second, RefreshAfter: 15 * time.Second,
+		MaxWaiting: 5, MaxWaitingBytes: 250, MaxSent: 4, MaxSentBytes: 250, NewRun: n.world.newRun,
 	})
 	n.proc = p
 }
