@@ -13,10 +13,14 @@ func TestFault07ARunnerCutFromTheBrokerInTheMiddleOfATask(t *testing.T) {
 	crowd := gather(t, 12, c.addrs()...)
 	crowd.ask(60, lineEvery)
 	crowd.flows(5)
+	for _, r := range c.Runners { // first in silence: what is published then is never answered
+		c.must(r.Proxy.Stall())
+	}
+	time.Sleep(time.Second)
 	for _, r := range c.Runners {
 		r.Proxy.Cut()
 	}
-	time.Sleep(time.Second) // of output that must wait
+	time.Sleep(500 * time.Millisecond) // of output that must wait
 	for _, r := range c.Runners {
 		c.must(r.Proxy.Heal())
 	}
