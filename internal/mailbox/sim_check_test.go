@@ -22,7 +22,8 @@ func (w *world) buried(p *simPublish) {
 		k.seq, _ = strconv.ParseInt(string(e.Body[len(`{"n":`):len(e.Body)-1]), 10, 64)
 	}
 	w.dead[k] = p.dead
-	if c := t.owner; p.dead == wire.GapExpired && t.serves() && !t.covers(&e) && w.now-c.seen < simWindow.Milliseconds() {
+	window := simWindow.Milliseconds()
+	if c := t.owner; p.dead == wire.GapExpired && t.serves() && !t.covers(&e) && w.now-c.seen < window && w.now-c.late >= window {
 		w.fail("%v expired although its client was here %d s ago", k, (w.now-c.seen)/1000)
 	}
 }

@@ -75,6 +75,7 @@ type simClient struct {
 	backAt   int64
 	muteTill int64
 	seen     int64 // when it was last there for long enough to be served
+	late     int64 // when it last came back after a window or more
 }
 
 // simSockets is how the sessions of a worker send: see session.Socket.
@@ -515,6 +516,9 @@ func (c *simClient) look(idle bool) {
 		k.since = 0
 	case idle:
 		if k.since++; k.since > 4 {
+			if c.world.now-c.seen >= simWindow.Milliseconds() {
+				c.late = c.world.now
+			}
 			c.seen = c.world.now
 		}
 	}

@@ -88,11 +88,13 @@ func (c *core) over(j *Job, end End, now int64, fx *Effects) {
 		}
 		if t.state == stateFinished || covers(&t.position, &e.event) {
 			fx.Settle = append(fx.Settle, e.ref)
-		} else if _, ok := c.insert(t, e); !ok {
+		} else if _, ok := c.keep(t, e, fx); !ok {
 			fx.Settle = append(fx.Settle, e.ref)
 		}
 	}
 	switch {
+	case j.Purpose == Hold && j.entries[0].event.Type == wire.EventGap: // which only relief puts there
+		c.stuckAt = now
 	case j.Purpose == Evict: // the dead events take nothing, or the mailbox no gap
 		c.fullAt, c.park = now, !c.park
 	case j.Purpose == Hold && !c.full(now) && (c.pressed || c.crowded()): // the overflow is full: the oldest make room for what came last
@@ -143,20 +145,26 @@ func (c *core) holdWhile(more func() bool, gaps bool, fx *Effects) (held bool) {
 	return len(out) > 0
 }
 
-// relieve puts all that waits into the overflow, because the worker holds too much; gaps only when
-// nothing else waits. A client that has acknowledged nothing for a while gives back what it was sent
-// too: it may wait for an event that another worker cannot pass on as long as our mailbox is full.
+// relieve puts what waits into the overflow, because the worker holds too much: gaps only when nothing
+// else waits. A client that is here keeps what it can be sent next, or one event if it has acknowledged
+// nothing for a while; that one gives back what it was sent too. It may wait for an event that another
+// worker cannot pass on as long as our mailbox is full, or for the one that has just come.
 func (c *core) relieve(now int64, fx *Effects) {
-	if c.conn != 0 && now-c.stalled > c.o.AckTimeout.Milliseconds()/12 {
-		c.resend()
+	keep := 0
+	if c.conn != 0 {
+		keep = c.o.MaxSent
+		if now-c.stalled > c.o.AckTimeout.Milliseconds()/12 {
+			keep = 1
+			c.resend()
+		}
 	}
-	all := func() bool { return true }
+	more := func() bool { return c.held-c.sent > keep }
 	switch {
 	case c.full(now):
-	case c.holdWhile(all, false, fx):
+	case c.holdWhile(more, false, fx):
 		c.pressed = true
-	default:
-		c.holdWhile(all, true, fx)
+	case now-c.stuckAt >= fullFor:
+		c.holdWhile(more, true, fx)
 	}
 }
 
@@ -275,6 +283,15 @@ func stands(gap, e *wire.Event) bool {
 		from = gapIn(e).FromSeq
 	}
 	return gapIn(gap).FromSeq <= from
+}
+
+// keep puts e into the queue of its task. It reports the place, and false if e is there already, or is
+// stood for: then it is to be settled.
+func (c *core) keep(t *task, e entry, fx *Effects) (at int, ok bool) {
+	if c.makeWay(t, &e.event, fx) {
+		return 0, false
+	}
+	return c.insert(t, e)
 }
 
 // makeWay sees to it that nothing is held beside a gap that stands for it: its worker died, or lost its

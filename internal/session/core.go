@@ -51,6 +51,7 @@ type core struct {
 	lost     map[uint64]bool // lives that ended while jobs were under way; nil when none is
 	overflow map[uint64]int  // events that lie in the overflow of a mailbox, by life; never of 0
 	fullAt   int64           // when the broker refused to take what is given up, until it is tried again; else 0
+	stuckAt  int64           // when the overflow refused a gap last
 	park     bool            // the mailbox had no room for a gap: the next one is parked
 	pressed  bool            // the worker has asked for room: if the overflow is full, some of what waits is given up
 	sought   int64           // when seek was last asked for
@@ -195,14 +196,9 @@ func (c *core) deliver(e *wire.Event, ref Ref, now int64, fx *Effects) verdict {
 		fx.Duplicates++
 		return done
 	}
-	if c.makeWay(t, &in.event, fx) {
-		fx.Settle = append(fx.Settle, ref)
-		fx.Duplicates++
-		return done
-	}
-	at, ok := c.insert(t, in)
+	at, ok := c.keep(t, in, fx)
 	if !ok {
-		fx.Settle = append(fx.Settle, ref) // the same event, published twice
+		fx.Settle = append(fx.Settle, ref)
 		fx.Duplicates++
 		return done
 	}

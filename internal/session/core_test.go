@@ -281,3 +281,25 @@ func TestWhatWaitsTooLongIsPublishedAgain(t *testing.T) {
 		t.Errorf("after a minute: %d jobs, %d held; want one refresh", len(c.fx.Jobs), c.held)
 	}
 }
+
+// TestARefusedGapStandsForAllThatItNamed is two gaps with the number of one event: one stands for it
+// alone, the other, which another worker did not take, for what came before it too.
+func TestARefusedGapStandsForAllThatItNamed(t *testing.T) {
+	gap := func(from, to int64) wire.Event {
+		e := event("t", to, fmt.Sprintf(`{"from_seq":%d,"reason":"caps"}`, from))
+		e.Type, e.Prev = wire.EventGap, from-1
+		return e
+	}
+	c := newTrial(t, Options{})
+	c.move(place{9, "i1-w2"}, start, &c.fx)
+	c.put(gap(2, 2), 1)
+	narrow := c.fx.Jobs[0]
+	c.put(gap(1, 2), 2)
+	wide := c.fx.Jobs[0]
+	c.fx = Effects{}
+	c.over(narrow, Refused, start, &c.fx)
+	c.over(wide, Refused, start, &c.fx)
+	if q := c.tasks["t"].queue; len(q) != 1 || q[0].ref.Tag != 2 || !slices.Equal(c.settled(), []uint64{1}) {
+		t.Errorf("held %+v and settled %v, want the gap of both events held", q, c.settled())
+	}
+}
