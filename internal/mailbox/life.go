@@ -68,8 +68,11 @@ func (l *life) run(ctx context.Context) error {
 
 // own returns nil when the mailbox is to be given up, or is deleted.
 func (l *life) own(ctx context.Context) error {
+	look := time.NewTicker(relieveEvery)
+	defer look.Stop()
 	for {
 		select {
+		case <-look.C: // where nothing comes any more, because all that is held waits for what does not fit
 		case <-ctx.Done():
 			return nil
 		case <-l.stop:
@@ -213,11 +216,14 @@ func (l *life) tight() bool {
 	return l.held.Load() >= int64(l.o.MaxHeld)/4*3 || l.Mailbox.bytes.Load() >= int64(l.o.MaxHeldBytes)/4*3
 }
 
+// relieveEvery is how often room is made, where much is held.
+const relieveEvery = time.Second
+
 // throttle makes room when much is held: the clients' waiting events go into the overflow. At the
 // cap it says that the worker is full, and at that of bytes it stops the deliveries (that of events
 // is the broker's prefetch); below three quarters all goes on.
 func (l *life) throttle(ctx context.Context) error {
-	if l.tight() && time.Since(l.relieved) > time.Second {
+	if l.tight() && time.Since(l.relieved) >= relieveEvery {
 		l.relieved = time.Now()
 		l.apply(l.o.Sessions.Relieve(l.relieved))
 	}

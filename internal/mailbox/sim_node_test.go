@@ -234,6 +234,7 @@ func (w *world) clocks(n, _ int) func() {
 				return 0
 			})
 		})
+		p.throttle()
 	}
 }
 
@@ -401,7 +402,7 @@ func (p *simProc) take(l *simLife, d broker.Delivery, overflow bool) {
 // throttle makes room when much is held.
 func (p *simProc) throttle() {
 	for _, l := range p.lives {
-		if !l.ending && len(l.held) >= simPrefetch/4*3 && p.clock()-l.relieved > 1000 {
+		if !l.ending && len(l.held) >= simPrefetch/4*3 && p.clock()-l.relieved >= 1000 {
 			l.relieved = p.clock()
 			p.world.saw("relieved")
 			p.apply(p.sessions.Relieve(p.time()))
