@@ -50,7 +50,9 @@ func town(t *testing.T) *cluster {
 			endTown()
 		}
 	})
-	return &cluster{shared.Cluster, t}
+	c := &cluster{shared.Cluster, t}
+	c.isWhole() // the fault before may have left a mailbox with nobody for a moment
+	return c
 }
 
 // endTown stops the shared cluster, if there is one.
