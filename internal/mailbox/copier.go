@@ -3,6 +3,7 @@ package mailbox
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -196,21 +197,51 @@ func (l *life) ended(j *session.Job, end session.End) {
 	l.poke()
 }
 
+// unreadable is a delivery that is no event.
+type unreadable struct {
+	broker.Delivery
+	ref   session.Ref
+	again time.Time // when it is tried again; the broker took no copy
+}
+
 // bury copies what cannot be read to the dead events, with the reason, and settles it then. Where
-// that fails it is kept, and delivered again in the next life: better one stuck than one lost.
-func (l *life) bury(d broker.Delivery, ref session.Ref) {
+// the broker refuses, it is tried again after buryEvery: better one stuck than one lost.
+func (l *life) bury(d unreadable) {
 	m := d.Message
 	m.Headers = map[string]any{"reason": "bad_body", "mailbox": string(l.server)}
 	l.jobs.Add(1)
 	errand := &errand{steps: [][]outgoing{{{broker.ToDeadEvents(), m}}}, done: func(end session.End) {
-		if end == session.Stored {
+		switch end {
+		case session.Stored:
 			l.o.Metrics.Dead.WithLabelValues("bad_body").Inc()
-			l.settle([]session.Ref{ref})
+			l.settle([]session.Ref{d.ref})
+		case session.Refused:
+			d.again = time.Now().Add(buryEvery)
+			l.mu.Lock()
+			l.unburied = append(l.unburied, d)
+			l.mu.Unlock()
 		}
 		l.jobs.Add(-1)
 		l.poke()
 	}}
 	if !l.copier.add(errand) {
 		l.jobs.Add(-1)
+	}
+}
+
+const buryEvery = 5 * time.Second
+
+// buryAgain tries what was refused before.
+func (l *life) buryAgain(now time.Time) {
+	l.mu.Lock()
+	n := slices.IndexFunc(l.unburied, func(d unreadable) bool { return d.again.After(now) })
+	if n < 0 {
+		n = len(l.unburied)
+	}
+	due := l.unburied[:n:n]
+	l.unburied = l.unburied[n:]
+	l.mu.Unlock()
+	for _, d := range due {
+		l.bury(d)
 	}
 }

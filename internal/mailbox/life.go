@@ -30,8 +30,9 @@ type life struct {
 	taken  chan []broker.Delivery
 	wake   chan struct{} // cap 1: refs wait in settled, or a job has ended
 
-	mu      sync.Mutex
-	settled []session.Ref // guarded by mu; at most one for each delivery
+	mu       sync.Mutex
+	settled  []session.Ref // guarded by mu; at most one for each delivery
+	unburied []unreadable  // guarded by mu; the same; by when they are tried again
 
 	// Touched only by run.
 	full     bool // at a cap
@@ -68,11 +69,12 @@ func (l *life) run(ctx context.Context) error {
 
 // own returns nil when the mailbox is to be given up, or is deleted.
 func (l *life) own(ctx context.Context) error {
-	look := time.NewTicker(relieveEvery)
+	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	for {
 		select {
-		case <-look.C: // where nothing comes any more, because all that is held waits for what does not fit
+		case now := <-look.C: // throttle: perhaps all that is held waits for what does not fit, and nothing comes
+			l.buryAgain(now)
 		case <-ctx.Done():
 			return nil
 		case <-l.stop:
@@ -166,7 +168,7 @@ func (l *life) take(d broker.Delivery, overflow bool) {
 	if err != nil {
 		l.o.Log.Warn("an event cannot be read and goes to the queue "+broker.QueueDeadEvents,
 			zap.String("app", d.App), zap.String("message_id", d.ID), zap.Error(err))
-		l.bury(d, ref)
+		l.bury(unreadable{Delivery: d, ref: ref})
 		return
 	}
 	l.o.Metrics.Events.WithLabelValues("taken").Inc()
@@ -216,14 +218,14 @@ func (l *life) tight() bool {
 	return l.held.Load() >= int64(l.o.MaxHeld)/4*3 || l.Mailbox.bytes.Load() >= int64(l.o.MaxHeldBytes)/4*3
 }
 
-// relieveEvery is how often room is made, where much is held.
-const relieveEvery = time.Second
+// lookEvery is how often room is made, where much is held.
+const lookEvery = time.Second
 
 // throttle makes room when much is held: the clients' waiting events go into the overflow. At the
 // cap it says that the worker is full, and at that of bytes it stops the deliveries (that of events
 // is the broker's prefetch); below three quarters all goes on.
 func (l *life) throttle(ctx context.Context) error {
-	if l.tight() && time.Since(l.relieved) >= relieveEvery {
+	if l.tight() && time.Since(l.relieved) >= lookEvery {
 		l.relieved = time.Now()
 		l.apply(l.o.Sessions.Relieve(l.relieved))
 	}

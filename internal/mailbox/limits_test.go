@@ -198,3 +198,28 @@ func TestClientsAreSentElsewhereInWavesWhenTheBrokerStaysAway(t *testing.T) {
 		w.settled()
 	})
 }
+
+// A delivery that stayed would end the mailbox's link one day: the broker lets none wait for ever.
+func TestWhatCannotBeReadIsBuriedWhenTheDeadTakeItAgain(t *testing.T) {
+	inTown(t, memory.Limits{}, session.Options{}, Options{}, oneWorker, func(w *town) {
+		w.broker.OnPublish(func(p memory.Publish) memory.Verdict {
+			if p.To == broker.ToDeadEvents() {
+				return memory.Verdict{Fate: memory.Refuse}
+			}
+			return memory.Verdict{}
+		})
+		bad := broker.Message{Type: "result", Body: []byte("no JSON")}
+		if _, err := w.runner.Publish(w.Context(), broker.ToMailbox("i1-w1"), bad); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(time.Minute)
+		if _, held := w.broker.Depth(broker.MailboxQueue("i1-w1")); held != 1 {
+			t.Errorf("%d deliveries are held while the dead take nothing, want the bad one", held)
+		}
+		w.broker.OnPublish(nil)
+		w.pass(buryEvery + lookEvery)
+		if dead := w.broker.Messages(broker.QueueDeadEvents); len(dead) != 1 || w.left() != 0 {
+			t.Errorf("%d dead and %d left, want it with the dead", len(dead), w.left())
+		}
+	})
+}
