@@ -84,22 +84,14 @@ func TestFault04ClientsThatNeverComeBackLeaveTheDeadAndNoMailbox(t *testing.T) {
 	c.isQuietBut(lost)
 }
 
-// heartbeat makes the broker's so short, and has everybody join anew with it.
-func (c *cluster) heartbeat(every time.Duration) {
-	c.t.Helper()
-	_, err := c.Rabbit.Eval(c.ctx(), fmt.Sprintf("ok = application:set_env(rabbit, heartbeat, %d)", int(every.Seconds())))
-	c.must(err)
-	for _, m := range append(append([]*rig.Member{}, c.Workers...), c.Runners...) {
-		c.must(m.Restart(c.ctx()))
-	}
-}
-
+// shortHeartbeat is the broker's in tests that wait for several of them.
 const shortHeartbeat = 2 * time.Second
+
+var withShortHeartbeat = fmt.Sprintf("heartbeat = %d", int(shortHeartbeat.Seconds()))
 
 func TestFault05AWorkerThatHangsForThreeHeartbeats(t *testing.T) {
 	t.Parallel()
-	c := start(t, rig.ClusterOptions{RunnerSettings: []string{"WSCLUSTER_SLOTS=100"}}, "i1-w1", "i1-w2", "i2-w1")
-	c.heartbeat(shortHeartbeat)
+	c := start(t, rig.ClusterOptions{Broker: withShortHeartbeat, RunnerSettings: []string{"WSCLUSTER_SLOTS=100"}}, "i1-w1", "i1-w2", "i2-w1")
 	crowd := gather(t, 18, c.addrs()...)
 	w, before := c.Worker("i1-w1"), c.adoptions()
 	theirs := crowd.on(w.Name)
@@ -123,8 +115,7 @@ func TestFault05AWorkerThatHangsForThreeHeartbeats(t *testing.T) {
 
 func TestFault06AWorkerWhoseLinkToTheBrokerFallsSilent(t *testing.T) {
 	t.Parallel()
-	c := start(t, rig.ClusterOptions{Proxies: true, RunnerSettings: []string{"WSCLUSTER_SLOTS=100"}}, "i1-w1", "i1-w2")
-	c.heartbeat(shortHeartbeat)
+	c := start(t, rig.ClusterOptions{Proxies: true, Broker: withShortHeartbeat, RunnerSettings: []string{"WSCLUSTER_SLOTS=100"}}, "i1-w1", "i1-w2")
 	crowd := gather(t, 12, c.addrs()...)
 	w, before := c.Worker("i1-w1"), c.adoptions()
 	attached := crowd.on(w.Name)

@@ -33,7 +33,7 @@ func (p *Publisher) connect() (_ *connection, err error) {
 		properties := amqp091.NewConnectionProperties()
 		properties.SetClientConnectionName(name)
 		conn, err := amqp091.DialConfig(p.URLs[p.life%len(p.URLs)], amqp091.Config{
-			Heartbeat: 10 * time.Second, Properties: properties,
+			Heartbeat: heartbeat, Properties: properties,
 			Dial: func(network, addr string) (net.Conn, error) {
 				s, err := net.DialTimeout(network, addr, dialWithin)
 				if err == nil {

@@ -61,6 +61,7 @@ func startSite(ctx context.Context, o Options, log io.Writer) (_ *site, err erro
 	s.cluster, err = rig.StartCluster(ctx, rig.ClusterOptions{
 		Dir: s.dir, Bin: o.Bin, Nodes: o.Nodes, Proxies: true, Workers: workerIDs[:o.Workers], Runners: runners,
 		HAProxy: filepath.Join(root, "deploy/haproxy/haproxy.cfg"), Log: log,
+		Broker:         fmt.Sprintf("heartbeat = %d", int(heartbeat.Seconds())),
 		WorkerSettings: []string{"WSCLUSTER_DRAIN_WINDOW=2s"},
 		// All clients have one address here.
 		Proxy: []string{"CONN_PER_IP=" + many, "WS_PER_IP=" + many, "WS_RATE_PER_IP=1000000", "SLOWSTART=1s"},

@@ -25,6 +25,7 @@ type ClusterOptions struct {
 	HAProxy string    // path of its configuration; "" for none
 	Repos   []string  // folders whose repositories the runners may build
 	Proxy   []string  // further "KEY=value" settings of HAProxy
+	Broker  string    // more lines for rabbitmq.conf, after those of deploy/rabbitmq
 	Log     io.Writer // gets the output of all of them, from several goroutines; may be nil
 
 	// Further "KEY=value" settings, WSCLUSTER_...: of workers and runners, and of one of them only,
@@ -60,7 +61,7 @@ func StartCluster(ctx context.Context, o ClusterOptions) (_ *Cluster, err error)
 	if err := os.Mkdir(data, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
-	if err := c.startBroker(ctx, RabbitOptions{Dir: data}); err != nil {
+	if err := c.startBroker(ctx, RabbitOptions{Dir: data, Config: o.Broker}); err != nil {
 		return nil, err
 	}
 	for _, id := range o.Workers {
