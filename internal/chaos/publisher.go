@@ -52,9 +52,14 @@ type telling struct {
 	prev   []int64 // by seq: the durable event before
 	after  time.Time
 	tries  int    // the attempt of its last delivery
-	tag    uint64 // of that
-	life   int    // to which the tag belongs
+	holds  []hold // its deliveries: a task whose submit was not answered is stored twice
 	ended  int64  // all is stored: the length of the journal then; 0 before
+}
+
+// hold is one delivery that is to be settled, and the life that its tag belongs to.
+type hold struct {
+	tag  uint64
+	life int
 }
 
 const (
@@ -208,17 +213,19 @@ func (p *Publisher) take(d amqp091.Delivery) error {
 		attempt += int(n)
 	}
 	if tries, ok := p.recent[task.Task]; ok && attempt <= tries+1 {
-		p.recent[task.Task] = attempt
+		p.recent[task.Task] = max(tries, attempt)
 		return d.Ack(false)
 	}
+	holds := []hold{{d.DeliveryTag, p.life}}
 	if t := p.tasks[task.Task]; t != nil {
+		holds = append(slices.DeleteFunc(t.holds, func(h hold) bool { return h.life != p.life }), holds...)
 		if attempt <= t.tries+1 {
-			t.tries, t.tag, t.life = attempt, d.DeliveryTag, p.life
+			t.tries, t.holds = max(t.tries, attempt), holds
 			return nil
 		}
 		p.turn = slices.DeleteFunc(p.turn, func(have *telling) bool { return have == t })
 	}
-	t := &telling{task: task, tries: attempt, tag: d.DeliveryTag, life: p.life}
+	t := &telling{task: task, tries: attempt, holds: holds}
 	if err := json.Unmarshal(task.Params, &t.params); err != nil || t.params.Events < 1 {
 		return fmt.Errorf("task %s: params %s", task.Task, task.Params)
 	}
@@ -251,9 +258,11 @@ func (p *Publisher) settle(c *connection, length int64) error {
 			clear(p.recent)
 		}
 		p.recent[t.key.Task] = t.tries
-		if t.life == p.life {
-			err = c.taking.Ack(t.tag, false)
-		} // else it comes again, and is recent then
+		for _, h := range t.holds {
+			if h.life == p.life { // else it comes again, and is recent then
+				err = errors.Join(err, c.taking.Ack(h.tag, false))
+			}
+		}
 	}
 	clear(p.turn[len(kept):])
 	p.turn = kept

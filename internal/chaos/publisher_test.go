@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 
 // TestAPublisherThatIsCutOffStoresAllInOrder runs one task on a real RabbitMQ, which loses the
 // publisher's connections up to four times meanwhile, and has no mailbox at first: everything is returned.
+// The task is stored twice.
 func TestAPublisherThatIsCutOffStoresAllInOrder(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -69,6 +71,8 @@ func TestAPublisherThatIsCutOffStoresAllInOrder(t *testing.T) {
 
 	submit(ctx, t, ch, &task)
 	awaitDepth(ctx, t, rabbit, broker.TasksQueue(TaskKind), func(q rig.Queue) bool { return q.Unacked == 1 })
+	submit(ctx, t, ch, &task) // by a worker that did not hear the broker's answer
+	awaitDepth(ctx, t, rabbit, broker.TasksQueue(TaskKind), func(q rig.Queue) bool { return q.Unacked == 2 })
 	mailbox := broker.MailboxQueue(task.Server)
 	if _, err := ch.QueueDeclare(mailbox, true, false, false, false, nil); err != nil {
 		t.Fatal(err)
@@ -157,7 +161,7 @@ func TestAPublisherKnowsItsOwnTasks(t *testing.T) {
 	}
 	check := func(attempt int, tag uint64, acknowledged int) {
 		t.Helper()
-		if r := p.tasks["t1"]; len(p.turn) != 1 || r != p.turn[0] || r.key.Attempt != attempt || r.tag != tag || r.life != p.life || acks.count != acknowledged {
+		if r := p.tasks["t1"]; len(p.turn) != 1 || r != p.turn[0] || r.key.Attempt != attempt || !slices.Equal(r.holds, []hold{{tag, p.life}}) || acks.count != acknowledged {
 			t.Errorf("%d runs, the task's %+v, %d acknowledged; want attempt %d, tag %d, %d acknowledged", len(p.turn), r, acks.count, attempt, tag, acknowledged)
 		}
 	}
