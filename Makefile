@@ -43,7 +43,7 @@ test: ## check everything; as root it installs from Debian what it lacks, else i
 
 test-long: deps ## the tests of `make test` and the long ones (files with //go:build long)
 	go test -race -tags long -count 1 -timeout 60m $(UNIT)
-	go test -race -tags long -count 1 -timeout 60m ./e2e/...
+	go test -race -tags long -count 1 -parallel 16 -timeout 60m ./e2e/...
 
 DURATION ?= 2m
 CLIENTS ?= 200
@@ -64,7 +64,7 @@ test-go: ## the Go tests but the end-to-end ones, with the race detector
 	go test -race -timeout 6m $(UNIT)
 
 test-e2e: ## the end-to-end tests: real RabbitMQ, HAProxy and Chromium
-	go test -race -count 1 -timeout 8m ./e2e/...
+	go test -race -count 1 -parallel 16 -timeout 8m ./e2e/...
 
 test-ts: npm ## the TypeScript tests
 	@set -e; for dir in $(NODE); do echo "npm test in $$dir"; npm --prefix $$dir test; done

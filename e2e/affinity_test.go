@@ -220,6 +220,7 @@ func (c *cluster) aKilledWorkersClientsMove(t *testing.T) {
 }
 
 func TestNetworkAffinityKeepsAnAddressOnItsWorker(t *testing.T) {
+	t.Parallel()
 	c := start(t, rig.ClusterOptions{HAProxy: root + "/deploy/haproxy/haproxy-network.cfg"}, "i1-w1", "i1-w2", "i2-w1", "i2-w2")
 	none := func(o *wsclient.Options) { o.Affinity = wsclient.AffinityNone }
 	for i := range 8 {

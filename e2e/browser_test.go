@@ -53,6 +53,7 @@ func TestABrowserBuildsThisRepository(t *testing.T) {
 
 // TestAReloadMidBuildLosesNoLine reloads the page while lines come: 1 to N are there, each once.
 func TestAReloadMidBuildLosesNoLine(t *testing.T) {
+	t.Parallel()
 	c := start(t, withHAProxy(), "i1-w1", "i2-w1")
 	p := open(t, c.HAProxy.Addr, 1024, 768)
 	p.submit("countdown", map[string]string{"lines": "120", "interval_ms": "50"})

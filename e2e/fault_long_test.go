@@ -231,3 +231,78 @@ func (c *cluster) flood(each int) (gate chan struct{}) {
 	})
 	return gate
 }
+
+// TestFault24 holds events for longer than the broker lets a delivery wait. A build that is longer
+// than that is still run twice: the ledger's own test.
+func TestFault24AConsumerTimeoutBelowTheHoldTimeClosesNobodysMailbox(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	c := start(t, rig.ClusterOptions{
+		WorkerSettings: []string{"WSCLUSTER_REFRESH_AFTER=1s"}, RunnerSettings: []string{"WSCLUSTER_SLOTS=100"},
+	}, "i1-w1", "i1-w2")
+	_, err := c.Rabbit.Eval(c.ctx(), "ok = application:set_env(rabbit, consumer_timeout, 6000), ok = application:set_env(rabbit, channel_tick_interval, 500)")
+	c.must(err)
+	for _, w := range c.Workers { // channels learn of it when they are opened
+		c.must(w.Restart(c.ctx()))
+	}
+	crowd := gather(t, 12, c.addrs()...)
+	absent := crowd.all[:6]
+	crowd.ask(20, lineEvery)
+	crowd.flows(1)
+	for _, g := range absent {
+		g.away()
+	}
+	for until := time.Now().Add(10 * time.Second); time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
+		for _, w := range c.Workers {
+			if err := w.Ready(); err != nil {
+				t.Fatalf("a worker lost its mailbox: %v", err)
+			}
+		}
+	}
+	var refreshed float64
+	for _, w := range c.Workers {
+		n, err := metric(w, `wscluster_mailbox_events_total{outcome="refresh"}`)
+		if err == nil {
+			refreshed += n
+		}
+	}
+	if refreshed == 0 {
+		t.Error("no event was published again")
+	}
+	for _, g := range absent {
+		g.come()
+	}
+	crowd.goHome(c)
+}
+
+func TestFault35AFullMailboxHoldsUpNobodyElse(t *testing.T) {
+	t.Parallel()
+	internal, err := rig.FreePort("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := start(t, rig.ClusterOptions{
+		WorkerSettings: []string{"WSCLUSTER_MAX_HELD=100"}, // so many a frozen worker is given
+		RunnerSettings: []string{"WSCLUSTER_SLOTS=100", "WSCLUSTER_INTERNAL_LISTEN=" + internal},
+	}, "i1-w1", "i1-w2")
+	_, err = c.Rabbit.Ctl(c.ctx(), "set_policy", "--priority", "9", "full", `^mailbox\.i1-w1$`, `{"max-length": 50, "overflow": "reject-publish"}`)
+	c.must(err)
+	crowd := gather(t, 20, c.addrs()...)
+	w := c.Worker("i1-w1")
+	theirs := crowd.on(w.Name)
+	crowd.ask(400, 10*time.Millisecond)
+	crowd.flows(1)
+	c.must(w.Freeze())
+	runner := &rig.Member{Name: "r1", Internal: internal}
+	await(t, homeWithin, func() error {
+		if n, err := metric(runner, `wscluster_runner_events_total{durable="true",outcome="refused"}`); err != nil || n == 0 {
+			return errors.Join(errors.New("the broker has refused nothing for the full mailbox"), err)
+		}
+		return nil
+	})
+	refused := time.Now()
+	others := without(crowd.all, theirs)
+	crowd.flows(10, others...)
+	t.Logf("the other worker's clients got 10 events each within %v", time.Since(refused))
+	c.must(w.Thaw())
+	crowd.goHome(c)
+}

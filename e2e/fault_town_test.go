@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,8 +22,10 @@ import (
 // durable event once and in order, and nothing is left in the parked queue, among the dead or in
 // any mailbox.
 
-// shared is the cluster of the tests that leave it as they found it. They do not run in parallel.
+// shared is the cluster of the tests that leave it as they found it. One has it at a time, beside
+// others that have clusters of their own.
 var shared struct {
+	sync.Mutex
 	*rig.Cluster
 	log *tail
 	dir string
@@ -32,6 +35,9 @@ var shared struct {
 // the broker. A test that fails leaves none to the next one.
 func town(t *testing.T) *cluster {
 	t.Helper()
+	t.Parallel()
+	shared.Lock()
+	t.Cleanup(shared.Unlock)
 	if shared.Cluster == nil {
 		dir, err := os.MkdirTemp("", "e2e-town-")
 		if err != nil {

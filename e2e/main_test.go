@@ -52,9 +52,16 @@ type cluster struct {
 	t *testing.T
 }
 
-// start starts a cluster of the workers, with one runner and HAProxy unless options say otherwise.
+// places bounds the clusters that run at once, beside the shared one: a RabbitMQ computes for some
+// seconds as it starts.
+var places = make(chan struct{}, 2)
+
+// start starts a cluster of the workers, with one runner unless options say otherwise, once there is a
+// place for it.
 func start(t *testing.T, o rig.ClusterOptions, workers ...string) *cluster {
 	t.Helper()
+	places <- struct{}{}
+	t.Cleanup(func() { <-places })
 	c, log := startIn(t, t.TempDir(), o, workers...)
 	t.Cleanup(func() {
 		if t.Failed() {

@@ -10,12 +10,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/wscluster/wscluster/internal/rig"
 	"github.com/wscluster/wscluster/pkg/wire"
 )
 
 func TestBadRequestsAreRefusedAndCostNothingElse(t *testing.T) {
-	c := start(t, rig.ClusterOptions{}, "i1-w1")
+	c := town(t)
 	cl, _ := client(t, c.Workers[0].Addr)
 	good := submit(t, cl, "countdown", countdown(20))
 

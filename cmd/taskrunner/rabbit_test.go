@@ -304,22 +304,6 @@ func (s *site) begin() {
 	s.await("output", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.next > 0 })
 }
 
-func memoryAlarm(t *testing.T, d time.Duration) {
-	s := newSite(t)
-	s.begin()
-	s.eval("rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []})")
-	over := func() { s.eval("rabbit_alarm:clear_alarm({resource_limit, memory, node()})") }
-	defer over()
-	s.outage(d)
-	if n := s.tasks(); n != "1" {
-		t.Errorf("%s tasks in the queue while the final event waits, want 1", n)
-	}
-	over()
-	s.end()
-}
-
-func TestABuildGoesOnUnderAMemoryAlarm(t *testing.T) { memoryAlarm(t, 2*time.Second) }
-
 // Neither the worker's mailbox nor the parked one is there: nothing may be lost, and somebody
 // must hear of it.
 func TestEventsAreKeptAndAlarmWhenParkedIsMissing(t *testing.T) {

@@ -254,9 +254,14 @@ func (c *Cluster) Stop() error {
 	if c.HAProxy != nil {
 		errs = append(errs, c.HAProxy.Stop())
 	}
-	for _, m := range c.members() { // all at once: each may take its time
-		if m.Process != nil {
-			_ = m.Signal(syscall.SIGTERM) // ended already: so much the better
+	for _, w := range c.Workers { // a politer end would wait for somebody to take its mailbox over
+		if w.Process != nil {
+			w.Kill()
+		}
+	}
+	for _, r := range c.Runners { // all at once: each may have a build to end
+		if r.Process != nil {
+			_ = r.Signal(syscall.SIGTERM) // ended already: so much the better
 		}
 	}
 	for _, m := range c.members() {

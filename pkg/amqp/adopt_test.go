@@ -3,7 +3,6 @@ package amqp
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -311,25 +310,5 @@ func TestWorkersThatMakeTheRegisterTogetherKeepTheirLinks(t *testing.T) {
 		if err := l.Err(); err != nil {
 			t.Errorf("a link ended: %v", err)
 		}
-	}
-}
-
-func TestRegisterOutlivesTheBroker(t *testing.T) {
-	b := open(t, Options{})
-	l := join(t, b, broker.Worker(server()))
-	s := server()
-	if err := l.Register(bounded(t), s); err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(rabbit.Sync(t.Context()), rabbit.Restart(t.Context())); err != nil {
-		t.Fatal(err)
-	}
-	ended(t, l)
-	l = join(t, b, broker.Worker(server()))
-	if err := l.Register(bounded(t), server()); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := l.Servers(bounded(t)); err != nil || !slices.Contains(got, s) {
-		t.Errorf("%v, %v does not hold %s", got, err, s)
 	}
 }
