@@ -197,7 +197,7 @@ func (c *crowd) on(server string) (all []*guest) {
 }
 
 // ask has each of the guests, all unless some are named, submit a countdown of so many lines, and
-// returns when all are accepted. What is refused for now is asked again under the same ID.
+// returns when all are accepted.
 func (c *crowd) ask(lines int, every time.Duration, guests ...*guest) {
 	c.t.Helper()
 	c.submit("countdown", map[string]any{"lines": lines, "interval_ms": every.Milliseconds()}, lines, guests...)
@@ -230,20 +230,8 @@ func (g *guest) submit(kind string, params any, lines int) error {
 	g.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), homeWithin)
 	defer cancel()
-	for {
-		_, err := client.SubmitAs(ctx, id, kind, params)
-		refused, isRefused := errors.AsType[*wire.Error](err)
-		switch {
-		case errors.Is(err, wsclient.ErrTaskOver): // it ran although it was refused, and this client did not see it
-			g.mu.Lock()
-			delete(g.errand, id)
-			g.mu.Unlock()
-			id = g.newErrand(lines)
-		case !isRefused || !refused.Retryable:
-			return err
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
+	_, err := client.SubmitAs(ctx, id, kind, params)
+	return err
 }
 
 func (g *guest) newErrand(lines int) wire.TaskID {
