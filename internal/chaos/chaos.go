@@ -57,9 +57,9 @@ func (o *Options) Validate() error {
 // maxClients is how many clients one HAProxy and one address are good for here.
 const maxClients = 5000
 
-// heartbeat is the broker's: a fifth of what deploy/rabbitmq has, so that faults that last several of
-// them have their place in a short schedule too.
-const heartbeat = 2 * time.Second
+// heartbeat is the broker's: half of what deploy/rabbitmq has, so that faults that last several of them
+// have their place in a schedule of half a minute too.
+const heartbeat = 5 * time.Second
 
 // Run starts a private cluster, lets load and faults loose on it for the duration or until ctx
 // ends, mends everything, waits until all that is under way has arrived, stops everything and

@@ -67,7 +67,7 @@ const (
 	runWindow    = 64   // events of a run under way
 	flightWindow = 2048 // publishes without an answer
 	againAfter   = 200 * time.Millisecond
-	answerWithin = 10 * time.Second
+	answerWithin = 30 * time.Second
 	rememberRuns = 10_000 // finished tasks whose redelivery is not run again
 )
 

@@ -39,9 +39,9 @@ type Options struct {
 
 	Heartbeat      time.Duration // 0 means 10 s; the broker notices a silent cut after two to three of them
 	DialTimeout    time.Duration // 0 means 5 s: to connect and log in, each of the two connections
-	WriteTimeout   time.Duration // 0 means 5 s: for the broker to take bytes, unless it has said that it is blocked
-	CallTimeout    time.Duration // 0 means 5 s: for an answer to a declaration and the like
-	ConfirmTimeout time.Duration // 0 means 5 s: without an answer to the oldest publish, unless blocked
+	WriteTimeout   time.Duration // 0 means 20 s: for the broker to take bytes, unless it has said that it is blocked
+	CallTimeout    time.Duration // 0 means 20 s: for an answer to a declaration and the like
+	ConfirmTimeout time.Duration // 0 means 30 s: without an answer to the oldest publish, unless blocked; see docs/adr/0011
 
 	// Window is how many publishes may be unanswered at once; 0 means 4096.
 	Window int
@@ -64,9 +64,9 @@ var _ broker.Broker = (*Broker)(nil)
 func New(o Options) (*Broker, error) {
 	o.Heartbeat = cmp.Or(o.Heartbeat, 10*time.Second)
 	o.DialTimeout = cmp.Or(o.DialTimeout, 5*time.Second)
-	o.WriteTimeout = cmp.Or(o.WriteTimeout, 5*time.Second)
-	o.CallTimeout = cmp.Or(o.CallTimeout, 5*time.Second)
-	o.ConfirmTimeout = cmp.Or(o.ConfirmTimeout, 5*time.Second)
+	o.WriteTimeout = cmp.Or(o.WriteTimeout, 20*time.Second)
+	o.CallTimeout = cmp.Or(o.CallTimeout, 20*time.Second)
+	o.ConfirmTimeout = cmp.Or(o.ConfirmTimeout, 30*time.Second)
 	o.Window = cmp.Or(o.Window, 4096)
 	o.MailboxType = cmp.Or(o.MailboxType, Classic)
 	o.Log = cmp.Or(o.Log, zap.NewNop())

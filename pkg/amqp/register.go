@@ -28,6 +28,9 @@ const (
 	recordMark   = "mark"   // how far the reader with this ID has to read
 )
 
+// registerAgain is between two tries to reach a stream that has no member or leader yet.
+const registerAgain = 50 * time.Millisecond
+
 // registerAhead is how many records may be on their way to a reader.
 const registerAhead = 1000
 
@@ -71,7 +74,7 @@ func (l *link) record(ctx context.Context, m broker.Message) error {
 			return err
 		}
 		select {
-		case <-time.After(l.o.CallTimeout / 100):
+		case <-time.After(registerAgain):
 		case <-late:
 			return err
 		case <-l.done:
@@ -136,7 +139,7 @@ func (l *link) ensureRegister(ctx context.Context) error {
 			return err
 		}
 		select {
-		case <-time.After(l.o.CallTimeout / 100):
+		case <-time.After(registerAgain):
 		case <-late:
 			return err
 		case <-l.done:
