@@ -92,7 +92,20 @@ var (
 		Meta: goldenMeta, Task: goldenTask, Kind: "go-build", Params: json.RawMessage(`{"ref":"main"}`),
 		Subject: "alice@example.org", Submitted: goldenTime, Trace: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 	}
+	goldenLedger = map[string]*LedgerRecord{
+		"ledger_claim": {Op: LedgerClaim, Task: goldenTask, Attempt: 2, Run: goldenRun, Runner: "r1", Body: must(EncodeTask(goldenTaskMessage))},
+		"ledger_done":  {Op: LedgerDone, Task: goldenTask, Attempt: 2, Run: goldenRun, Runner: "r1"},
+		"ledger_free":  {Op: LedgerFree, Task: goldenTask, Attempt: 2, Run: goldenRun, Runner: "r1"},
+		"ledger_mark":  {Op: LedgerMark, Run: goldenRun, Runner: "r1"},
+	}
 )
+
+func must(p []byte, err error) []byte {
+	if err != nil {
+		panic(err)
+	}
+	return p
+}
 
 func TestGoldenClientFrames(t *testing.T) {
 	for name, m := range goldenFromClient {
@@ -170,6 +183,21 @@ func TestGoldenControlMessages(t *testing.T) {
 	}
 }
 
+func TestGoldenLedgerRecords(t *testing.T) {
+	for name, r := range goldenLedger {
+		if want := "ledger_" + string(r.Op); name != want {
+			t.Errorf("%s is a %s", name, r.Op)
+		}
+		golden(t, name, must(EncodeLedger(r)))
+		got, err := DecodeLedger(compact(t, name))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if diff := cmp.Diff(r, got); diff != "" {
+			t.Errorf("%s decodes to something else (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
 // TestGoldenIndex fails if a file of testdata is in no table, or a table's file is missing.
 func TestGoldenIndex(t *testing.T) {
 	index := map[string][]string{"broker": {"headers", "task"}}
@@ -181,6 +209,9 @@ func TestGoldenIndex(t *testing.T) {
 	}
 	for name := range goldenControl {
 		index["control"] = append(index["control"], name)
+	}
+	for name := range goldenLedger {
+		index["ledger"] = append(index["ledger"], name)
 	}
 	want := []string{"testdata/index.json"}
 	for _, names := range index {
