@@ -20,6 +20,7 @@ const (
 	headerPublish       = "x-wscluster-publish" // int64: the publisher's number, by which a Return is known
 	headerFence         = "x-wscluster-fence"   // of a message by which the owner of a queue sees that it is empty; see retire.go
 	headerDeliveryCount = "x-delivery-count"    // quorum queues: deliveries before this one
+	headerOffset        = "x-stream-offset"     // int64; streams: the place of a record
 )
 
 const (

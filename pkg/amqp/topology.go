@@ -21,6 +21,7 @@ var exchanges = []struct {
 	{broker.ExchangeControl, amqp091.ExchangeDirect, false, nil},
 	{broker.ExchangeAnnounce, amqp091.ExchangeFanout, false, nil},
 	{broker.ExchangeTasks, amqp091.ExchangeDirect, false, nil},
+	{broker.ExchangeLedger, amqp091.ExchangeFanout, false, nil},
 	{broker.ExchangeHold, amqp091.ExchangeDirect, false, nil},
 	{broker.ExchangeDead, amqp091.ExchangeDirect, false, nil},
 }

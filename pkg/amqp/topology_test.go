@@ -106,6 +106,18 @@ func TestShippedRightsAreEnoughAndNoMore(t *testing.T) {
 	store(t, r, broker.ToControl(broker.Worker(s)), "control")
 	store(t, r, broker.ToDeadTasks(), "dead")
 	store(t, r, broker.ToAll(), "kinds")
+	ledger, err := r.OpenLedger(bounded(t), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store(t, r, broker.ToLedger(), "record")
+	for id := ""; id != "record"; {
+		record, err := ledger.Next(bounded(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		id = record.ID
+	}
 	expect(t, tasks, "task")
 	for _, tag := range expect(t, m, "forward", "event") {
 		if err := m.Ack(tag); err != nil {
@@ -143,6 +155,9 @@ func TestShippedRightsAreEnoughAndNoMore(t *testing.T) {
 	}
 	if _, err := w.OpenTasks(bounded(t), []string{"new-kind"}, 1); err == nil {
 		t.Error("a worker made a task queue")
+	}
+	if _, err := w.OpenLedger(bounded(t), 0); err == nil {
+		t.Error("a worker opened the ledger")
 	}
 	store(t, r, broker.ToMailbox(s), "still here")
 	if _, err := w.OpenTasks(bounded(t), []string{kind}, 1); err == nil && !strings.Contains(ended(t, w).Error(), "ACCESS_REFUSED") {

@@ -82,6 +82,11 @@ type Link interface {
 	// at most slots (1 to 65,535) unsettled ones over all kinds, of which there is at least one.
 	OpenTasks(ctx context.Context, kinds []string, slots int) (Consumer, error)
 
+	// OpenLedger makes sure that the ledger exists, and reads it from the record at offset from on, or
+	// from the first that it still has, whichever is later. What this link publishes after that to
+	// ToLedger is read by it too, in its place among the others'. It is for runners.
+	OpenLedger(ctx context.Context, from int64) (Ledger, error)
+
 	// Inbox delivers the control messages for this identity and those for all. They are
 	// transient and bounded: the newest are dropped when nobody reads (before 5,000 wait). Closed
 	// when the link ends.
@@ -189,6 +194,20 @@ type Consumer interface {
 	// Close gives up the ownership. What is not settled is delivered again, in order, to the
 	// next owner.
 	Close(ctx context.Context) error
+}
+
+// Ledger reads the ledger, a stream of records that all its readers see in one order. What was Stored
+// there is read; the oldest records are forgotten after a day, or by number. It ends with its link.
+type Ledger interface {
+	// Next returns the next record. It blocks until there is one, or ctx or the link ends: then it is
+	// ctx's error, or ErrLinkGone. One goroutine at a time may call it, and should do so soon.
+	Next(ctx context.Context) (Record, error)
+}
+
+// Record is one entry of the ledger.
+type Record struct {
+	Message
+	Offset int64 // its place, from 0: that of a later one is higher, and not every number is used
 }
 
 // Mailbox is the ownership of one mailbox. Beside its queue it has an overflow, where its owner

@@ -13,11 +13,14 @@ const (
 	ExchangeHold     = "hold"           // direct: events beyond an owner's caps, by the mailbox's server ID
 	ExchangeDead     = "dead"           // direct: what could not be delivered (keys event, task)
 
+	ExchangeLedger = "ledger" // fanout: records of who runs which task, to the stream of that name
+
 	QueueParked     = "parked" // the mailbox of ParkedServer
 	QueueDeadEvents = "dead.events"
 	QueueDeadTasks  = "dead.tasks"
 
 	StreamServers = "servers" // the register: every worker appends its ID
+	StreamLedger  = "ledger"  // who runs which task: every runner writes and reads it
 
 	LockJanitor = "janitor" // held by the one worker that looks after dead mailboxes
 
@@ -44,6 +47,9 @@ func ToAll() Address { return Address{ExchangeAnnounce, ""} }
 
 // ToTasks addresses the runners of a kind. It is Returned when none has ever offered it.
 func ToTasks(kind string) Address { return Address{ExchangeTasks, kind} }
+
+// ToLedger addresses the ledger. It is Returned if nobody has ever opened it.
+func ToLedger() Address { return Address{ExchangeLedger, ""} }
 
 // ToDeadEvents and ToDeadTasks address what an operator looks at.
 func ToDeadEvents() Address { return Address{ExchangeDead, "event"} }

@@ -129,4 +129,8 @@ var promises = []struct {
 	{"LockHasOneHolder", lockHasOneHolder},
 	{"LockEndsWithItsLink", lockEndsWithItsLink},
 	{"RegisterRemembersServers", registerRemembersServers},
+
+	{"LedgerHasOneOrder", ledgerHasOneOrder},
+	{"LedgerIsReadAsItComes", ledgerIsReadAsItComes},
+	{"LedgerEndsWithItsLink", ledgerEndsWithItsLink},
 }

@@ -40,6 +40,7 @@ type Broker struct {
 	down       bool          // Join fails
 	unblocked  chan struct{} // closed when publishes flow again; nil while they do
 	onPublish  func(Publish) Verdict
+	recorded   chan struct{} // closed by the next record of the ledger; nil while nobody waits for one
 }
 
 var _ broker.Broker = (*Broker)(nil)

@@ -109,7 +109,11 @@ func (l *link) publish(ctx context.Context, to broker.Address, m broker.Message)
 		<-l.window
 		return nil, err
 	}
-	return l.await(v.answer(l.b.store, to, m)), nil
+	a := v.answer(l.b.store, to, m)
+	if to.Exchange == broker.ExchangeLedger {
+		l.b.noteRecord()
+	}
+	return l.await(a), nil
 }
 
 // untilUnblocked waits for the end of an alarm, or of the link. b.mu is held, but not while it waits.

@@ -23,6 +23,7 @@ type Store struct {
 	queues  map[string]*queue // by name
 	inboxes []*Inbox          // alive, oldest first
 	servers map[socketmeta.ServerID]bool
+	ledger  ledger
 }
 
 // Limits bounds what waits in one queue, by number and by bytes of bodies; beyond either a publish
@@ -65,6 +66,8 @@ func (s *Store) Publish(to broker.Address, m broker.Message) broker.Outcome {
 	switch to.Exchange {
 	case broker.ExchangeControl, broker.ExchangeAnnounce:
 		return s.post(to, m)
+	case broker.ExchangeLedger:
+		return s.ledger.append(m, s.limits.QueueMessages)
 	}
 	q := s.route(to)
 	if q == nil {
