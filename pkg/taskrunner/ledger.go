@@ -1,0 +1,120 @@
+package taskrunner
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"github.com/wscluster/wscluster/pkg/wire"
+)
+
+// ledger is what the records of the ledger say: which runner has which task, and which tasks have
+// ended. It is pure. All runners read the same records in the same order, so all have the same ledger,
+// and nobody needs any other lock: of those who claim one attempt, the first one that is read has it.
+type ledger struct {
+	open  map[wire.TaskID]*standing
+	ended map[wire.TaskID]bool
+	past  []wire.TaskID // the same, oldest first
+	read  int64         // records so far
+}
+
+// standing is who has a task that has not ended.
+type standing struct {
+	task    *wire.Task
+	attempt int
+	run     wire.RunID
+	runner  string
+	free    bool  // was given up by who has it
+	since   int64 // which record said so
+}
+
+// rememberEnded bounds the ended tasks that a ledger remembers; the oldest are forgotten first. A copy
+// of one that is delivered after that is run again.
+const rememberEnded = 100_000
+
+func newLedger() *ledger {
+	return &ledger{open: map[wire.TaskID]*standing{}, ended: map[wire.TaskID]bool{}}
+}
+
+// change is what one record changed: at most one run began, and one lost its task to it.
+type change struct {
+	began *standing
+	lost  wire.RunID
+	ended wire.TaskID
+}
+
+// add reads the next record. A record that breaks the rules changes nothing:
+//
+//   - a claim needs a task that nobody has, or the attempt after the present one, and a task that has not
+//     ended; the present run may claim its task again, so that young readers find it;
+//   - free and done need to name the present run, but of a task that nobody has done is believed: its
+//     claim may be forgotten.
+func (l *ledger) add(r *wire.LedgerRecord) (c change) {
+	l.read++
+	have := l.open[r.Task]
+	present := have != nil && have.run == r.Run && have.attempt == r.Attempt
+	switch r.Op {
+	case wire.LedgerClaim:
+		switch {
+		case l.ended[r.Task], present, have != nil && r.Attempt != have.attempt+1:
+			return c
+		}
+		task, err := wire.DecodeTask(r.Body)
+		if err != nil {
+			return c // wire.DecodeLedger has refused it already
+		}
+		if have != nil {
+			c.lost = have.run
+		}
+		c.began = &standing{task: task, attempt: r.Attempt, run: r.Run, runner: r.Runner, since: l.read}
+		l.open[r.Task] = c.began
+	case wire.LedgerFree:
+		if present && !have.free {
+			have.free, have.since = true, l.read
+		}
+	case wire.LedgerDone:
+		if present || have == nil && !l.ended[r.Task] {
+			delete(l.open, r.Task)
+			l.end(r.Task)
+			c.ended = r.Task
+		}
+	}
+	return c
+}
+
+func (l *ledger) end(t wire.TaskID) {
+	l.ended[t] = true
+	l.past = append(l.past, t)
+	if len(l.past) > rememberEnded {
+		delete(l.ended, l.past[0])
+		l.past = l.past[1:]
+	}
+}
+
+// knows reports whether a delivery of the task is a copy: somebody has it, or it has ended.
+func (l *ledger) knows(t wire.TaskID) bool { return l.open[t] != nil || l.ended[t] }
+
+// orphans returns the tasks that somebody else may claim, the ones that have waited for longest first:
+// those that were given up, those of runners that are gone, and those of self that it does not run.
+func (l *ledger) orphans(self string, runs func(wire.RunID) bool, gone func(runner string) bool) []*standing {
+	var out []*standing
+	for _, t := range slices.Sorted(maps.Keys(l.open)) {
+		s := l.open[t]
+		if s.free || s.runner == self && !runs(s.run) || s.runner != self && gone(s.runner) {
+			out = append(out, s)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b *standing) int { return cmp.Compare(a.since, b.since) })
+	return out
+}
+
+// owners returns the runners beside self that have tasks and have not given them up, sorted.
+func (l *ledger) owners(self string) []string {
+	names := map[string]bool{}
+	for _, s := range l.open {
+		if s.runner != self && !s.free {
+			names[s.runner] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
+}
