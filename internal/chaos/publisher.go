@@ -38,9 +38,9 @@ type Publisher struct {
 	Log     io.Writer // gets a line about each lost connection
 
 	tasks  map[wire.TaskID]*telling
-	turn   []*telling          // the same, in the order of their turns
-	recent map[wire.TaskID]int // tasks that have ended here, and the attempt of their last delivery
-	life   int                 // counts the connections
+	turn   []*telling               // the same, in the order of their turns
+	recent map[wire.TaskID]*telling // runs that have ended here, for their next delivery
+	life   int                      // counts the connections
 }
 
 // telling is one run of a task under way.
@@ -51,9 +51,9 @@ type telling struct {
 	flow   *flow
 	prev   []int64 // by seq: the durable event before
 	after  time.Time
-	tries  int    // the attempt of its last delivery
-	holds  []hold // its deliveries: a task whose submit was not answered is stored twice
-	ended  int64  // all is stored: the length of the journal then; 0 before
+	tries  map[string]int // by message: the attempt of its last delivery
+	holds  []hold         // its deliveries: a task whose submit was not answered is stored twice
+	ended  int64          // all is stored: the length of the journal then; 0 before
 }
 
 // hold is one delivery that is to be settled, and the life that its tag belongs to.
@@ -73,7 +73,7 @@ const (
 
 // Run takes tasks until ctx ends, through any number of lost connections. The error is the journal's.
 func (p *Publisher) Run(ctx context.Context) error {
-	p.tasks, p.recent = map[wire.TaskID]*telling{}, map[wire.TaskID]int{}
+	p.tasks, p.recent = map[wire.TaskID]*telling{}, map[wire.TaskID]*telling{}
 	for ctx.Err() == nil {
 		p.life++
 		err := p.live(ctx)
@@ -212,20 +212,19 @@ func (p *Publisher) take(d amqp091.Delivery) error {
 	if n, ok := d.Headers["x-delivery-count"].(int64); ok {
 		attempt += int(n)
 	}
-	if tries, ok := p.recent[task.Task]; ok && attempt <= tries+1 {
-		p.recent[task.Task] = max(tries, attempt)
+	if t := p.recent[task.Task]; t != nil && t.continues(d.MessageId, attempt) {
 		return d.Ack(false)
 	}
 	holds := []hold{{d.DeliveryTag, p.life}}
 	if t := p.tasks[task.Task]; t != nil {
 		holds = append(slices.DeleteFunc(t.holds, func(h hold) bool { return h.life != p.life }), holds...)
-		if attempt <= t.tries+1 {
-			t.tries, t.holds = max(t.tries, attempt), holds
+		if t.continues(d.MessageId, attempt) {
+			t.holds = holds
 			return nil
 		}
 		p.turn = slices.DeleteFunc(p.turn, func(have *telling) bool { return have == t })
 	}
-	t := &telling{task: task, tries: attempt, holds: holds}
+	t := &telling{task: task, tries: map[string]int{d.MessageId: attempt}, holds: holds}
 	if err := json.Unmarshal(task.Params, &t.params); err != nil || t.params.Events < 1 {
 		return fmt.Errorf("task %s: params %s", task.Task, task.Params)
 	}
@@ -244,6 +243,18 @@ func (p *Publisher) take(d amqp091.Delivery) error {
 	return nil
 }
 
+// continues reports whether a delivery is one more for this run, and notes it: nobody else can have had that
+// copy of the task since, or whoever had it ran a lower attempt. Else the client may follow another
+// run, and drop what this one tells.
+func (t *telling) continues(message string, attempt int) bool {
+	tries, seen := t.tries[message]
+	if attempt > t.key.Attempt && !(seen && attempt <= tries+1) {
+		return false
+	}
+	t.tries[message] = max(tries, attempt)
+	return true
+}
+
 // settle acknowledges the tasks whose end lies within the part of the journal that is on disk.
 func (p *Publisher) settle(c *connection, length int64) error {
 	kept := p.turn[:0]
@@ -257,7 +268,7 @@ func (p *Publisher) settle(c *connection, length int64) error {
 		if len(p.recent) > rememberRuns {
 			clear(p.recent)
 		}
-		p.recent[t.key.Task] = t.tries
+		p.recent[t.key.Task] = t
 		for _, h := range t.holds {
 			if h.life == p.life { // else it comes again, and is recent then
 				err = errors.Join(err, c.taking.Ack(h.tag, false))

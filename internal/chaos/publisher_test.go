@@ -149,7 +149,7 @@ func TestAPublisherKnowsItsOwnTasks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := Publisher{tasks: map[wire.TaskID]*telling{}, recent: map[wire.TaskID]int{}}
+	p := Publisher{tasks: map[wire.TaskID]*telling{}, recent: map[wire.TaskID]*telling{}}
 	acks := &acknowledged{}
 	take := func(tag uint64, count int64) {
 		t.Helper()
@@ -185,6 +185,20 @@ func TestAPublisherKnowsItsOwnTasks(t *testing.T) {
 	}
 	take(4, 6) // somebody else had it, and did not end
 	check(7, 4, 1)
+
+	copied := func(message string, count int64) {
+		t.Helper()
+		d := amqp091.Delivery{Acknowledger: acks, DeliveryTag: 9, MessageId: message, Body: body, Headers: amqp091.Table{"x-delivery-count": count}}
+		if err := p.take(d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if copied("b", 6); p.turn[0].key.Attempt != 7 || len(p.turn[0].holds) != 2 {
+		t.Errorf("another copy, which nobody can have run in a higher attempt: %+v", p.turn[0])
+	}
+	if copied("c", 7); p.turn[0].key.Attempt != 8 || len(p.turn[0].holds) != 3 || len(p.turn) != 1 {
+		t.Errorf("another copy, whose run may be the one that the client follows: %+v", p.turn[0])
+	}
 }
 
 type acknowledged struct{ count int }

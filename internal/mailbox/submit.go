@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/wscluster/wscluster/internal/session"
@@ -100,8 +101,8 @@ func (m *Mailbox) send(ctx context.Context, link broker.Link, s submission, flyi
 	within, cancel := context.WithDeadline(ctx, s.by)
 	defer cancel()
 	receipt, err := link.Publish(within, broker.ToTasks(s.task.Kind), broker.Message{
-		ID: string(s.task.Task), Type: "task", Correlation: string(s.task.Task), App: string(m.o.Server),
-		Time: s.task.Submitted.Time, Body: s.body,
+		ID:   uuid.NewString(), // of this copy: runners know by it whether another one may be run elsewhere
+		Type: "task", Correlation: string(s.task.Task), App: string(m.o.Server), Time: s.task.Submitted.Time, Body: s.body,
 		Headers: map[string]any{"client_id": s.task.Client.String(), "server_id": string(s.task.Server)},
 	})
 	switch {

@@ -40,7 +40,7 @@ type run struct {
 
 	// Guarded by shift.mu.
 	holds []hold // deliveries to acknowledge at the end; those of lost links are taken out
-	tries int    // the attempt of the delivery that came last
+	had   copies // what was delivered of the task
 	began bool
 
 	wake chan struct{} // cap 1: there is something to send; never closed

@@ -94,19 +94,22 @@ func (s *shift) take(ctx context.Context, link broker.Link, h hold, d broker.Del
 	}
 	var after chan struct{}
 	if u := s.running[task.Task]; u != nil {
-		if continues(u.tries, d) {
-			u.holds, u.tries = append(u.holds, h), max(u.tries, d.Attempt)
+		if u.had.continues(d) {
+			u.holds = append(u.holds, h)
+			u.had.note(d)
 			return
 		}
 		u.abandon(errSuperseded)
 		after = u.done
-	} else if tries, ok := s.ended.tries(task.Task); ok && continues(tries, d) {
+	} else if had, ok := s.ended.byTask[task.Task]; ok && had.continues(d) {
 		wg.Go(func() { s.settle(h) })
 		return
 	}
 
-	ctx, u := newRun(context.WithoutCancel(ctx), task, max(1, d.Attempt), s)
-	u.holds, u.tries, u.after = []hold{h}, d.Attempt, after
+	attempt := max(1, d.Attempt)
+	ctx, u := newRun(context.WithoutCancel(ctx), task, attempt, s)
+	u.holds, u.had, u.after = []hold{h}, copies{attempt: attempt}, after
+	u.had.note(d)
 	switch {
 	case d.Attempt > s.maxAttempts:
 		u.refuse = refusal(wire.CodeAttempts, fmt.Sprintf("the task was started %d times without an end", d.Attempt-1))
@@ -138,7 +141,7 @@ func (s *shift) live(ctx context.Context, u *run) {
 		delete(s.running, u.task.Task)
 	}
 	if stored {
-		s.ended.add(u.task.Task, u.tries)
+		s.ended.add(u.task.Task, u.had)
 	}
 	holds := u.holds
 	s.mu.Unlock()

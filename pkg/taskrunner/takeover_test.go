@@ -145,33 +145,84 @@ func TestALinkLostBeforeTheLastConfirmDoesNotStartTheTaskAgain(t *testing.T) {
 }
 
 func TestATaskThatEndedIsRememberedForItsNextDelivery(t *testing.T) {
-	for _, tt := range []struct {
-		tries int
-		d     broker.Delivery
-		want  bool
+	had := copies{attempt: 1, tries: map[string]int{"a": 1, "b": 2}}
+	for what, tt := range map[string]struct {
+		d    broker.Delivery
+		want bool
 	}{
-		{1, broker.Delivery{Attempt: 2, Redelivered: true}, true},  // given back by a lost link, straight to us
-		{1, broker.Delivery{Attempt: 1}, true},                     // a second copy of the message
-		{1, broker.Delivery{Attempt: 3, Redelivered: true}, false}, // somebody else had it in between
-		{0, broker.Delivery{}, true},                               // nobody counts, a second copy
-		{0, broker.Delivery{Redelivered: true}, false},             // nobody counts: it may have been anywhere
+		"given back by a lost link, straight to us":           {broker.Delivery{Attempt: 2, Redelivered: true}, true},
+		"somebody else had it in between":                     {broker.Delivery{Attempt: 3, Redelivered: true}, false},
+		"another copy that nobody has had":                    {broker.Delivery{Message: broker.Message{ID: "c"}, Attempt: 1}, true},
+		"another copy that somebody else has had":             {broker.Delivery{Message: broker.Message{ID: "c"}, Attempt: 2, Redelivered: true}, false},
+		"another copy of ours, given back and straight to us": {broker.Delivery{Message: broker.Message{ID: "b"}, Attempt: 3, Redelivered: true}, true},
+		"nobody counts, and it is new":                        {broker.Delivery{}, true},
+		"nobody counts, and it may have been anywhere":        {broker.Delivery{Redelivered: true}, false},
 	} {
-		if got := continues(tt.tries, tt.d); got != tt.want {
-			t.Errorf("continues(%d, attempt %d redelivered %t) = %t, want %t", tt.tries, tt.d.Attempt, tt.d.Redelivered, got, tt.want)
+		if tt.d.ID == "" {
+			tt.d.ID = "a"
+		}
+		if got := had.continues(tt.d); got != tt.want {
+			t.Errorf("%s: %t, want %t", what, got, tt.want)
 		}
 	}
+	had.attempt = 3
+	if !had.continues(broker.Delivery{Message: broker.Message{ID: "c"}, Attempt: 3, Redelivered: true}) {
+		t.Error("who had the other copy ran attempt 2 at most, and ours is the third")
+	}
+}
+
+// TestACopyThatSomebodyElseRanIsRunAgain: a client follows the run of the other copy, whose runner is dead.
+func TestACopyThatSomebodyElseRanIsRunAgain(t *testing.T) {
+	inWorld(t, func(w *world) {
+		began := make(chan int, 10)
+		defer w.run(&Runner{Slots: 1, Kinds: map[string]Kind{"k": {Handler: HandlerFunc(func(ctx context.Context, task *Task) (any, error) {
+			began <- task.Attempt
+			select {
+			case <-time.After(10 * time.Second):
+			case <-ctx.Done():
+			}
+			return nil, context.Cause(ctx)
+		})}}})()
+		w.submit("t1", "k", nil)
+		pass(time.Second)
+		other, err := w.Join(t.Context(), broker.Runner("other"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close(context.Background())
+		taken, err := other.OpenTasks(t.Context(), []string{"k"}, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.submit("t1", "k", nil) // the other copy
+		pass(time.Second)
+		d := <-taken.Deliveries()
+		if err := taken.Close(t.Context()); err != nil { // its runner dies
+			t.Fatal(err)
+		}
+		pass(time.Minute)
+		w.wantQueues(none)
+		close(began)
+		var attempts []int
+		for n := range began {
+			attempts = append(attempts, n)
+		}
+		if d.Attempt != 1 || !slices.Equal(attempts, []int{1, 2}) {
+			t.Errorf("attempts %v, want a second one, which the client follows", attempts)
+		}
+	})
 }
 
 func TestRecentForgetsTheOldest(t *testing.T) {
 	var m recent
 	for i := range recentSize + 1 {
-		m.add(wire.TaskID(fmt.Sprint(i)), 1)
-		m.add(wire.TaskID(fmt.Sprint(i)), 2) // the same task again takes no place
+		m.add(wire.TaskID(fmt.Sprint(i)), copies{attempt: 1})
+		m.add(wire.TaskID(fmt.Sprint(i)), copies{attempt: 2}) // the same task again takes no place
 	}
-	_, first := m.tries("0")
-	second, ok := m.tries("1")
-	if first || !ok || second != 2 || len(m.byTask) != recentSize || len(m.order) != recentSize {
-		t.Errorf("first known: %t, second %d, %d tasks, %d in order", first, second, len(m.byTask), len(m.order))
+	_, first := m.byTask["0"]
+	second, ok := m.byTask["1"]
+	if first || !ok || second.attempt != 2 || len(m.byTask) != recentSize || len(m.order) != recentSize {
+		t.Errorf("first known: %t, second %+v, %d tasks, %d in order", first, second, len(m.byTask), len(m.order))
 	}
 }
 
