@@ -16,7 +16,7 @@ STATICCHECK := go tool -modfile=tools.mod staticcheck
 # e2e starts whole clusters of real processes: it runs alone, after everything else. Some npm
 # packages hold Go files.
 UNIT = $$(go list ./... | grep -v -E '/(e2e|node_modules)(/|$$)')
-NODE := $(patsubst %/package-lock.json,%,$(wildcard client/package-lock.json web/package-lock.json))
+NODE := $(patsubst %/package-lock.json,%,$(wildcard client/package-lock.json web/package-lock.json examples/node/package-lock.json))
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test test-long chaos figures lint test-go test-e2e test-ts generate generated build deps clean
@@ -90,5 +90,5 @@ npm: $(NODE:%=%/node_modules/.package-lock.json)
 	@touch $@
 
 clean: ## remove what was built or fetched into this folder
-	rm -rf bin e2e/artifacts client/node_modules client/build client/dist web/node_modules web/build
+	rm -rf bin e2e/artifacts client/node_modules client/build client/dist web/node_modules web/build examples/node/node_modules
 	@if [ -d .home ]; then chmod -R u+w .home && rm -rf .home; fi

@@ -17,6 +17,7 @@ need gcc gcc libc6-dev
 need git git
 need node nodejs
 need npm npm
+/usr/bin/python3 -c 'import pika' >/dev/null 2>&1 || missing="$missing python3-pika"
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" != 0 ]; then
