@@ -19,7 +19,7 @@ var brokerKills = figure{
 
 const (
 	brokerKillsLeast = 10
-	brokerKillEvery  = 7 * time.Second // on average: one takes 4 to 12 s to be back, and those that come before that do not count
+	brokerKillEvery  = 16 * time.Second // on average: one takes 4 to 12 s to be back, and then there must be load again
 )
 
 func measureBrokerKills(ctx context.Context, l *lab) ([]sample, error) {
@@ -33,7 +33,7 @@ func measureBrokerKills(ctx context.Context, l *lab) ([]sample, error) {
 	}
 	report, err := chaos.Run(ctx, chaos.Options{
 		Bin: bin, Dir: dir, Seed: 1, Kinds: []chaos.Kind{chaos.BrokerKill},
-		Duration: 3 * brokerKillsLeast * brokerKillEvery, Every: brokerKillEvery, Settle: 90 * time.Second,
+		Duration: 18 * brokerKillEvery, Every: brokerKillEvery, Settle: 90 * time.Second,
 		Clients: 100, Workers: 4, Runners: 1, Publishers: 2, Rate: 500, Nodes: 1, Task: chaos.Params{Events: 100, Bytes: 200},
 		Status: func(string) {}, Note: func(what string) { l.logf("  %s", what) },
 	})
