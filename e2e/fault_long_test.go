@@ -137,6 +137,7 @@ func TestFault06AWorkerWhoseLinkToTheBrokerFallsSilent(t *testing.T) {
 }
 
 func TestFault10TheBrokerIsAway(t *testing.T) {
+	t.Parallel()
 	for _, outage := range []time.Duration{30 * time.Second, 5 * time.Minute} {
 		t.Run(outage.String(), func(t *testing.T) {
 			t.Parallel()
