@@ -61,6 +61,7 @@ func TestARunnerInAnotherLanguageBringsItsTasksHome(t *testing.T) {
 				if !slices.Equal(steps, want) {
 					t.Errorf("told of steps %v, want %v", steps, want)
 				}
+				c.isEmpty("tasks.count") // it has acknowledged the task: else that would come again
 			})
 		}
 	}
