@@ -33,7 +33,7 @@ func measureBrokerKills(ctx context.Context, l *lab) ([]sample, error) {
 	}
 	report, err := chaos.Run(ctx, chaos.Options{
 		Bin: bin, Dir: dir, Seed: 1, Kinds: []chaos.Kind{chaos.BrokerKill},
-		Duration: 18 * brokerKillEvery, Every: brokerKillEvery, Settle: 90 * time.Second,
+		Duration: 26 * brokerKillEvery, Every: brokerKillEvery, Settle: 90 * time.Second,
 		Clients: 100, Workers: 4, Runners: 1, Publishers: 2, Rate: 500, Nodes: 1, Task: chaos.Params{Events: 100, Bytes: 200},
 		Status: func(string) {}, Note: func(what string) { l.logf("  %s", what) },
 	})
