@@ -21,7 +21,7 @@ import (
 const rabbitBin = "/usr/lib/rabbitmq/bin"
 
 // rabbitStart bounds the time from the start of a node to its first answer.
-const rabbitStart = 60 * time.Second
+const rabbitStart = 3 * time.Minute
 
 // RabbitOptions say what a private RabbitMQ runs with. The zero value is a node with what
 // deploy/rabbitmq ships.

@@ -94,9 +94,9 @@ func StartRabbitMQCluster(ctx context.Context, n int, o RabbitOptions) (_ *Rabbi
 	return c, c.restart(ctx, c.Heal)
 }
 
-// joins has a node try until it can join another one, at most a minute, in milliseconds.
+// joins has a node try until it can join another one, for as long as rabbitStart, in milliseconds.
 const joins = `cluster_formation.classic_config.nodes.2 = %s
-cluster_formation.discovery_retry_limit = 600
+cluster_formation.discovery_retry_limit = 1800
 cluster_formation.discovery_retry_interval = 100
 `
 

@@ -13,7 +13,7 @@ import (
 
 func TestRabbitMQClusterIsPartedKilledAndHealed(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	began := time.Now()
 	c, err := StartRabbitMQCluster(ctx, 3, RabbitOptions{})
