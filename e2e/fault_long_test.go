@@ -141,7 +141,7 @@ func TestFault10TheBrokerIsAway(t *testing.T) {
 	for _, outage := range []time.Duration{30 * time.Second, 5 * time.Minute} {
 		t.Run(outage.String(), func(t *testing.T) {
 			t.Parallel()
-			c := start(t, rig.ClusterOptions{RunnerSettings: []string{"WSCLUSTER_SLOTS=100"}}, "i1-w1", "i1-w2")
+			c := start(t, rig.ClusterOptions{RunnerSettings: []string{"WSCLUSTER_SLOTS=100", "WSCLUSTER_FENCE=10m"}}, "i1-w1", "i1-w2")
 			crowd := gather(t, 12, c.addrs()...)
 			crowd.ask(int((outage+15*time.Second)/lineEvery), lineEvery)
 			crowd.flows(5)
@@ -233,8 +233,7 @@ func (c *cluster) flood(each int) (gate chan struct{}) {
 	return gate
 }
 
-// TestFault24 holds events for longer than the broker lets a delivery wait. A build that is longer
-// than that is still run twice: the ledger's own test.
+// TestFault24 holds events for longer than the broker lets a delivery wait.
 func TestFault24AConsumerTimeoutBelowTheHoldTimeClosesNobodysMailbox(t *testing.T) {
 	t.Parallel() // it waits more than it works
 	c := start(t, rig.ClusterOptions{

@@ -24,8 +24,8 @@ func TestFault07ARunnerCutFromTheBrokerInTheMiddleOfATask(t *testing.T) {
 	crowd.goHome(c)
 }
 
-// TestFault08 is about a death at any time. What a death at each step of the ledger costs is the
-// ledger's own test.
+// TestFault08 kills a runner that is started again. The ledger's own test
+// (pkg/taskrunner/TestEveryTaskEndsAndNoTwoRunsOverlapWhateverDies) does it at each step.
 func TestFault08ATaskWhoseRunnerIsKilledIsRunAgain(t *testing.T) {
 	c := town(t)
 	crowd := gather(t, 12, c.addrs()...)
@@ -33,8 +33,8 @@ func TestFault08ATaskWhoseRunnerIsKilledIsRunAgain(t *testing.T) {
 	crowd.flows(5)
 	victim := c.Runners[0]
 	victim.Kill()
-	crowd.flows(5)
 	c.must(victim.Restart(c.ctx()))
+	crowd.flows(5)
 	crowd.goHome(c)
 	again := 0
 	for _, g := range crowd.all {

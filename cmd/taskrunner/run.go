@@ -32,13 +32,14 @@ type settings struct {
 	SpoolDir       string        `config:"spool_dir" usage:"folder where output waits while the broker takes none; empty means wscluster-<name> in the system's folder for temporary files"`
 	SpoolLimit     int64         `config:"spool_limit_bytes" usage:"bytes of output that may wait there, before builds do; 0 for none"`
 	Slots          int           `config:"slots" usage:"tasks that run at once"`
+	Fence          time.Duration `config:"fence" usage:"without a broker for so long, running tasks are given up, and other runners may take them a minute later"`
 	Grace          time.Duration `config:"grace" usage:"what running tasks get to end when the runner is stopped; 0s for none"`
 }
 
 func defaults() settings {
 	return settings{
 		Logging: config.DefaultLogging(), InternalListen: "127.0.0.1:9201" + nextFree, WorkDir: os.TempDir(), SpoolLimit: 1 << 30,
-		Slots: runtime.GOMAXPROCS(0), Grace: 30 * time.Second,
+		Slots: runtime.GOMAXPROCS(0), Fence: 2 * time.Minute, Grace: 30 * time.Second,
 	}
 }
 
@@ -57,6 +58,9 @@ func (s *settings) Validate() error {
 	check("amqp_url", err)
 	if s.Slots < 1 || s.Slots > taskrunner.MaxSlots {
 		check("slots", fmt.Errorf("%d must be between 1 and %d", s.Slots, taskrunner.MaxSlots))
+	}
+	if s.Fence < time.Second || s.Fence > taskrunner.MaxFence {
+		check("fence", fmt.Errorf("%v must be between 1s and %v", s.Fence, taskrunner.MaxFence))
 	}
 	if s.Grace < 0 {
 		check("grace", fmt.Errorf("%v must not be negative", s.Grace))
@@ -101,7 +105,7 @@ func run(ctx context.Context, s *settings, stderr io.Writer) error {
 	}
 	ops := newInternal(s.Name, ctx.Done())
 	r := taskrunner.Runner{
-		Name: s.Name, Broker: rabbit, Kinds: kinds, Slots: s.Slots, Grace: orNone(s.Grace),
+		Name: s.Name, Broker: rabbit, Kinds: kinds, Slots: s.Slots, Fence: s.Fence, Grace: orNone(s.Grace),
 		SpoolDir: s.SpoolDir, SpoolBytes: orNone(s.SpoolLimit), Log: log, OnState: ops.heard, Metrics: taskrunner.NewMetrics(ops.metrics),
 	}
 	stop, err := ops.start(ctx, s.InternalListen, log)

@@ -132,11 +132,11 @@ func (c *Cluster) newWorker(id string) (w *Member, err error) {
 func (c *Cluster) newRunner(name string) error {
 	r := &Member{Name: name}
 	c.Runners = append(c.Runners, r)
-	work := filepath.Join(c.options.Dir, "work-"+name)
+	work, spool := filepath.Join(c.options.Dir, "work-"+name), filepath.Join(c.options.Dir, "spool-"+name)
 	if err := os.Mkdir(work, 0o700); err != nil {
 		return err
 	}
-	settings := []string{"WSCLUSTER_NAME=" + name, "WSCLUSTER_REPO_ROOTS=" + strings.Join(c.options.Repos, ","), "WSCLUSTER_WORK_DIR=" + work}
+	settings := []string{"WSCLUSTER_NAME=" + name, "WSCLUSTER_REPO_ROOTS=" + strings.Join(c.options.Repos, ","), "WSCLUSTER_WORK_DIR=" + work, "WSCLUSTER_SPOOL_DIR=" + spool}
 	return c.equip(r, "taskrunner", "runner", len(c.Runners)-1, append(settings, c.options.RunnerSettings...))
 }
 

@@ -2,8 +2,13 @@ package taskrunner
 
 import (
 	"context"
+	"errors"
 	"time"
 )
+
+// ErrGiveBack in a Handler's error gives the task up: it is run again, by this runner or another one,
+// unless it was started too often.
+var ErrGiveBack = errors.New("the task is given back")
 
 // Handler does the tasks of one kind. It is called concurrently, once for each run of a task.
 type Handler interface {
@@ -13,8 +18,10 @@ type Handler interface {
 	// code timeout if the kind's time was over, else with code failed and the error's text, which
 	// the client reads. A panic ends it with code internal, and only the log has the rest.
 	//
-	// ctx ends when the kind's time is over, when the runner stops, or when the task was given to
-	// another runner meanwhile. Run must return soon after that: nothing can end it from outside,
+	// With ErrGiveBack in it the task is run again.
+	//
+	// ctx ends when the kind's time is over, when the runner stops, when it had no broker for the
+	// kind's fence, or when another runner has the task meanwhile. Run must return soon after that: nothing can end it from outside,
 	// and until it returns it keeps its place.
 	Run(ctx context.Context, t *Task) (result any, err error)
 }
@@ -29,5 +36,6 @@ func (f HandlerFunc) Run(ctx context.Context, t *Task) (any, error) { return f(c
 type Kind struct {
 	Handler Handler       // required
 	Timeout time.Duration // of one run; 0 means 1 hour
+	Fence   time.Duration // without a broker for so long, a run is given up, and others wait a minute longer for it; 0 means Runner.Fence
 	Steps   uint32        // how many steps a run has, for its started event; 0 if only Task.Steps knows
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/wscluster/wscluster/pkg/wire"
 )
@@ -24,8 +25,11 @@ type standing struct {
 	attempt int
 	run     wire.RunID
 	runner  string
-	free    bool  // was given up by who has it
-	since   int64 // which record said so
+	fence   time.Duration // after which runner gives the run up if it has no broker
+	spool   string        // whose lock the runner held; "" if it had none
+	free    bool          // was given up by who has it
+	since   int64         // which record said so
+	heard   time.Time     // when a record of the run was read last
 }
 
 // rememberEnded bounds the ended tasks that a ledger remembers; the oldest are forgotten first. A copy
@@ -43,16 +47,19 @@ type change struct {
 	ended wire.TaskID
 }
 
-// add reads the next record. A record that breaks the rules changes nothing:
+// add reads the next record, at now. A record that breaks the rules changes nothing:
 //
 //   - a claim needs a task that nobody has, or the attempt after the present one, and a task that has not
 //     ended; the present run may claim its task again, so that young readers find it;
 //   - free and done need to name the present run, but of a task that nobody has done is believed: its
 //     claim may be forgotten.
-func (l *ledger) add(r *wire.LedgerRecord) (c change) {
+func (l *ledger) add(r *wire.LedgerRecord, now time.Time) (c change) {
 	l.read++
 	have := l.open[r.Task]
 	present := have != nil && have.run == r.Run && have.attempt == r.Attempt
+	if present {
+		have.heard = now
+	}
 	switch r.Op {
 	case wire.LedgerClaim:
 		switch {
@@ -66,7 +73,8 @@ func (l *ledger) add(r *wire.LedgerRecord) (c change) {
 		if have != nil {
 			c.lost = have.run
 		}
-		c.began = &standing{task: task, attempt: r.Attempt, run: r.Run, runner: r.Runner, since: l.read}
+		c.began = &standing{task: task, attempt: r.Attempt, run: r.Run, runner: r.Runner,
+			fence: time.Duration(r.Fence) * time.Second, spool: r.Spool, since: l.read, heard: now}
 		l.open[r.Task] = c.began
 	case wire.LedgerFree:
 		if present && !have.free {
@@ -94,25 +102,22 @@ func (l *ledger) end(t wire.TaskID) {
 // knows reports whether a delivery of the task is a copy: somebody has it, or it has ended.
 func (l *ledger) knows(t wire.TaskID) bool { return l.open[t] != nil || l.ended[t] }
 
-// orphans returns the tasks that somebody else may claim, the ones that have waited for longest first:
-// those that were given up, those of runners that are gone, and those of self that it does not run.
-func (l *ledger) orphans(self string, runs func(wire.RunID) bool, gone func(runner string) bool) []*standing {
-	var out []*standing
-	for _, t := range slices.Sorted(maps.Keys(l.open)) {
-		s := l.open[t]
-		if s.free || s.runner == self && !runs(s.run) || s.runner != self && gone(s.runner) {
-			out = append(out, s)
+// orphans returns the tasks that abandoned says yes to, the ones that have waited for longest first.
+func (l *ledger) orphans(abandoned func(*standing) bool) (found []*standing) {
+	for _, s := range l.open {
+		if abandoned(s) {
+			found = append(found, s)
 		}
 	}
-	slices.SortStableFunc(out, func(a, b *standing) int { return cmp.Compare(a.since, b.since) })
-	return out
+	slices.SortFunc(found, func(a, b *standing) int { return cmp.Compare(a.since, b.since) })
+	return found
 }
 
-// owners returns the runners beside self that have tasks and have not given them up, sorted.
-func (l *ledger) owners(self string) []string {
+// owners returns the runners that have tasks which watched says yes to, sorted.
+func (l *ledger) owners(watched func(*standing) bool) []string {
 	names := map[string]bool{}
 	for _, s := range l.open {
-		if s.runner != self && !s.free {
+		if watched(s) {
 			names[s.runner] = true
 		}
 	}

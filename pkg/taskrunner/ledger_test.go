@@ -36,7 +36,7 @@ func record(line string) *wire.LedgerRecord {
 	}
 	r.Run = runID(run)
 	if r.Op == wire.LedgerClaim {
-		r.Body = ledgerTask(r.Task)
+		r.Fence, r.Body = 120, ledgerTask(r.Task)
 	}
 	return &r
 }
@@ -75,7 +75,7 @@ func TestTheFirstClaimOfAnAttemptHasIt(t *testing.T) {
 	} {
 		l := newLedger()
 		for _, line := range test.records {
-			l.add(record(line))
+			l.add(record(line), time.Time{})
 		}
 		got := ""
 		if s := l.open["t"]; s != nil {
@@ -100,7 +100,7 @@ func TestARecordSaysWhoBeginsAndWhoLoses(t *testing.T) {
 		{"done t 2 r2 3", "", "", "t"},
 		{"done t 2 r2 3", "", "", ""},
 	} {
-		c := l.add(record(step.record))
+		c := l.add(record(step.record), time.Time{})
 		var began, lost string
 		if c.began != nil {
 			began = c.began.String()
@@ -114,23 +114,22 @@ func TestARecordSaysWhoBeginsAndWhoLoses(t *testing.T) {
 	}
 }
 
-func TestOrphansAreWhatNobodyRuns(t *testing.T) {
+func TestOrphansComeInTheOrderInWhichTheyWereLeft(t *testing.T) {
 	l := newLedger()
 	for _, line := range []string{
 		"claim mine 1 r1 1", "claim forgotten 1 r1 2", "claim theirs 1 r2 3", "claim dead 1 r3 4",
 		"claim freed 1 r2 5", "claim over 1 r3 6", "free freed 1 r2 5", "done over 1 r3 6",
 	} {
-		l.add(record(line))
+		l.add(record(line), time.Time{})
 	}
-	got := l.orphans("r1", func(r wire.RunID) bool { return r == runID(1) }, func(runner string) bool { return runner == "r3" })
 	var names []string
-	for _, s := range got {
+	for _, s := range l.orphans(func(s *standing) bool { return s.free || s.runner != "r2" && s.task.Task != "mine" }) {
 		names = append(names, string(s.task.Task))
 	}
 	if want := []string{"forgotten", "dead", "freed"}; !slices.Equal(names, want) {
 		t.Errorf("orphans %v, want %v", names, want)
 	}
-	if owners := l.owners("r1"); !slices.Equal(owners, []string{"r2", "r3"}) {
+	if owners := l.owners(func(s *standing) bool { return s.runner != "r1" }); !slices.Equal(owners, []string{"r2", "r3"}) {
 		t.Errorf("owners %v, want r2 and r3", owners)
 	}
 }
@@ -138,7 +137,7 @@ func TestOrphansAreWhatNobodyRuns(t *testing.T) {
 func TestALedgerRemembersABoundedNumberOfEndedTasks(t *testing.T) {
 	l := newLedger()
 	for n := range rememberEnded + 10 {
-		l.add(&wire.LedgerRecord{Op: wire.LedgerDone, Task: wire.TaskID(fmt.Sprint(n)), Attempt: 1, Run: runID(n), Runner: "r1"})
+		l.add(&wire.LedgerRecord{Op: wire.LedgerDone, Task: wire.TaskID(fmt.Sprint(n)), Attempt: 1, Run: runID(n), Runner: "r1"}, time.Time{})
 	}
 	if len(l.ended) != rememberEnded || l.knows("9") || !l.knows("10") {
 		t.Errorf("%d remembered, the tenth %t, the eleventh %t; want the last %d", len(l.ended), l.knows("9"), l.knows("10"), rememberEnded)
@@ -159,8 +158,8 @@ func TestNoTwoRunsHaveATaskWhateverIsWritten(t *testing.T) {
 		for _, line := range lines {
 			r := record(line)
 			had := l.open[r.Task]
-			c := l.add(r)
-			other.add(r)
+			c := l.add(r, time.Time{})
+			other.add(r, time.Time{})
 			if c.began != nil {
 				if ends[r.Task] > 0 || c.lost != holder[r.Task] || had != nil && c.began.attempt != had.attempt+1 {
 					t.Fatalf("%s: %v began after %v, %v lost, ended %d times", line, c.began, had, c.lost, ends[r.Task])

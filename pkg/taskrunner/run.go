@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/wscluster/wscluster/pkg/broker"
 	"github.com/wscluster/wscluster/pkg/wire"
 	"go.uber.org/zap"
 )
@@ -17,8 +16,8 @@ import (
 var (
 	errEnded      = errors.New("the task has ended")
 	errStopped    = errors.New("the task runner stops")
-	errSuperseded = errors.New("another runner may have started the task meanwhile")
-	errOrphaned   = errors.New("the link was lost before the task began")
+	errSuperseded = errors.New("another runner has the task now")
+	errFenced     = errors.New("the runner had no broker for so long that another one may have the task")
 )
 
 // run is one run of one task: a handler that tells, and a publisher that sends what was told.
@@ -28,6 +27,7 @@ type run struct {
 	refuse *wire.Error // if set, the run is over before it begins
 	log    *zap.Logger
 	now    func() time.Time
+	lease  func() time.Duration // for how long it may go on without a word of this process
 
 	metrics *Metrics
 	file    *spoolFile // nil if nothing goes to disk
@@ -35,13 +35,6 @@ type run struct {
 	blocks  sync.Once  // and this, that the disk takes no more
 
 	abandon context.CancelCauseFunc // ends the context of the whole run, the sending of its last event included
-	after   <-chan struct{}         // closed when the run before this one of the same task is gone; nil if there was none
-	done    chan struct{}           // closed when nothing of this run is left
-
-	// Guarded by shift.mu.
-	holds []hold // deliveries to acknowledge at the end; those of lost links are taken out
-	had   copies // what was delivered of the task
-	began bool
 
 	wake chan struct{} // cap 1: there is something to send; never closed
 
@@ -51,23 +44,24 @@ type run struct {
 	story   story     // guarded by mu
 }
 
-// hold is one delivery that is to be settled.
-type hold struct {
-	from broker.Consumer
-	tag  uint64
-}
-
-// newRun returns a run, and the context that its abandon ends.
-func newRun(ctx context.Context, task *wire.Task, attempt int, s *shift) (context.Context, *run) {
+// newRun returns the run of a job, and the context that its abandon ends.
+func newRun(j *job, s *shift) (context.Context, *run) {
 	u := &run{
-		task: task, kind: s.kinds[task.Kind], now: time.Now,
-		done: make(chan struct{}), wake: make(chan struct{}, 1),
+		task: j.task, kind: s.kinds[j.task.Kind], now: time.Now, wake: make(chan struct{}, 1),
 		metrics: s.metrics, file: s.spool.file(),
-		story: story{task: task, attempt: attempt, run: wire.NewRunID(), runner: s.name, out: outbox{limit: s.bufferBytes}},
+		story: story{task: j.task, attempt: j.attempt, run: j.run, runner: s.name, out: outbox{limit: s.bufferBytes}},
 	}
-	u.log = s.log.With(zap.String("task_id", string(task.Task)), zap.Int("attempt", attempt), zap.String("run_id", string(u.story.run)))
+	u.log = s.log.With(zap.String("task_id", string(j.task.Task)), zap.Int("attempt", j.attempt), zap.String("run_id", string(j.run)))
 	u.room.L = &u.mu
-	ctx, u.abandon = context.WithCancelCause(ctx)
+	u.lease = func() time.Duration { return s.lease(j) }
+	switch {
+	case j.attempt > s.maxAttempts:
+		u.refuse = refusal(wire.CodeAttempts, fmt.Sprintf("the task was started %d times without an end", j.attempt-1))
+	case u.kind.Handler == nil:
+		u.refuse = refusal(wire.CodeUnknownKind, fmt.Sprintf("this runner has no kind %q", j.task.Kind))
+	}
+	ctx, abandon := context.WithCancelCause(context.Background())
+	u.abandon = abandon
 	return ctx, u
 }
 
@@ -99,7 +93,13 @@ func (u *run) handle(ctx context.Context) {
 	// Should the handler end its goroutine (runtime.Goexit), the run fails, not the process.
 	var result any
 	fault := refusal(wire.CodeInternal, "the task's handler ended without a result; the runner's log has the rest")
-	defer func() { u.finish(result, fault) }()
+	defer func() {
+		if errors.Is(err, ErrGiveBack) {
+			u.abandon(err)
+		} else {
+			u.finish(result, fault)
+		}
+	}()
 	defer func() {
 		if p := recover(); p != nil {
 			u.log.Error("handler panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))

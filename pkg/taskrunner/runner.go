@@ -3,10 +3,10 @@
 // the worker that the task came from. Where the client is by then is not its affair.
 //
 // What it promises: every durable event (all but progress) is published again, under the same
-// numbers, until the broker has stored it; events of a run are stored in order; and a task is
-// acknowledged after its final event is stored, so that a task whose runner dies is run again by
-// another one. A run goes on while the broker is away or takes nothing: what it tells waits in
-// memory, then on disk.
+// numbers, until the broker has stored it; events of a run are stored in order; and every task that is
+// taken comes to an end. Who runs what is in the ledger, a stream that all runners read: a task whose
+// runner dies is run again by another one, and never by two at once. A run goes on while the broker is
+// away or takes nothing, up to its fence: what it tells waits in memory, then on disk.
 package taskrunner
 
 import (
@@ -35,6 +35,7 @@ type Runner struct {
 
 	Slots       int                // tasks that run at once, at most MaxSlots; 0 means one for each CPU
 	MaxAttempts int                // starts of one task before it fails with code attempts; 0 means 10
+	Fence       time.Duration      // without a broker for so long, running tasks are given up; 0 means 2 min; see Kind.Fence
 	Grace       time.Duration      // what running tasks get to end when Run's context has; 0 means 30 s, below 0 none
 	BufferBytes int                // events of one run that wait for the broker in memory; 0 means 1 MiB
 	SpoolDir    string             // where more of them wait, in files that end with their run; "" means wscluster-<Name> in os.TempDir
@@ -47,19 +48,23 @@ type Runner struct {
 // ErrSpoolDir says that no file can be made in Runner.SpoolDir.
 var ErrSpoolDir = errors.New("SpoolDir cannot be used")
 
-// MaxSlots is the most that Runner.Slots may be: what a broker counts to.
-const MaxSlots = 65535
+const (
+	MaxSlots = 65535                       // the most that Runner.Slots may be: what a broker counts to
+	MaxFence = wire.MaxFence * time.Second // the same of Runner.Fence and Kind.Fence
+)
 
 const (
-	minBuffer      = 64 << 10    // the least that BufferBytes may be
-	defaultTimeout = time.Hour   // for Kind.Timeout 0
-	buryPause      = time.Second // between two tries to publish to the dead tasks
+	minBuffer      = 64 << 10  // the least that BufferBytes may be
+	defaultTimeout = time.Hour // for Kind.Timeout 0
+	defaultFence   = 2 * time.Minute
+	leaveTimeout   = 5 * time.Second // for telling the other runners what was given up
+	buryPause      = time.Second     // between two tries to publish to the dead tasks
 )
 
 // Run takes tasks until ctx ends, whatever becomes of the broker meanwhile: it joins again and
 // the runs go on. When ctx ends, it takes no more tasks, gives those that run Grace to end, ends
 // the contexts of the others, and returns when all handlers have returned. Tasks that have not
-// ended go back to the broker. An error before that says which field is wrong, or is ErrSpoolDir;
+// ended are left to other runners. An error before that says which field is wrong, or is ErrSpoolDir;
 // after it, what failed while leaving the broker.
 func (r *Runner) Run(ctx context.Context) error {
 	if err := r.validate(); err != nil {
@@ -77,19 +82,25 @@ func (r *Runner) Run(ctx context.Context) error {
 		left = broker.Keep(kept, r.Broker, broker.Runner(r.Name), broker.KeepOptions{Log: s.log, OnState: r.OnState}, s.serve)
 	})
 
+	ticking := make(chan struct{})
+	keeping.Go(func() { s.keepTime(ticking) })
+
 	<-ctx.Done()
-	s.stop()
-	idle := make(chan struct{})
-	var waiting sync.WaitGroup
-	waiting.Go(func() { s.work.Wait(); close(idle) })
+	s.do(func(plan *scheduler, _ time.Time) { plan.stop() })
 	select {
-	case <-idle:
+	case <-s.idle:
 	case <-time.After(cmp.Or(r.Grace, 30*time.Second)):
-		s.abandonAll()
+		s.do(func(plan *scheduler, _ time.Time) { plan.quit(errStopped) })
+		s.work.Wait()
+		select {
+		case <-s.idle:
+		case <-time.After(leaveTimeout):
+		}
 	}
-	waiting.Wait()
+	close(ticking)
 	leave()
 	keeping.Wait()
+	s.spool.release()
 	return left
 }
 
@@ -109,8 +120,12 @@ func (r *Runner) validate() error {
 		if err := wire.CheckKind(name); err != nil {
 			wrong("Kinds: %w", err)
 		}
-		if k := r.Kinds[name]; k.Handler == nil || k.Timeout < 0 {
+		k := r.Kinds[name]
+		if k.Handler == nil || k.Timeout < 0 {
 			wrong("Kinds: %q must have a Handler and no negative Timeout", name)
+		}
+		if !fenceable(k.Fence) {
+			wrong("Kinds: %q: Fence %v must be between 1s and %v, or 0 for the runner's", name, k.Fence, MaxFence)
 		}
 	}
 	if r.Slots < 0 || r.Slots > MaxSlots {
@@ -119,10 +134,17 @@ func (r *Runner) validate() error {
 	if r.MaxAttempts < 0 {
 		wrong("MaxAttempts %d must be 1 or more, or 0 for 10", r.MaxAttempts)
 	}
+	if !fenceable(r.Fence) {
+		wrong("Fence %v must be between 1s and %v, or 0 for %v", r.Fence, MaxFence, defaultFence)
+	}
 	if r.BufferBytes != 0 && r.BufferBytes < minBuffer {
 		wrong("BufferBytes %d must be at least %d, or 0 for 1 MiB", r.BufferBytes, minBuffer)
 	}
 	return errors.Join(errs...)
+}
+
+func fenceable(d time.Duration) bool {
+	return d == 0 || d >= time.Second && d <= MaxFence
 }
 
 // shift returns the state of one Run, with defaults for what is not set.
@@ -138,15 +160,16 @@ func (r *Runner) shift() (*shift, error) {
 	kinds := maps.Clone(r.Kinds)
 	for name, k := range kinds {
 		k.Timeout = cmp.Or(k.Timeout, defaultTimeout)
+		k.Fence = cmp.Or(k.Fence, r.Fence, defaultFence)
 		kinds[name] = k
 	}
-	slots := cmp.Or(r.Slots, runtime.GOMAXPROCS(0))
 	s := &shift{
-		name: r.Name, kinds: kinds, slots: slots,
-		maxAttempts: cmp.Or(r.MaxAttempts, 10), bufferBytes: cmp.Or(r.BufferBytes, 1<<20), spool: disk,
-		log:   cmp.Or(r.Log, zap.NewNop()).With(zap.String("runner", r.Name)),
-		links: newLinks(), places: make(chan struct{}, slots), stopping: make(chan struct{}),
-		running: map[wire.TaskID]*run{},
+		name: r.Name, kinds: kinds, maxAttempts: cmp.Or(r.MaxAttempts, 10),
+		bufferBytes: cmp.Or(r.BufferBytes, 1<<20), spool: disk,
+		log:     cmp.Or(r.Log, zap.NewNop()).With(zap.String("runner", r.Name)),
+		links:   newLinks(),
+		plan:    newScheduler(r.Name, cmp.Or(r.Slots, runtime.GOMAXPROCS(0)), kinds, wire.NewRunID),
+		running: map[wire.RunID]*run{}, idle: make(chan struct{}),
 	}
 	if s.metrics = r.Metrics; s.metrics == nil {
 		s.metrics = NewMetrics(nil)

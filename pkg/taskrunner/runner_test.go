@@ -151,7 +151,7 @@ func TestTheTaskIsAcknowledgedAfterItsFinalEventIsStored(t *testing.T) {
 			return memory.Verdict{}
 		})
 		w.submit("t1", "k", nil)
-		pass(time.Minute)
+		pass(settleAfter - time.Second)
 		w.want("t1", "started")
 		w.wantQueues(busy)
 		refuse.Store(false)

@@ -8,157 +8,231 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/wscluster/wscluster/pkg/broker"
 	"github.com/wscluster/wscluster/pkg/wire"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 )
 
-// shift is one call of Runner.Run: the runs that go on, over as many links as it takes.
+// shift is one call of Runner.Run: the runs that go on, over as many links as it takes. It carries
+// out what its scheduler orders.
 type shift struct {
 	name        string
 	kinds       map[string]Kind
-	slots       int
 	maxAttempts int
 	bufferBytes int
 	spool       *spool // nil if nothing goes to disk
 	metrics     *Metrics
 	log         *zap.Logger
 
-	links    *links
-	places   chan struct{} // one for each run that has begun; cap slots
-	stopping chan struct{} // closed: take nothing any more
-	work     sync.WaitGroup
+	links *links
+	work  sync.WaitGroup // of the runs
 
 	mu      sync.Mutex
-	running map[wire.TaskID]*run
-	ended   recent
-	stopped bool // stopping is closed
+	clock   clock
+	plan    *scheduler
+	running map[wire.RunID]*run
+	desk    *desk         // of the present link; nil while there is none
+	unheld  sync.Once     // says in the log that the spool has another holder
+	idle    chan struct{} // closed once the runner has stopped and has nothing left to do
+	rested  bool          // it is closed
 }
 
-// serve takes tasks over one link until ctx or the link ends.
-func (s *shift) serve(ctx context.Context, link broker.Link) error {
-	s.links.set(link)
-	defer s.links.set(nil)
-	select {
-	case <-s.stopping: // what still runs only needs the link
-		<-ctx.Done()
-		return nil
+// clock is what the scheduler's times are of: it goes on while the machine sleeps, which Go's monotonic
+// clock does not, and it never goes back, which the wall clock may. Set forward, it ends runs too early,
+// which is safe.
+type clock struct{ read, shown time.Time }
+
+// now is to be called under the lock.
+func (c *clock) now() time.Time {
+	t := time.Now()
+	if c.read.IsZero() {
+		c.read, c.shown = t, t.Round(0)
+	}
+	c.shown = c.shown.Add(max(t.Sub(c.read), t.Round(0).Sub(c.read.Round(0))))
+	c.read = t
+	return c.shown
+}
+
+// tickEvery is how often the scheduler looks at the time.
+const tickEvery = time.Second
+
+// do changes the plan and sees to what follows. It does not block. f is called under the lock.
+func (s *shift) do(f func(plan *scheduler, now time.Time)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(s.plan, s.clock.now())
+	for _, o := range s.plan.orders {
+		s.carryOut(o)
+	}
+	clear(s.plan.orders)
+	s.plan.orders = s.plan.orders[:0]
+	if s.desk != nil {
+		s.desk.changed()
+	}
+	if s.plan.stopped && s.plan.idle() && !s.rested {
+		s.rested = true
+		close(s.idle)
+	}
+}
+
+// carryOut does what does not block, and leaves the rest to the desk. s.mu is held.
+func (s *shift) carryOut(o order) {
+	switch o.verb {
+	case begin:
+		ctx, u := newRun(o.job, s)
+		s.running[o.job.run] = u
+		s.work.Go(func() { s.live(ctx, u, o.job) })
+	case abandon:
+		s.running[o.job.run].abandon(o.cause)
 	default:
+		if s.desk != nil {
+			s.desk.put(o)
+		}
+	}
+}
+
+// live is a run from its begin to its end.
+func (s *shift) live(ctx context.Context, u *run, j *job) {
+	u.log.Info("task begins", zap.String("kind", u.task.Kind), zap.Stringer("client_id", u.task.Client))
+	began := u.now()
+	stored := u.play(ctx, s.links)
+	u.file.close()
+	if _, ours := s.kinds[u.task.Kind]; ours { // others' names know no bounds
+		s.metrics.Seconds.WithLabelValues(u.task.Kind, u.outcome(stored)).Observe(u.now().Sub(began).Seconds())
+	}
+	if stored {
+		u.log.Info("task ended")
+	} else {
+		u.log.Info("task given back", zap.NamedError("reason", context.Cause(ctx)))
+	}
+	u.abandon(errEnded) // frees the context
+	s.do(func(plan *scheduler, now time.Time) {
+		delete(s.running, j.run)
+		plan.over(j, stored, now)
+	})
+}
+
+// lease returns for how long from now the run of a job may go on without a link.
+func (s *shift) lease(j *job) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.plan.alive.Add(j.fence).Sub(s.clock.now())
+}
+
+// serve reads the ledger and takes tasks over one link until ctx or the link ends.
+func (s *shift) serve(ctx context.Context, link broker.Link) error {
+	s.mu.Lock()
+	from := s.plan.from(s.clock.now())
+	s.mu.Unlock()
+	records, err := link.OpenLedger(ctx, from)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	d := newDesk(link, s)
+	s.do(func(plan *scheduler, now time.Time) {
+		s.desk = d
+		s.holdSpool(plan)
+		plan.join(now)
+	})
+	defer s.do(func(plan *scheduler, _ time.Time) {
+		s.desk = nil
+		plan.part()
+	})
+	defer s.links.set(nil)
+	g.Go(func() error { return s.follow(ctx, records) })
+	g.Go(func() error { return d.write(ctx, g) })
+	g.Go(func() error { return d.settle(ctx) })
+	g.Go(func() error {
+		if err := d.waitCurrent(ctx); err != nil {
+			return err
+		}
+		s.links.set(link)
+		return s.take(ctx, g, link, d)
+	})
+	return g.Wait()
+}
+
+// follow reads the ledger.
+func (s *shift) follow(ctx context.Context, records broker.Ledger) error {
+	for {
+		record, err := records.Next(ctx)
+		if err != nil {
+			return err
+		}
+		r, err := wire.DecodeLedger(record.Body)
+		if err != nil {
+			s.log.Warn("record of the ledger cannot be read, passed over", zap.Int64("offset", record.Offset), zap.Error(err))
+			continue
+		}
+		s.do(func(plan *scheduler, now time.Time) { plan.read(r, record.Offset, now) })
+	}
+}
+
+// take takes tasks, held off while there is no place for them.
+func (s *shift) take(ctx context.Context, g *errgroup.Group, link broker.Link, d *desk) error {
+	s.mu.Lock()
+	slots, stopped := s.plan.slots, s.plan.stopped
+	s.mu.Unlock()
+	if stopped { // what still runs only needs the link
+		return nil
 	}
 	kinds := slices.Sorted(maps.Keys(s.kinds))
-	from, err := link.OpenTasks(ctx, kinds, s.slots)
+	from, err := link.OpenTasks(ctx, kinds, slots)
 	if err != nil {
 		return fmt.Errorf("take tasks of %v: %w", kinds, err)
 	}
-	s.log.Info("takes tasks", zap.Strings("kinds", kinds), zap.Int("slots", s.slots))
-	defer s.lose(from)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	wg.Go(func() {
-		select {
-		case <-s.stopping:
-			// An error means that the consumer has ended, which is as good.
-			_ = from.Pause(ctx)
-		case <-ctx.Done():
-		}
-	})
+	s.log.Info("takes tasks", zap.Strings("kinds", kinds), zap.Int("slots", slots))
+	g.Go(func() error { return d.gate(ctx, from) })
 	for {
 		select {
-		case d, ok := <-from.Deliveries():
+		case m, ok := <-from.Deliveries():
 			if !ok {
 				return fmt.Errorf("taking tasks ended: %w", cmp.Or(from.Err(), errors.New("the consumer was closed")))
 			}
-			s.take(ctx, link, hold{from, d.Tag}, d, &wg)
+			h := hold{from, m.Tag}
+			task, err := wire.DecodeTask(m.Body)
+			if err != nil {
+				s.log.Error("task cannot be read, moved to the dead tasks", zap.String("message_id", m.ID), zap.Error(err))
+				g.Go(func() error { s.bury(ctx, link, h, m.Message); return nil })
+				continue
+			}
+			s.do(func(plan *scheduler, now time.Time) { plan.deliver(task, m.Attempt, h, now) })
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
 }
 
-// take finds the run for a delivery, or begins it. It does not block.
-func (s *shift) take(ctx context.Context, link broker.Link, h hold, d broker.Delivery, wg *sync.WaitGroup) {
-	task, err := wire.DecodeTask(d.Body)
-	if err != nil {
-		s.log.Error("task cannot be read, moved to the dead tasks", zap.String("message_id", d.ID), zap.Error(err))
-		wg.Go(func() { s.bury(ctx, link, h, d.Message) })
-		return
-	}
-
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stopped {
-		return // it goes back with the link
-	}
-	var after chan struct{}
-	if u := s.running[task.Task]; u != nil {
-		if u.had.continues(d) {
-			u.holds = append(u.holds, h)
-			u.had.note(d)
+// keepTime ticks until done is closed.
+func (s *shift) keepTime(done <-chan struct{}) {
+	tick := time.NewTicker(tickEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			s.do(func(plan *scheduler, now time.Time) {
+				s.holdSpool(plan)
+				plan.tick(now)
+			})
+		case <-done:
 			return
 		}
-		u.abandon(errSuperseded)
-		after = u.done
-	} else if had, ok := s.ended.byTask[task.Task]; ok && had.continues(d) {
-		wg.Go(func() { s.settle(h) })
-		return
 	}
-
-	attempt := max(1, d.Attempt)
-	ctx, u := newRun(context.WithoutCancel(ctx), task, attempt, s)
-	u.holds, u.had, u.after = []hold{h}, copies{attempt: attempt}, after
-	u.had.note(d)
-	switch {
-	case d.Attempt > s.maxAttempts:
-		u.refuse = refusal(wire.CodeAttempts, fmt.Sprintf("the task was started %d times without an end", d.Attempt-1))
-	case u.kind.Handler == nil:
-		u.refuse = refusal(wire.CodeUnknownKind, fmt.Sprintf("this runner has no kind %q", task.Kind))
-	}
-	s.running[task.Task] = u
-	s.work.Go(func() { s.live(ctx, u) })
 }
 
-// live is a run from its delivery to its acknowledgement.
-func (s *shift) live(ctx context.Context, u *run) {
-	defer close(u.done)
-	defer u.abandon(errEnded)
-	defer u.file.close()
-	stored := false
-	if s.begin(ctx, u) {
-		u.log.Info("task begins", zap.String("kind", u.task.Kind), zap.Stringer("client_id", u.task.Client))
-		began := u.now()
-		stored = u.play(ctx, s.links)
-		if _, ours := s.kinds[u.task.Kind]; ours { // others' names know no bounds
-			s.metrics.Seconds.WithLabelValues(u.task.Kind, u.outcome(stored)).Observe(u.now().Sub(began).Seconds())
-		}
-		<-s.places
+// holdSpool takes the spool's lock, unless somebody else has it.
+func (s *shift) holdSpool(plan *scheduler) {
+	id, err := s.spool.hold()
+	plan.spool = id
+	if err != nil {
+		s.unheld.Do(func() {
+			s.log.Warn("the spool's lock is not ours: tasks of a runner of this name that has died wait for their fence", zap.Error(err))
+		})
 	}
-
-	s.mu.Lock()
-	if s.running[u.task.Task] == u {
-		delete(s.running, u.task.Task)
-	}
-	if stored {
-		s.ended.add(u.task.Task, u.had)
-	}
-	holds := u.holds
-	s.mu.Unlock()
-	if !stored {
-		cause := context.Cause(ctx)
-		u.log.Info("task given back", zap.NamedError("reason", cause))
-		for _, h := range holds {
-			if errors.Is(cause, errSpoolRead) { // any other cause ends the link too, or has ended it
-				_ = h.from.Requeue(h.tag) // an error means that it went back with its link
-			}
-		}
-		return
-	}
-	for _, h := range holds {
-		s.settle(h)
-	}
-	u.log.Info("task ended")
 }
 
 // load counts the tasks that run, by kind (of this runner's kinds all, of others none), and the
@@ -170,81 +244,16 @@ func (s *shift) load() (tasks map[string]int, events int) {
 	}
 	s.mu.Lock()
 	runs := slices.Collect(maps.Values(s.running))
-	for _, u := range runs {
-		if _, ours := tasks[u.task.Kind]; ours && u.began {
-			tasks[u.task.Kind]++
-		}
-	}
 	s.mu.Unlock()
 	for _, u := range runs {
+		if _, ours := tasks[u.task.Kind]; ours {
+			tasks[u.task.Kind]++
+		}
 		u.mu.Lock()
 		events += u.story.out.len()
 		u.mu.Unlock()
 	}
 	return tasks, events
-}
-
-// begin waits for a place and takes it; false if the run was abandoned before.
-func (s *shift) begin(ctx context.Context, u *run) bool {
-	if u.after != nil {
-		<-u.after // not bounded by ctx: u must not be gone before
-	}
-	select {
-	case s.places <- struct{}{}:
-	case <-ctx.Done():
-		return false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if ctx.Err() != nil {
-		<-s.places
-		return false
-	}
-	u.began = true
-	return true
-}
-
-// settle acknowledges a task whose final event is stored.
-func (s *shift) settle(h hold) {
-	if err := h.from.Ack(h.tag); err != nil && !errors.Is(err, broker.ErrLinkGone) {
-		s.log.Warn("task not acknowledged, it will come again", zap.Error(err))
-	}
-}
-
-// lose forgets the deliveries of a consumer that has ended. A run that has not begun ends with
-// its last delivery: whoever gets that one begins it.
-func (s *shift) lose(from broker.Consumer) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, u := range s.running {
-		u.holds = slices.DeleteFunc(u.holds, func(h hold) bool { return h.from == from })
-		if len(u.holds) == 0 && !u.began {
-			u.abandon(errOrphaned)
-			delete(s.running, u.task.Task)
-		}
-	}
-}
-
-// stop takes no task any more and gives back those that wait for a place.
-func (s *shift) stop() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.stopped = true
-	close(s.stopping)
-	for _, u := range s.running {
-		if !u.began {
-			u.abandon(errStopped)
-		}
-	}
-}
-
-// abandonAll ends the runs that go on; their tasks go back.
-func (s *shift) abandonAll() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, u := range s.running {
-		u.abandon(errStopped)
-	}
 }
 
 // bury publishes what cannot be read to the dead tasks, and acknowledges it once it is stored
@@ -262,7 +271,7 @@ func (s *shift) bury(ctx context.Context, link broker.Link, h hold, m broker.Mes
 			return
 		}
 		if outcome, _ := broker.Await(ctx, receipt); outcome == broker.Stored {
-			s.settle(h)
+			h.settle(s.log)
 			return
 		}
 		if !rest(ctx, link, buryPause) {

@@ -29,6 +29,7 @@ const spoolPause = time.Second
 type spool struct {
 	dir   string
 	limit int64
+	lock  spoolLock
 	used  atomic.Int64 // bytes of all files, what was read back of them included
 }
 

@@ -24,6 +24,7 @@ import (
 // numbers is a handler that logs so many numbered lines of 100 bytes at once.
 func numbers(lines int, written *atomic.Int64) HandlerFunc {
 	return func(_ context.Context, task *Task) (any, error) {
+		time.Sleep(time.Second)
 		for i := range lines {
 			if _, err := fmt.Fprintf(task.Log(), "%099d\n", i); err != nil {
 				return nil, err
@@ -96,15 +97,12 @@ func TestABuildGoesOnWhileTheBrokerTakesNothing(t *testing.T) {
 					t.Errorf("%d of %d lines were written while the broker took nothing", n, lines)
 				}
 				w.wantSpilled(m, true)
-				if ready, unsettled := w.Depth("tasks.k"); ready+unsettled != 1 {
-					t.Errorf("the task was acknowledged with its events on disk")
-				}
 				outage(w, false)
 				pass(30 * time.Second)
 				w.wantNumbers("t1", lines)
 				w.wantQueues(none)
 				w.wantSpilled(m, false)
-				if left, err := os.ReadDir(r.SpoolDir); err != nil || len(left) > 0 {
+				if left, err := os.ReadDir(r.SpoolDir); err != nil || len(left) > 1 { // the lock
 					t.Errorf("left on disk: %v, %v", left, err)
 				}
 			})
@@ -124,6 +122,7 @@ func TestAFullSpoolStopsTheBuildAndLosesNothing(t *testing.T) {
 		}})()
 		w.submit("t1", "k", nil)
 		w.submit("t2", "soon", nil)
+		synctest.Wait()
 		w.Block(true)
 		pass(30 * time.Second)
 		if n := 100 * (first.Load() + second.Load()); n < limit/2 || n > limit+2*(minBuffer+2*batchBytes) {
@@ -257,12 +256,17 @@ func TestATaskWhoseFileCannotBeReadBeginsAnew(t *testing.T) {
 		m := NewMetrics(nil)
 		defer w.run(&Runner{BufferBytes: minBuffer, Metrics: m, Kinds: map[string]Kind{"k": {Handler: numbers(lines, &written)}}})()
 		w.submit("t1", "k", nil)
+		synctest.Wait()
 		w.Block(true)
 		pass(10 * time.Second)
 		w.wantSpilled(m, true)
 		s := m.shift.Load()
 		s.mu.Lock()
-		must(t, s.running["t1"].file.file.Close())
+		for _, u := range s.running {
+			if err := u.file.file.Close(); err != nil {
+				t.Error(err)
+			}
+		}
 		s.mu.Unlock()
 		w.Block(false)
 		pass(30 * time.Second)

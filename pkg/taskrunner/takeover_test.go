@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/wscluster/wscluster/pkg/broker"
@@ -90,7 +89,7 @@ func TestARunGoesOnWhileTheBrokerIsAway(t *testing.T) {
 		}
 		w.Down(false)
 		pass(10 * time.Second)
-		w.wantQueues(busy) // the task came again, and is held by the run that goes on
+		w.wantQueues(none) // the task came again, and the ledger has it
 		pass(time.Minute)
 		got := w.seen("t1")
 		if last := got[len(got)-1]; last != "result null" || runs.Load() != 1 {
@@ -144,126 +143,6 @@ func TestALinkLostBeforeTheLastConfirmDoesNotStartTheTaskAgain(t *testing.T) {
 	})
 }
 
-func TestATaskThatEndedIsRememberedForItsNextDelivery(t *testing.T) {
-	had := copies{attempt: 1, tries: map[string]int{"a": 1, "b": 2}}
-	for what, tt := range map[string]struct {
-		d    broker.Delivery
-		want bool
-	}{
-		"given back by a lost link, straight to us":           {broker.Delivery{Attempt: 2, Redelivered: true}, true},
-		"somebody else had it in between":                     {broker.Delivery{Attempt: 3, Redelivered: true}, false},
-		"another copy that nobody has had":                    {broker.Delivery{Message: broker.Message{ID: "c"}, Attempt: 1}, true},
-		"another copy that somebody else has had":             {broker.Delivery{Message: broker.Message{ID: "c"}, Attempt: 2, Redelivered: true}, false},
-		"another copy of ours, given back and straight to us": {broker.Delivery{Message: broker.Message{ID: "b"}, Attempt: 3, Redelivered: true}, true},
-		"nobody counts, and it is new":                        {broker.Delivery{}, true},
-		"nobody counts, and it may have been anywhere":        {broker.Delivery{Redelivered: true}, false},
-	} {
-		if tt.d.ID == "" {
-			tt.d.ID = "a"
-		}
-		if got := had.continues(tt.d); got != tt.want {
-			t.Errorf("%s: %t, want %t", what, got, tt.want)
-		}
-	}
-	had.attempt = 3
-	if !had.continues(broker.Delivery{Message: broker.Message{ID: "c"}, Attempt: 3, Redelivered: true}) {
-		t.Error("who had the other copy ran attempt 2 at most, and ours is the third")
-	}
-}
-
-// TestACopyThatSomebodyElseRanIsRunAgain: a client follows the run of the other copy, whose runner is dead.
-func TestACopyThatSomebodyElseRanIsRunAgain(t *testing.T) {
-	inWorld(t, func(w *world) {
-		began := make(chan int, 10)
-		defer w.run(&Runner{Slots: 1, Kinds: map[string]Kind{"k": {Handler: HandlerFunc(func(ctx context.Context, task *Task) (any, error) {
-			began <- task.Attempt
-			select {
-			case <-time.After(10 * time.Second):
-			case <-ctx.Done():
-			}
-			return nil, context.Cause(ctx)
-		})}}})()
-		w.submit("t1", "k", nil)
-		pass(time.Second)
-		other, err := w.Join(t.Context(), broker.Runner("other"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer other.Close(context.Background())
-		taken, err := other.OpenTasks(t.Context(), []string{"k"}, 1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.submit("t1", "k", nil) // the other copy
-		pass(time.Second)
-		d := <-taken.Deliveries()
-		if err := taken.Close(t.Context()); err != nil { // its runner dies
-			t.Fatal(err)
-		}
-		pass(time.Minute)
-		w.wantQueues(none)
-		close(began)
-		var attempts []int
-		for n := range began {
-			attempts = append(attempts, n)
-		}
-		if d.Attempt != 1 || !slices.Equal(attempts, []int{1, 2}) {
-			t.Errorf("attempts %v, want a second one, which the client follows", attempts)
-		}
-	})
-}
-
-func TestRecentForgetsTheOldest(t *testing.T) {
-	var m recent
-	for i := range recentSize + 1 {
-		m.add(wire.TaskID(fmt.Sprint(i)), copies{attempt: 1})
-		m.add(wire.TaskID(fmt.Sprint(i)), copies{attempt: 2}) // the same task again takes no place
-	}
-	_, first := m.byTask["0"]
-	second, ok := m.byTask["1"]
-	if first || !ok || second.attempt != 2 || len(m.byTask) != recentSize || len(m.order) != recentSize {
-		t.Errorf("first known: %t, second %+v, %d tasks, %d in order", first, second, len(m.byTask), len(m.order))
-	}
-}
-
-func TestARunThatSomebodyElseHadInBetweenBeginsAnew(t *testing.T) {
-	inWorld(t, func(w *world) {
-		var ended []error
-		var now atomic.Int64
-		defer w.handle(func(ctx context.Context, task *Task) (any, error) {
-			if now.Add(1) > 1 {
-				t.Error("two runs of one task at once")
-			}
-			defer now.Add(-1)
-			select {
-			case <-ctx.Done():
-				ended = append(ended, context.Cause(ctx))
-				time.Sleep(10 * time.Second) // as processes do that are told to go
-			case <-time.After(time.Hour / 2):
-			}
-			return task.Attempt, nil
-		})()
-		w.submit("t1", "k", nil)
-		pass(time.Second)
-		other := mustJoin(w, broker.Runner("other"))
-		taken, err := other.OpenTasks(w.Context(), []string{"k"}, 1)
-		must(t, err)
-		w.Cut(broker.Runner("r1"))
-		d := <-taken.Deliveries()
-		if d.Attempt != 2 {
-			t.Fatalf("the other runner has attempt %d", d.Attempt)
-		}
-		pass(10 * time.Second)
-		must(t, other.Close(w.Context())) // attempt 3 comes to r1, whose run is attempt 1
-		pass(time.Hour)
-		w.want("t1", "started", "result 3")
-		if len(ended) != 1 || ended[0] != errSuperseded {
-			t.Errorf("runs ended by %v", ended)
-		}
-		w.wantQueues(none)
-	})
-}
-
 func mustJoin(w *world, id broker.Identity) broker.Link {
 	w.Helper()
 	l, err := w.Join(w.Context(), id)
@@ -311,30 +190,24 @@ func TestATaskThatKillsItsRunnersEndsAtTheLimit(t *testing.T) {
 	})
 }
 
-func TestATaskThatWaitsForAPlaceGoesWithItsLink(t *testing.T) {
+func TestATaskThatComesWithoutAPlaceGoesToAnotherRunner(t *testing.T) {
 	inWorld(t, func(w *world) {
-		defer w.run(&Runner{Slots: 1, Kinds: map[string]Kind{"k": {Handler: HandlerFunc(func(_ context.Context, task *Task) (any, error) {
-			if task.ID == "t2" {
-				t.Error("a task was begun that another runner has")
-			}
-			time.Sleep(20 * time.Second)
-			return nil, nil
-		})}}})()
+		long := HandlerFunc(func(context.Context, *Task) (any, error) { time.Sleep(time.Hour / 2); return nil, nil })
+		defer w.run(&Runner{Slots: 1, Kinds: map[string]Kind{"k": {Handler: long}}})()
 		w.submit("t1", "k", nil)
-		synctest.Wait()
-		other := mustJoin(w, broker.Runner("other"))
-		take := func() {
-			_, err := other.OpenTasks(w.Context(), []string{"k"}, 1)
-			must(t, err)
-			w.Cut(broker.Runner("r1"))
-			pass(5 * time.Second)
-		}
-		take() // t1, which goes on here too
+		pass(2 * settleAfter) // r1 holds no delivery any more, and has no place
 		w.submit("t2", "k", nil)
-		w.wantQueues(map[string][2]int{"tasks.k": {0, 2}}) // t2 waits for its place
-		take()                                             // t2
 		pass(time.Minute)
-		w.wantQueues(map[string][2]int{"tasks.k": {0, 2}})
+		w.wantQueues(map[string][2]int{"tasks.k": {1, 0}})
+		defer w.run(&Runner{Name: "r2", Slots: 1, Kinds: map[string]Kind{"k": {Handler: HandlerFunc(returnNil)}}})()
+		w.want("t2", "started", "result null")
+		pass(time.Hour / 2)
 		w.want("t1", "started", "result null")
+		w.submit("t3", "k", nil) // r1 has its place again
+		w.submit("t4", "k", nil)
+		pass(time.Hour)
+		w.want("t3", "started", "result null")
+		w.want("t4", "started", "result null")
+		w.wantQueues(none)
 	})
 }

@@ -48,6 +48,11 @@ func (t *Task) Params(into any) error {
 	return refusal(wire.CodeBadParams, what)
 }
 
+// Lease returns for how long from now the run may go on if this process stands still or dies: a handler
+// whose work goes on without it, as a process of its own, has to see that it is over by then, for another
+// runner may begin the task. It is renewed for as long as there is a broker.
+func (t *Task) Lease() time.Duration { return t.run.lease() }
+
 // Steps says how many steps there will be. It is told with the next step.
 func (t *Task) Steps(total uint32) { t.run.setSteps(total) }
 

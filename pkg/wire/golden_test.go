@@ -93,7 +93,7 @@ var (
 		Subject: "alice@example.org", Submitted: goldenTime, Trace: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 	}
 	goldenLedger = map[string]*LedgerRecord{
-		"ledger_claim": {Op: LedgerClaim, Task: goldenTask, Attempt: 2, Run: goldenRun, Runner: "r1", Body: must(EncodeTask(goldenTaskMessage))},
+		"ledger_claim": {Op: LedgerClaim, Task: goldenTask, Attempt: 2, Run: goldenRun, Runner: "r1", Fence: 120, Spool: "018f6d9a-3999-7000-8000-00005b001001", Body: must(EncodeTask(goldenTaskMessage))},
 		"ledger_done":  {Op: LedgerDone, Task: goldenTask, Attempt: 2, Run: goldenRun, Runner: "r1"},
 		"ledger_free":  {Op: LedgerFree, Task: goldenTask, Attempt: 2, Run: goldenRun, Runner: "r1"},
 		"ledger_mark":  {Op: LedgerMark, Run: goldenRun, Runner: "r1"},

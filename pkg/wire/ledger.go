@@ -9,11 +9,13 @@ import (
 // runner reads it in the same order, and that order decides: see docs/PROTOCOL.md section 11.
 type LedgerRecord struct {
 	Op      LedgerOp        `json:"op"`
-	Task    TaskID          `json:"task_id,omitempty"` // of all but a mark
-	Attempt int             `json:"attempt,omitempty"` // the same; from 1
-	Run     RunID           `json:"run_id"`            // of a mark: what tells it from others
-	Runner  string          `json:"runner"`            // who wrote it
-	Body    json.RawMessage `json:"task,omitempty"`    // of a claim: the task as DecodeTask reads it
+	Task    TaskID          `json:"task_id,omitempty"`  // of all but a mark
+	Attempt int             `json:"attempt,omitempty"`  // the same; from 1
+	Run     RunID           `json:"run_id"`             // of a mark: what tells it from others
+	Runner  string          `json:"runner"`             // who wrote it
+	Fence   int64           `json:"fence_s,omitempty"`  // of a claim: seconds without a broker after which its runner gives the run up
+	Spool   string          `json:"spool_id,omitempty"` // of a claim: a UUIDv7, of the spool whose lock its process holds; may be left out
+	Body    json.RawMessage `json:"task,omitempty"`     // of a claim: the task as DecodeTask reads it
 }
 
 // LedgerOp is what a record says.
@@ -27,8 +29,10 @@ const (
 	LedgerMark  LedgerOp = "mark"  // nothing but its place: who waits for it has read all before it
 )
 
-// MaxAttempt bounds what a record may name; runners give up long before.
-const MaxAttempt = 1_000_000
+const (
+	MaxAttempt = 1_000_000 // bounds what a record may name; runners give up long before
+	MaxFence   = 7 * 86400 // seconds
+)
 
 // EncodeLedger returns r as it crosses the broker, or an error for one that DecodeLedger would refuse.
 func EncodeLedger(r *LedgerRecord) ([]byte, error) {
@@ -79,6 +83,12 @@ func (r *LedgerRecord) check() error {
 		return fmt.Errorf("attempt %d must be 1 to %d", r.Attempt, MaxAttempt)
 	}
 	if r.Op == LedgerClaim {
+		if r.Fence < 1 || r.Fence > MaxFence {
+			return fmt.Errorf("fence_s %d must be 1 to %d", r.Fence, MaxFence)
+		}
+		if _, err := ParseRunID(r.Spool); r.Spool != "" && err != nil {
+			return fmt.Errorf("spool_id: %w", err)
+		}
 		t, err := DecodeTask(r.Body)
 		if err != nil {
 			return err

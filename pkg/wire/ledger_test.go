@@ -19,6 +19,9 @@ func TestLedgerRecordRefusedBothWays(t *testing.T) {
 		"run is no UUIDv7":        func(r *LedgerRecord) { r.Run = "018f6d9a-30aa-4b11-9c22-abcdefabcdef" },
 		"no runner":               func(r *LedgerRecord) { r.Runner = "" },
 		"runner is a routing key": func(r *LedgerRecord) { r.Runner = "r.1" },
+		"no fence":                func(r *LedgerRecord) { r.Fence = 0 },
+		"fence over the limit":    func(r *LedgerRecord) { r.Fence = MaxFence + 1 },
+		"spool is no UUIDv7":      func(r *LedgerRecord) { r.Spool = "spool" },
 		"claim without a task":    func(r *LedgerRecord) { r.Body = nil },
 		"claim of another's task": func(r *LedgerRecord) { r.Body = must(EncodeTask(&other)) },
 	} {

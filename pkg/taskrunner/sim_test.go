@@ -1,0 +1,445 @@
+package taskrunner
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wscluster/wscluster/pkg/socketmeta"
+	"github.com/wscluster/wscluster/pkg/wire"
+)
+
+// A simulated cluster of runners: schedulers, a ledger, a queue of tasks and processes, by a clock that
+// jumps and dice with a seed. It knows what is really executed, which no scheduler does.
+
+var (
+	simSeed  = flag.Uint64("sim.seed", 0, "simulate this seed only, and tell what happens")
+	simSeeds = flag.Uint64("sim.seeds", 500, "how many seeds to simulate")
+)
+
+// simNotice bounds how long a runner's link may be gone before the runner sees it.
+const simNotice = 25 * time.Second
+
+type sim struct {
+	*rand.Rand
+	now  time.Time
+	tell func(format string, args ...any)
+
+	stream  []*wire.LedgerRecord
+	ready   []*simTask // the queue
+	tasks   map[wire.TaskID]*simTask
+	runners []*simRunner
+	ids     int
+	faults  bool
+	died    bool // some runner was killed, or lost its link
+	err     error
+}
+
+type simTask struct {
+	task       *wire.Task
+	deliveries int
+	finals     int
+	tries      int
+	copies     int
+	executing  int // processes, of whatever runner
+}
+
+// simRunner is a place where a runner of one name lives, or does not.
+type simRunner struct {
+	name     string
+	spool    string
+	plan     *scheduler // nil while it is dead
+	frozen   bool
+	linked   bool  // as the broker sees it
+	end      int64 // of what it can read of the ledger without a link
+	noticeAt time.Time
+	joinAt   time.Time
+	killedAt time.Time // of what it executes: the guards' doing
+
+	out    []order // waits to be written or settled
+	held   map[uint64]*simTask
+	tags   uint64
+	paused bool
+	runs   map[*job]*simRun
+}
+
+type simRun struct {
+	endAt  time.Time
+	ending bool // was abandoned
+	gone   bool // its processes were killed by their guard
+}
+
+func (w *sim) newRun() wire.RunID { w.ids++; return runID(w.ids) }
+
+func (w *sim) fail(format string, args ...any) {
+	if w.err == nil {
+		w.err = fmt.Errorf("%v: "+format, append([]any{w.now.Sub(simStart)}, args...)...)
+	}
+}
+
+var simStart = time.Unix(1_000_000_000, 0)
+
+func (w *sim) within(d time.Duration) time.Duration { return time.Duration(w.Int64N(int64(d))) }
+
+// simulate runs one schedule: faults for an hour, and then time to end everything.
+func simulate(seed uint64, tell func(format string, args ...any)) error {
+	w := &sim{Rand: rand.New(rand.NewPCG(seed, 7)), now: simStart, tasks: map[wire.TaskID]*simTask{}, faults: true}
+	w.tell = func(format string, args ...any) {
+		tell("%10v "+format, append([]any{w.now.Sub(simStart).Round(time.Millisecond)}, args...)...)
+	}
+	for i := range 2 + w.IntN(3) {
+		r := &simRunner{name: fmt.Sprint("r", i+1), spool: fmt.Sprint("spool", i+1)}
+		w.runners = append(w.runners, r)
+		w.start(r)
+	}
+	quiet := w.IntN(8) == 0 // no faults at all
+	rare := 150 + w.IntN(2000)
+	for w.now.Sub(simStart) < 4*time.Hour && w.err == nil {
+		w.faults = !quiet && w.now.Sub(simStart) < time.Hour
+		if w.now.Sub(simStart) < time.Hour && w.IntN(rare) == 0 {
+			w.submit()
+		}
+		if w.faults && w.IntN(60) == 0 {
+			w.fault()
+		}
+		r := w.runners[w.IntN(len(w.runners))]
+		w.step(r)
+		if w.IntN(3) == 0 {
+			w.now = w.now.Add(w.within(3 * time.Second))
+			w.tick()
+		}
+		if !w.faults && w.over() {
+			break
+		}
+	}
+	if w.err != nil {
+		return w.err
+	}
+	for _, id := range slices.Sorted(maps.Keys(w.tasks)) {
+		t := w.tasks[id]
+		switch {
+		case t.finals == 0:
+			return fmt.Errorf("%s has no end; %d tries, %d ready", id, t.tries, len(w.ready))
+		case !w.died && (t.finals > 1 || t.tries > 1):
+			return fmt.Errorf("%s ran %d times and ended %d times, and nothing had failed", id, t.tries, t.finals)
+		}
+	}
+	return nil
+}
+
+// over reports whether nothing is left to do.
+func (w *sim) over() bool {
+	for _, r := range w.runners {
+		if r.plan == nil || r.frozen || !r.plan.current || !r.plan.idle() || len(r.plan.ledger.open) > 0 || len(r.held) > 0 || len(r.out) > 0 {
+			return false
+		}
+	}
+	return len(w.ready) == 0 && w.now.Sub(simStart) > time.Hour
+}
+
+func (w *sim) submit() {
+	id := wire.TaskID(fmt.Sprint("t", len(w.tasks)+1))
+	t := w.tasks[id]
+	if len(w.tasks) > 0 && w.IntN(4) == 0 { // a copy of an earlier one
+		t = w.tasks[wire.TaskID(fmt.Sprint("t", 1+w.IntN(len(w.tasks))))]
+		t.copies++
+	} else {
+		t = &simTask{task: &wire.Task{Meta: socketmeta.Meta{Client: socketmeta.ClientID{6: 0x70, 8: 0x80, 15: 1}, Server: "i1-w1"}, Task: id, Kind: "k", Submitted: wire.Time{Time: simStart}}}
+		w.tasks[id] = t
+	}
+	w.ready = append(w.ready, t)
+	w.tell("%s is submitted", t.task.Task)
+}
+
+func (w *sim) start(r *simRunner) {
+	w.tell("%s starts", r.name)
+	slots := 1 + w.IntN(3)
+	r.plan = newScheduler(r.name, slots, map[string]Kind{"k": {Fence: 2 * time.Minute}}, w.newRun)
+	r.runs, r.frozen, r.joinAt = map[*job]*simRun{}, false, w.now.Add(w.within(3*time.Second))
+}
+
+// fault is one thing that goes wrong.
+func (w *sim) fault() {
+	r := w.runners[w.IntN(len(w.runners))]
+	if r.plan == nil || r.frozen {
+		return
+	}
+	w.died = true
+	switch w.IntN(6) {
+	case 0: // kill -9, and it comes back, here or on another machine
+		w.tell("%s is killed", r.name)
+		w.kill(r)
+		if w.IntN(3) == 0 {
+			r.spool += "'"
+		}
+		r.joinAt = w.now.Add(w.within(10 * time.Minute))
+	case 1: // stopped, longer or shorter
+		w.tell("%s stands still", r.name)
+		r.frozen = true
+		r.noticeAt = w.now.Add(w.within(6 * time.Minute)) // it wakes
+		r.killedAt = r.plan.alive.Add(2 * time.Minute)
+	case 2, 3: // its link goes, and it sees that at once or later; the next one comes soon or not
+		w.cut(r)
+		r.noticeAt = w.now.Add(w.within(simNotice))
+		r.joinAt = r.noticeAt.Add(w.within(10 * time.Second))
+		if w.IntN(3) == 0 {
+			r.joinAt = r.noticeAt.Add(w.within(10 * time.Minute))
+		}
+	case 4: // the broker dies
+		w.tell("the broker dies")
+		back := w.within(time.Minute)
+		if w.IntN(5) == 0 {
+			back = w.within(10 * time.Minute)
+		}
+		for _, r := range w.runners {
+			if r.plan != nil {
+				w.cut(r)
+				r.noticeAt = w.now.Add(w.within(time.Second))
+				r.joinAt = w.now.Add(back + w.within(5*time.Second))
+			}
+		}
+	case 5: // SIGTERM, and another process
+		w.tell("%s stops", r.name)
+		r.plan.stop()
+		r.plan.quit(errStopped)
+		w.collect(r)
+	}
+}
+
+// cut ends a link as the broker sees it: what the runner holds is ready again.
+func (w *sim) cut(r *simRunner) {
+	w.tell("%s has no link", r.name)
+	if r.linked {
+		r.end = min(int64(len(w.stream)), r.plan.next+w.Int64N(20))
+	}
+	r.linked = false
+	for _, tag := range slices.Sorted(maps.Keys(r.held)) {
+		w.ready = append([]*simTask{r.held[tag]}, w.ready...)
+	}
+	clear(r.held)
+	sent := w.IntN(len(r.out) + 1) // the last words, which the broker may have read
+	for _, o := range r.out[:sent] {
+		if o.verb == write {
+			w.stream = append(w.stream, o.record)
+		}
+	}
+	r.out = nil
+}
+
+func (w *sim) kill(r *simRunner) {
+	w.cut(r)
+	for j, u := range r.runs {
+		if !u.gone {
+			w.tasks[j.task.Task].executing--
+		}
+	}
+	r.plan = nil
+}
+
+func (w *sim) tick() {
+	for _, r := range w.runners {
+		if r.plan != nil && !r.frozen && w.now.Sub(r.plan.ticked) > time.Second {
+			r.plan.tick(w.now)
+			w.collect(r)
+		}
+	}
+}
+
+// step lets one runner do one thing.
+func (w *sim) step(r *simRunner) {
+	switch {
+	case r.plan == nil:
+		if w.now.After(r.joinAt) {
+			w.start(r)
+		}
+		return
+	case r.frozen:
+		w.standStill(r)
+		return
+	}
+	if r.plan.mark != "" && !r.linked && w.now.After(r.noticeAt) {
+		r.plan.part()
+	}
+	if r.plan.mark == "" && w.now.After(r.joinAt) {
+		w.tell("%s has a link", r.name)
+		r.plan.from(w.now)
+		r.plan.spool = r.spool
+		r.linked, r.paused, r.held, r.out = true, false, map[uint64]*simTask{}, nil
+		r.plan.join(w.now)
+	}
+	for range 1 + w.IntN(4) {
+		switch w.IntN(4) {
+		case 0:
+			end := int64(len(w.stream))
+			if !r.linked {
+				end = r.end
+			}
+			if r.plan.mark != "" && r.plan.next < end {
+				r.plan.read(w.stream[r.plan.next], r.plan.next, w.now)
+			}
+		case 1:
+			if !r.linked {
+				r.out = nil
+			}
+			if len(r.out) > 0 {
+				o := r.out[0]
+				r.out = r.out[1:]
+				w.carryOut(r, o)
+			}
+		case 2:
+			w.take(r)
+		case 3:
+			w.work(r)
+		}
+		w.collect(r)
+	}
+	if r.plan != nil && r.plan.stopped && r.plan.idle() {
+		w.tell("%s has stopped", r.name)
+		w.kill(r)
+		r.joinAt = w.now.Add(w.within(time.Minute))
+	}
+}
+
+// standStill is a process that is stopped: its link goes after a while, its processes at their fence.
+func (w *sim) standStill(r *simRunner) {
+	if r.linked && w.now.Sub(r.plan.ticked) > 20*time.Second {
+		w.cut(r)
+	}
+	if w.now.After(r.killedAt) {
+		for j, u := range r.runs {
+			if !u.gone {
+				u.gone = true
+				w.tasks[j.task.Task].executing--
+			}
+		}
+	}
+	if w.now.After(r.noticeAt) {
+		w.tell("%s goes on", r.name)
+		r.frozen = false
+		if !r.linked {
+			r.noticeAt = w.now.Add(w.within(simNotice))
+			r.joinAt = r.noticeAt.Add(w.within(5 * time.Second))
+			if w.IntN(3) == 0 {
+				r.joinAt = r.noticeAt.Add(w.within(10 * time.Minute))
+			}
+		}
+	}
+}
+
+// collect takes the orders of a runner; those to its own runs are carried out at once.
+func (w *sim) collect(r *simRunner) {
+	for _, o := range r.plan.orders {
+		switch o.verb {
+		case begin:
+			t := w.tasks[o.job.task.Task]
+			t.tries++
+			if t.executing++; t.executing > 1 {
+				w.fail("%s runs %s, which %d others do", r.name, t.task.Task, t.executing-1)
+			}
+			w.tell("%s begins %s, attempt %d", r.name, t.task.Task, o.job.attempt)
+			length := w.within(20 * time.Second)
+			if w.IntN(4) == 0 {
+				length = w.within(15 * time.Minute)
+			}
+			r.runs[o.job] = &simRun{endAt: w.now.Add(length)}
+		case abandon:
+			w.tell("%s gives up %s: %v", r.name, o.job.task.Task, o.cause)
+			u := r.runs[o.job]
+			u.ending, u.endAt = true, w.now.Add(w.within(10*time.Second))
+		default:
+			if r.plan.mark != "" {
+				r.out = append(r.out, o)
+			}
+		}
+	}
+	r.plan.orders = nil
+}
+
+// carryOut does at the broker what a runner asks.
+func (w *sim) carryOut(r *simRunner, o order) {
+	switch o.verb {
+	case write:
+		w.tell("%s writes %s %s %d", r.name, o.record.Op, o.record.Task, o.record.Attempt)
+		w.stream = append(w.stream, o.record)
+	case settle:
+		delete(r.held, o.hold.tag)
+	case requeue:
+		w.ready = append([]*simTask{r.held[o.hold.tag]}, w.ready...)
+		delete(r.held, o.hold.tag)
+	case probe:
+		returned := true
+		for _, other := range w.runners {
+			if other.name == o.runner && other.linked {
+				returned = false
+			}
+		}
+		r.plan.probed(o.runner, returned, w.now)
+	}
+}
+
+// take gives a runner a delivery, or pauses those.
+func (w *sim) take(r *simRunner) {
+	if !r.linked || !r.plan.current {
+		return
+	}
+	full := r.plan.full()
+	if full != r.paused && w.IntN(2) == 0 {
+		r.paused = full
+	}
+	if r.paused {
+		r.plan.turnAway()
+		return
+	}
+	if len(w.ready) == 0 || len(r.held) >= r.plan.slots {
+		return
+	}
+	t := w.ready[0]
+	w.ready = w.ready[1:]
+	t.deliveries++
+	r.tags++
+	r.held[r.tags] = t
+	r.plan.deliver(t.task, 1, hold{tag: r.tags}, w.now)
+}
+
+// work ends one of the runs whose time is over.
+func (w *sim) work(r *simRunner) {
+	for _, j := range slices.SortedFunc(maps.Keys(r.runs), func(a, b *job) int { return strings.Compare(string(a.run), string(b.run)) }) {
+		u := r.runs[j]
+		t := w.tasks[j.task.Task]
+		switch {
+		case u.gone: // its guard says so to its runner, which gives it up
+		case w.now.Before(u.endAt), !u.ending && !(r.linked && r.plan.current): // the final event needs a link
+			continue
+		default:
+			t.executing--
+		}
+		stored := !u.ending && !u.gone
+		if stored {
+			t.finals++
+			w.tell("%s ends %s, attempt %d", r.name, t.task.Task, j.attempt)
+		}
+		delete(r.runs, j)
+		r.plan.over(j, stored, w.now)
+		return
+	}
+}
+
+func TestEveryTaskEndsAndNoTwoRunsOverlapWhateverDies(t *testing.T) {
+	if *simSeed != 0 {
+		if err := simulate(*simSeed, t.Logf); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Parallel()
+	for seed := range *simSeeds {
+		if err := simulate(seed+1, func(string, ...any) {}); err != nil {
+			t.Fatalf("seed %d: %v; -sim.seed %d tells more", seed+1, err, seed+1)
+		}
+	}
+}
