@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -94,7 +95,7 @@ func (h *handler) Run(ctx context.Context, t *taskrunner.Task) (_ any, err error
 	for i, s := range h.steps {
 		t.Step(s.Name)
 		fmt.Fprintf(t.Log(), "$ %s\n", commandLine(argvs[i]))
-		p := process{path: s.path, argv: argvs[i], env: env, dir: filepath.Join(w.path, s.Dir), grace: h.recipe.Grace}
+		p := process{path: s.path, argv: argvs[i], env: env, dir: filepath.Join(w.path, s.Dir), grace: h.recipe.Grace, lease: t.Lease}
 		out := &output{log: t.Log(), limit: &left, match: s.match}
 		if s.Progress != nil {
 			total := counts[s.Progress.TotalOf]
@@ -150,6 +151,8 @@ func (h *handler) step(ctx context.Context, t *taskrunner.Task, s boundStep, p p
 	switch {
 	case context.Cause(limited) != nil: // also if the process took it with an exit code of 0
 		return StepResult{}, context.Cause(limited)
+	case errors.Is(err, errLease):
+		return StepResult{}, fmt.Errorf("%w: %w", taskrunner.ErrGiveBack, err)
 	case err != nil:
 		return StepResult{}, h.internal(t, err)
 	case code == -1:

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -54,6 +55,14 @@ func program(what string, args []string) {
 			fmt.Println(os.Getpid(), child(false, "stubborn", "child"))
 		}
 		time.Sleep(2 * time.Minute) // if the test dies too
+	case "leave": // stays, with a child outside its group
+		fmt.Println(os.Getpid(), child(true, "stubborn", "child"))
+		time.Sleep(2 * time.Minute)
+	case "runner": // runs a program behind a guard, until it is killed
+		p := process{path: os.Args[0], argv: append(os.Args[:1], args...), env: os.Environ(), dir: os.TempDir(), lease: func() time.Duration { return time.Hour }}
+		if code, err := p.run(context.Background(), os.Stdout); err != nil {
+			fmt.Println(code, err)
+		}
 	case "leaver": // ends, and leaves a child in its group and one outside, which keep the output open
 		fmt.Println(child(false, "stubborn", "child"), child(true, "stubborn", "child"))
 		time.Sleep(100 * time.Millisecond) // so that who reads the output waits for more

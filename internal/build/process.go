@@ -1,23 +1,29 @@
 package build
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
-// drain bounds the wait for output after a process has ended: something that left its process
-// group may hold the other end for ever.
-const drain = time.Second
+const (
+	drain      = time.Second // for output once the guard has ended: what nobody could kill may hold the other end
+	leaseEvery = time.Second // between two words to the guard that all is well
+	maxStatus  = 4 << 10     // bytes of a guard's last word
+)
+
+// errLease says that a guard ended its program since the runner did not renew its lease.
+var errLease = errors.New("the program was ended by its guard: the runner had no broker for too long, or stood still")
 
 // process is one program to be run to its end.
 type process struct {
@@ -25,89 +31,129 @@ type process struct {
 	argv  []string
 	env   []string
 	dir   string
-	grace time.Duration // from SIGTERM to SIGKILL
+	grace time.Duration        // from SIGTERM to SIGKILL
+	lease func() time.Duration // how long it may go on from now without this runner
 }
 
-// run starts p in a process group of its own and copies its output, both streams in the order
-// written, to out. It returns the exit code, -1 if a signal ended it, when the program has ended,
-// nothing of its group is left, and its output has been copied. An error means that it did not
-// start.
+// run starts p behind a guard and copies its output, both streams in the order written, to out. It
+// returns the exit code, -1 if a signal ended it, when the program has ended, nothing that it started
+// is left, and its output has been copied. An error means that it did not start, or was not ended by
+// itself: errLease.
 //
-// When ctx ends, the group gets SIGTERM and, after the grace, SIGKILL. Whatever the group leaves
-// behind when the program ends is killed. After an error of out the rest of the output is read and
-// thrown away, so that the program does not block on it.
+// When ctx ends, the program's process group gets SIGTERM and, after the grace, SIGKILL. Whatever it
+// leaves behind when it ends is killed, in whatever group or session, and so is everything when this
+// process dies or the lease is over. After an error of out the rest of the output is read and thrown
+// away, so that the program does not block on it.
 func (p process) run(ctx context.Context, out io.Writer) (code int, err error) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return 0, err
+	var pipes pipes
+	defer pipes.close()
+	output, outputIn := pipes.open()
+	status, statusIn := pipes.open()
+	wordsOut, words := pipes.open()
+	if pipes.err != nil {
+		return 0, pipes.err
 	}
-	defer r.Close()
 	cmd := &exec.Cmd{
-		Path: p.path, Args: p.argv, Env: p.env, Dir: p.dir, Stdout: w, Stderr: w,
+		Path: "/proc/self/exe", // also once another program has taken its place on disk
+		Args: append([]string{guardName, p.lease().String(), p.grace.String(), p.path}, p.argv...),
+		Env:  p.env, Dir: p.dir, Stdin: wordsOut, Stdout: outputIn, Stderr: outputIn, ExtraFiles: []*os.File{statusIn},
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
 	}
-	err = cmd.Start()
-	w.Close()
-	if err != nil {
-		return 0, fmt.Errorf("start %s: %w", p.path, err)
+	if err := cmd.Start(); err != nil {
+		return 0, fmt.Errorf("start the guard of %s: %w", p.path, err)
+	}
+	for _, f := range []*os.File{wordsOut, outputIn, statusIn} {
+		_ = f.Close() // the guard has them
 	}
 
-	var exited atomic.Bool
-	var copying, ending sync.WaitGroup
-	copying.Go(func() { copyOutput(out, r, &exited) })
+	var ended atomic.Bool
+	var copying, telling sync.WaitGroup
+	copying.Go(func() { copyOutput(out, output, &ended) })
 	gone := make(chan struct{})
-	ending.Go(func() { p.end(ctx, cmd.Process.Pid, gone) })
-
-	// Until the program is reaped, no other process group can have its number.
-	waitExit(cmd.Process.Pid)
+	telling.Go(func() { p.tell(ctx, words, gone) })
+	last, _ := bufio.NewReader(io.LimitReader(status, maxStatus)).ReadString('\n') // "" from one that was killed
 	close(gone)
-	ending.Wait()
-	signalGroup(cmd.Process.Pid, syscall.SIGKILL)
+	telling.Wait()
 	waited := cmd.Wait()
-	exited.Store(true)
-	// Wakes a read that began before exited was set. An error would mean that r is closed.
-	_ = r.SetReadDeadline(time.Now().Add(drain))
+	ended.Store(true)
+	// Wakes a read that began before that. An error would mean that it is closed.
+	_ = output.SetReadDeadline(time.Now().Add(drain))
 	copying.Wait()
-	if e, ok := errors.AsType[*exec.ExitError](waited); ok {
-		return e.ExitCode(), nil
-	}
-	return 0, waited
+	return p.outcome(last, waited)
 }
 
-// waitExit blocks until the child has ended, and leaves it to be reaped.
-func waitExit(pid int) {
-	for unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+// tell gives the guard its leases, and SIGTERM when ctx ends.
+func (p process) tell(ctx context.Context, words io.Writer, gone <-chan struct{}) {
+	tick := time.NewTicker(leaseEvery)
+	defer tick.Stop()
+	done := ctx.Done()
+	for {
+		// A guard that is gone hears nothing: its status says why.
+		select {
+		case <-gone:
+			return
+		case <-done:
+			done = nil
+			_, _ = io.WriteString(words, "term\n")
+		case <-tick.C:
+			_, _ = fmt.Fprintf(words, "lease %d\n", p.lease().Milliseconds())
+		}
 	}
 }
 
-// end ends the group when ctx ends, unless it is gone before.
-func (p process) end(ctx context.Context, pid int, gone <-chan struct{}) {
-	select {
-	case <-gone:
-		return
-	case <-ctx.Done():
+// outcome reads a guard's last word.
+func (p process) outcome(last string, waited error) (code int, err error) {
+	word, rest, _ := strings.Cut(strings.TrimSuffix(last, "\n"), " ")
+	switch word {
+	case "exit":
+		return strconv.Atoi(rest)
+	case "signal":
+		return -1, nil
+	case "fenced":
+		return 0, errLease
+	case "failed":
+		return 0, fmt.Errorf("start %s: %s", p.path, rest)
 	}
-	signalGroup(pid, syscall.SIGTERM)
-	select {
-	case <-gone:
-	case <-time.After(p.grace):
-		signalGroup(pid, syscall.SIGKILL)
-	}
+	return 0, fmt.Errorf("the guard of %s has died (%v)", p.path, waited)
 }
 
 // signalGroup sends sig to the process group. That there is none any more is no error.
 func signalGroup(group int, sig syscall.Signal) { _ = syscall.Kill(-group, sig) }
 
-// copyOutput copies until the end, or until nothing has come for the time drain after exited.
-func copyOutput(out io.Writer, r *os.File, exited *atomic.Bool) {
+// pipes are the ends of pipes, closed together.
+type pipes struct {
+	files []*os.File
+	err   error
+}
+
+func (p *pipes) open() (r, w *os.File) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		p.err = errors.Join(p.err, err)
+		return nil, nil
+	}
+	p.files = append(p.files, r, w)
+	return r, w
+}
+
+func (p *pipes) close() {
+	for _, f := range p.files {
+		_ = f.Close() // some are closed already
+	}
+}
+
+// copyOutput copies until the end, or until nothing has come for the time drain after ended.
+func copyOutput(out io.Writer, r *os.File, ended *atomic.Bool) {
 	buf := make([]byte, 32<<10)
 	for {
-		if exited.Load() {
+		if ended.Load() {
 			_ = r.SetReadDeadline(time.Now().Add(drain)) // out may have taken its time
 		}
 		n, err := r.Read(buf)
-		if _, failed := out.Write(buf[:n]); failed != nil {
-			out = io.Discard
+		if n > 0 {
+			if _, failed := out.Write(buf[:n]); failed != nil {
+				out = io.Discard
+			}
 		}
 		if err != nil {
 			return

@@ -1,9 +1,13 @@
 package build
 
 import (
+	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -49,19 +53,14 @@ func TestAProcessHasTimeToSayGoodbye(t *testing.T) {
 	}
 }
 
-// What a step leaves behind is killed; what has left its process group holds up nobody, although
-// it holds the output.
-func TestAStepLeavesNothingBehindThatHoldsItUp(t *testing.T) {
+// TestAStepLeavesNothingBehind: neither in its group nor in a session of its own.
+func TestAStepLeavesNothingBehind(t *testing.T) {
 	kinds := kindsOf(t, Options{}, one("timeout: 1m", "leaver"))
 	o := do(t, kinds, "one", nil)
 	if len(o.result.Steps) != 1 || o.duration > 30*time.Second {
 		t.Errorf("got %+v, %v after %v", o.result, o.failure, o.duration)
 	}
-	left := pids(t, o.log[1])
-	wantGone(t, left[0])
-	if err := syscall.Kill(left[1], syscall.SIGKILL); err != nil {
-		t.Error(err)
-	}
+	wantGone(t, pids(t, o.log[1])...)
 }
 
 func TestOutputIsLimited(t *testing.T) {
@@ -149,6 +148,100 @@ steps:
 	if want := []string{"ok a", "noise", "ok b", "FAIL c"}; !slices.Equal(o.log[len(o.log)-4:], want) {
 		t.Errorf("log %q", o.log)
 	}
+}
+
+// guarded starts the test program behind a guard, without a runner. line waits for its next line.
+func guarded(t *testing.T, lease func() time.Duration, what string) (line func() string, ended func() (int, error)) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := process{path: self, argv: []string{self, what}, env: []string{programVariable + "=1"}, dir: t.TempDir(), grace: time.Minute, lease: lease}
+	r, w := io.Pipe()
+	code, failed, done := 0, error(nil), make(chan struct{})
+	go func() {
+		defer close(done)
+		code, failed = p.run(t.Context(), w)
+		w.Close()
+	}()
+	t.Cleanup(func() { <-done })
+	lines := bufio.NewScanner(r)
+	line = func() string {
+		if !lines.Scan() {
+			t.Fatal("it says nothing more")
+		}
+		return lines.Text()
+	}
+	ended = func() (int, error) { <-done; return code, failed }
+	return line, ended
+}
+
+func TestAProgramIsEndedWhenItsLeaseIsOver(t *testing.T) {
+	until := time.Now().Add(2 * time.Second)
+	line, ended := guarded(t, func() time.Duration { return time.Until(until) }, "stubborn")
+	all := pids(t, line())
+	if _, err := ended(); !errors.Is(err, errLease) || time.Now().Before(until) {
+		t.Errorf("ended by %v, %v before its lease", err, time.Until(until))
+	}
+	wantGone(t, all...)
+}
+
+func TestAProgramDoesNotOutliveItsGuard(t *testing.T) {
+	line, ended := guarded(t, func() time.Duration { return time.Hour }, "stubborn")
+	all := pids(t, line())
+	if err := syscall.Kill(parentOf(t, all[0]), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if code, err := ended(); err == nil || !strings.Contains(err.Error(), "guard") {
+		t.Errorf("got %d, %v", code, err)
+	}
+	wantGone(t, all[0])
+	_ = syscall.Kill(all[1], syscall.SIGKILL) // its child: nobody is left to end that
+}
+
+// TestNothingOutlivesItsRunner: a runner that is killed (SIGKILL) tells nobody.
+func TestNothingOutlivesItsRunner(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	runner := exec.Command(self, "runner", "leave")
+	runner.Env = append(os.Environ(), programVariable+"=1")
+	out, err := runner.StdoutPipe()
+	if err == nil {
+		err = runner.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := bufio.NewScanner(out)
+	in.Scan()
+	all := pids(t, in.Text())
+	if err := runner.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	_ = runner.Wait() // it was killed
+	wantGone(t, all...)
+}
+
+func TestAProgramThatCannotStartSaysWhy(t *testing.T) {
+	p := process{path: filepath.Join(t.TempDir(), "none"), argv: []string{"none"}, lease: func() time.Duration { return time.Hour }}
+	if _, err := p.run(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func parentOf(t *testing.T, pid int) (parent int) {
+	t.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err == nil {
+		_, err = fmt.Sscan(strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))[1], &parent)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parent
 }
 
 func pids(t *testing.T, line string) (all []int) {

@@ -22,6 +22,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/wscluster/wscluster/pkg/taskrunner"
 	"github.com/wscluster/wscluster/pkg/wire"
 	"go.yaml.in/yaml/v3"
 )
@@ -41,6 +42,7 @@ type Recipe struct {
 
 	Timeout          time.Duration `yaml:"timeout"`            // of the whole; 0 means 1 hour
 	Grace            time.Duration `yaml:"grace"`              // from SIGTERM to SIGKILL; 0 means 10 s
+	Fence            time.Duration `yaml:"fence"`              // without a broker for so long the task is given up; 0 means the runner's
 	OutputLimitBytes int64         `yaml:"output_limit_bytes"` // of all steps together; 0 means 64 MiB
 
 	Programs []string          `yaml:"programs"` // what steps may start by name, found on the runner's PATH
@@ -107,6 +109,9 @@ func (r *Recipe) validate() error {
 		if d < 0 {
 			wrong("%s: %v must not be negative", name, d)
 		}
+	}
+	if r.Fence != 0 && (r.Fence < time.Second || r.Fence > taskrunner.MaxFence) {
+		wrong("fence: %v must be between 1s and %v", r.Fence, taskrunner.MaxFence)
 	}
 	if r.OutputLimitBytes < 0 {
 		wrong("output_limit_bytes: %d must not be negative", r.OutputLimitBytes)
