@@ -8,7 +8,7 @@ import type { Platform, SessionStorage } from './platform.ts';
 import { Store } from './store.ts';
 import { Feed, Task, TaskError } from './task.ts';
 import { maxOpenTasks, maxPositions } from './wire.ts';
-import type { Position, ServerMessage, SocketMeta, Submit, TaskEvent, WireError } from './wire.ts';
+import type { Position, Refused, ServerMessage, SocketMeta, Submit, TaskEvent, WireError } from './wire.ts';
 
 /** Positions are acknowledged after so many events or milliseconds, and when the page goes away. */
 export const ackEvery = 32;
@@ -251,7 +251,13 @@ export class Client {
         return this.#event(m, chars);
       case 'accepted':
         return this.#accept(this.#feeds.get(m.task_id), { queuePosition: m.queue_position });
+      case 'canceling': {
+        const feed = this.#feeds.get(m.task_id);
+        if (feed) feed.canceling = false;
+        return;
+      }
       case 'error': {
+        if (m.id?.startsWith(cancelPrefix)) return this.#cancelRefused(m);
         const feed = this.#feeds.get(m.task_id ?? m.id ?? '');
         if (!feed?.params) return this.#emit('error', new TaskError(m));
         // Too many tasks are refused before the broker is asked: no doubt, unless there was one before.
@@ -283,7 +289,10 @@ export class Client {
     }
     this.#openedAt = this.#platform.now();
     this.#enter({ name: 'open', meta: m });
-    for (const f of this.#feeds.values()) this.#ask(f);
+    for (const f of this.#feeds.values()) {
+      this.#ask(f);
+      this.#cancel(f);
+    }
     this.#flush();
   }
 
@@ -315,6 +324,20 @@ export class Client {
     this.#link?.send(submitMessage(f.task.id, f.task.kind, f.params));
   }
 
+  /** Says that the application wants the task to end, behind its submit. */
+  #cancel(f: Feed): void {
+    if (!f.canceling || f.over || this.#state.name !== 'open') return;
+    this.#link?.send({ type: 'cancel', id: cancelPrefix + f.task.id, task_id: f.task.id });
+  }
+
+  #cancelRefused(m: Refused): void {
+    const f = this.#feeds.get(m.task_id ?? '');
+    if (f?.canceling && m.retryable) {
+      this.#platform.setTimeout(() => this.#cancel(f), delay(1, 'retry', m.retry_after_ms ?? 0, this.#platform.random(), this.#o));
+    } else if (f) f.canceling = false;
+    this.#emit('error', new TaskError(m));
+  }
+
   /** The broker may have the task or not: forgotten, its events would be acknowledged unseen. */
   #postpone(f: Feed, e: WireError): void {
     this.#platform.clearTimeout(f.retry);
@@ -337,6 +360,7 @@ export class Client {
         this.#ack(f.order.position);
       },
       fault: (e) => this.#emit('error', e),
+      cancel: (f) => this.#cancel(f),
     });
     this.#feeds.set(position.task_id, feed);
     return feed;
@@ -436,6 +460,9 @@ export class Client {
     }
   }
 }
+
+/** Before the task's ID in the request ID of a cancel, to tell its refusal from that of a submit. */
+const cancelPrefix = 'cancel:';
 
 function submitMessage(id: string, kind: string, params: object): Submit {
   return { type: 'submit', id, task_id: id, kind, params };

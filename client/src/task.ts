@@ -63,6 +63,15 @@ export class Task implements AsyncIterable<Step> {
     return this.#feed.order.position;
   }
 
+  /**
+   * Asks for the end of the task, whether it waits or runs; again on every new socket, until the server
+   * has stored that. The final event tells how it ended: an error with code canceled, or what came first.
+   * Harmless for a task that is over, and if asked twice. Lost if the page goes before the server has it.
+   */
+  cancel(): void {
+    this.#feed.cancel();
+  }
+
   /** Calls fn for each event of that name ('*': all, and 'reset'), until the returned function is called. */
   on<N extends StepName>(name: N, fn: StepHandler<N>): () => void;
   on(name: '*', fn: (step: Step) => unknown): () => void;
@@ -101,6 +110,8 @@ export interface FeedOwner {
   moved(feed: Feed): void;
   /** A handler threw. */
   fault(e: unknown): void;
+  /** The application wants the task to end. */
+  cancel(feed: Feed): void;
 }
 
 /** Feed hands the events of one task to its handlers, one after the other. */
@@ -115,6 +126,8 @@ export class Feed {
   /** Refusals that left in doubt whether the server has it, and the timer to ask again after the last. */
   doubts = 0;
   retry: unknown;
+  /** The application wants the task to end, and the server does not know that for certain. */
+  canceling = false;
   /** The task has ended, one way or the other. */
   over = false;
 
@@ -134,6 +147,12 @@ export class Feed {
     const h = { name, fn };
     this.#handlers.push(h);
     return () => void (this.#handlers = this.#handlers.filter((x) => x !== h));
+  }
+
+  cancel(): void {
+    if (this.over) return;
+    this.canceling = true;
+    this.#owner.cancel(this);
   }
 
   /** The server has the task. */

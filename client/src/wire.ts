@@ -40,6 +40,12 @@ export interface Submit {
   kind: string;
   params?: object;
 }
+/** Asks for the end of a task of this client, whether it waits or runs. */
+export interface Cancel {
+  type: 'cancel';
+  id?: string;
+  task_id: string;
+}
 export interface Ack {
   type: 'ack';
   tasks: Position[];
@@ -48,7 +54,7 @@ export interface Ping {
   type: 'ping';
   id?: string;
 }
-export type ClientMessage = Hello | Confirm | Submit | Ack | Ping;
+export type ClientMessage = Hello | Confirm | Submit | Cancel | Ack | Ping;
 
 export interface SocketMeta {
   type: 'socket_meta';
@@ -70,6 +76,12 @@ export interface Accepted {
   task_id: string;
   /** Tasks ahead when it was accepted, roughly; absent if not known. */
   queue_position?: number;
+}
+/** The cancel is stored and will reach the task; its final event tells how it ended. */
+export interface Canceling {
+  type: 'canceling';
+  id?: string;
+  task_id: string;
 }
 export interface Refused extends WireError {
   type: 'error';
@@ -172,9 +184,9 @@ export type TaskEvent = {
   };
 }[EventName];
 
-export type ServerMessage = SocketMeta | Accepted | TaskEvent | Refused | Pong | Bye;
+export type ServerMessage = SocketMeta | Accepted | Canceling | TaskEvent | Refused | Pong | Bye;
 
-const known = new Set(['socket_meta', 'accepted', 'event', 'error', 'pong', 'bye']);
+const known = new Set(['socket_meta', 'accepted', 'canceling', 'event', 'error', 'pong', 'bye']);
 
 /**
  * Returns the message in one text frame, or undefined if it is none that this version knows. An

@@ -22,6 +22,7 @@ const metaFields = {
 const fromServer: Record<string, ServerMessage> = {
   accepted: { type: 'accepted', id: 'r1', task_id, queue_position: 0 },
   bye: { type: 'bye', code: 1012, reason: 'drain', retry_after_ms: 2500 },
+  canceling: { type: 'canceling', id: 'r2', task_id },
   error: { type: 'error', id: 'r1', task_id, code: 'unknown_kind', message: 'no task runner has ever offered kind "go-biuld"', retryable: false },
   error_frame: { type: 'error', code: 'overloaded', message: "the worker's queue is full", retryable: true, retry_after_ms: 1500 },
   event_artifact: { ...numbers, seq: 9, prev: 8, event: 'artifact', body: { name: 'app.tar.gz', content_type: 'application/gzip', size_bytes: 1048576, sha256: '0f'.repeat(32) } },
@@ -44,6 +45,7 @@ const fromServer: Record<string, ServerMessage> = {
 
 const fromClient: Record<string, ClientMessage> = {
   ack: { type: 'ack', tasks: [position] },
+  cancel: { type: 'cancel', id: 'r2', task_id },
   confirm: { type: 'confirm', epoch: 1773480413001 },
   hello: { type: 'hello' },
   hello_all: { type: 'hello', auth: 'eyJ.auth.sig', token: 'eyJ.resume.sig', tasks: [position, { task_id: 'build-new', attempt: 0, run_id: '', next: 0 }] },

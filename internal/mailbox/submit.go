@@ -14,10 +14,11 @@ import (
 	"github.com/wscluster/wscluster/pkg/wire"
 )
 
-// submission is one task on its way to the broker.
+// submission is one task, or the cancel of one, on its way to the broker.
 type submission struct {
 	session *session.Session
 	task    wire.Task
+	cancel  *wire.Cancel // nil for a task; else task has its Meta and its ID only
 	body    []byte
 	by      time.Time // when the client is told that there was no answer
 	doubt   bool      // it was published before, and may be stored
@@ -37,18 +38,36 @@ func (m *Mailbox) Submit(s *session.Session, request *wire.Submit) {
 		Subject: owner.Subject, Submitted: wire.Time{Time: time.Now()},
 	}
 	body, err := wire.EncodeTask(&task)
-	if err != nil {
-		m.answer(s, &task, wire.Errorf(wire.CodeBadFrame, "%v", err))
+	m.queue(submission{session: s, task: task, body: body}, err)
+}
+
+// Cancel publishes that a client wants a task of its own to end, and answers the client when the broker
+// has. It goes to the ledger, which every runner reads, so that it reaches the task wherever it is and
+// whoever dies meanwhile. As Submit, it never blocks.
+func (m *Mailbox) Cancel(s *session.Session, request *wire.Cancel) {
+	if !s.Cancel(request) {
 		return
 	}
-	if m.Ready() != nil { // why is for operators: /readyz and the log say it
-		m.answer(s, &task, wire.Errorf(wire.CodeUnavailable, "this worker takes no tasks now; try again with the same task ID"))
+	body, err := wire.EncodeLedger(&wire.LedgerRecord{Op: wire.LedgerCancel, Task: request.Task, Client: s.Client.String()})
+	task := wire.Task{Meta: socketmeta.Meta{Client: s.Client, Server: m.o.Server}, Task: request.Task, Submitted: wire.Time{Time: time.Now()}}
+	m.queue(submission{session: s, task: task, cancel: request, body: body}, err)
+}
+
+// queue takes a submission, or refuses it at once; err says what is wrong with it.
+func (m *Mailbox) queue(s submission, err error) {
+	switch {
+	case err != nil:
+		m.answer(s, wire.Errorf(wire.CodeBadFrame, "%v", err))
+		return
+	case m.Ready() != nil: // why is for operators: /readyz and the log say it
+		m.answer(s, wire.Errorf(wire.CodeUnavailable, "this worker takes no tasks now; try again with the same task ID"))
 		return
 	}
+	s.by = time.Now().Add(m.o.SubmitWithin)
 	select {
-	case m.submits <- submission{session: s, task: task, body: body, by: time.Now().Add(m.o.SubmitWithin)}:
+	case m.submits <- s:
 	default:
-		m.answer(s, &task, wire.Errorf(wire.CodeOverloaded, "%d submits are on their way to the broker; try again", m.o.MaxSubmits))
+		m.answer(s, wire.Errorf(wire.CodeOverloaded, "%d submits are on their way to the broker; try again", m.o.MaxSubmits))
 	}
 }
 
@@ -86,7 +105,7 @@ func (m *Mailbox) publish(ctx context.Context, link broker.Link) error {
 	g.Go(func() error {
 		for a := range flying {
 			if refusal, known := m.judge(ctx, a); known {
-				m.answer(a.session, &a.task, refusal)
+				m.answer(a.submission, refusal)
 			} else {
 				m.keepDoubtful(a.submission)
 			}
@@ -100,9 +119,12 @@ func (m *Mailbox) publish(ctx context.Context, link broker.Link) error {
 func (m *Mailbox) send(ctx context.Context, link broker.Link, s submission, flying chan<- awaited) error {
 	within, cancel := context.WithDeadline(ctx, s.by)
 	defer cancel()
-	receipt, err := link.Publish(within, broker.ToTasks(s.task.Kind), broker.Message{
-		ID:   uuid.NewString(), // of this copy: runners know by it whether another one may be run elsewhere
-		Type: "task", Correlation: string(s.task.Task), App: string(m.o.Server), Time: s.task.Submitted.Time, Body: s.body,
+	to, typ := broker.ToTasks(s.task.Kind), "task"
+	if s.cancel != nil {
+		to, typ = broker.ToLedger(), string(wire.LedgerCancel)
+	}
+	receipt, err := link.Publish(within, to, broker.Message{
+		ID: uuid.NewString(), Type: typ, Correlation: string(s.task.Task), App: string(m.o.Server), Time: s.task.Submitted.Time, Body: s.body,
 		Headers: map[string]any{"client_id": s.task.Client.String(), "server_id": string(s.task.Server)},
 	})
 	switch {
@@ -110,12 +132,12 @@ func (m *Mailbox) send(ctx context.Context, link broker.Link, s submission, flyi
 		flying <- awaited{s, receipt} // waits for room at most until the oldest has its answer
 		return nil
 	case errors.Is(err, context.DeadlineExceeded):
-		m.answer(s.session, &s.task, wire.Errorf(wire.CodeUnavailable, "the broker takes no tasks now (an alarm?); try again"))
+		m.answer(s, wire.Errorf(wire.CodeUnavailable, "the broker takes no tasks now (an alarm?); try again"))
 		return nil
 	case s.doubt:
 		m.keepDoubtful(s)
 	default:
-		m.answer(s.session, &s.task, wire.Errorf(wire.CodeUnavailable, "the broker went away; try again with the same task ID"))
+		m.answer(s, wire.Errorf(wire.CodeUnavailable, "the broker went away; try again with the same task ID"))
 	}
 	return err
 }
@@ -142,7 +164,7 @@ func (m *Mailbox) refuseDoubtful(now time.Time) {
 		if now.Before(s.by) {
 			m.keepDoubtful(s)
 		} else {
-			m.answer(s.session, &s.task, wire.Errorf(wire.CodeUnavailable, "the broker gave no answer; try again with the same task ID"))
+			m.answer(s, wire.Errorf(wire.CodeUnavailable, "the broker gave no answer; try again with the same task ID"))
 		}
 	}
 }
@@ -158,6 +180,10 @@ func (m *Mailbox) judge(ctx context.Context, a awaited) (refusal *wire.Error, kn
 		return wire.Errorf(wire.CodeUnavailable, "the broker gave no answer; try again with the same task ID"), !time.Now().Before(a.by)
 	case outcome == broker.Stored:
 		return nil, true
+	case outcome == broker.Returned && a.cancel != nil:
+		return wire.Errorf(wire.CodeUnavailable, "no task runner that can cancel has ever been here"), true
+	case outcome == broker.Refused && a.cancel != nil:
+		return wire.Errorf(wire.CodeOverloaded, "the broker refused the cancel; try again"), true
 	case outcome == broker.Returned:
 		return wire.Errorf(wire.CodeUnknownKind, "no task runner has ever offered the kind %q", a.task.Kind), true
 	}
@@ -169,18 +195,22 @@ func (m *Mailbox) refuseWaiting() {
 	for {
 		select {
 		case s := <-m.submits:
-			m.answer(s.session, &s.task, wire.Errorf(wire.CodeUnavailable, "the broker went away; try again with the same task ID"))
+			m.answer(s, wire.Errorf(wire.CodeUnavailable, "the broker went away; try again with the same task ID"))
 		default:
 			return
 		}
 	}
 }
 
-func (m *Mailbox) answer(s *session.Session, task *wire.Task, refusal *wire.Error) {
+func (m *Mailbox) answer(s submission, refusal *wire.Error) {
+	if s.cancel != nil {
+		s.session.Canceled(s.cancel, refusal)
+		return
+	}
 	outcome := "accepted"
 	if refusal != nil {
 		outcome = string(refusal.Code)
 	}
 	m.o.Metrics.Submits.WithLabelValues(outcome).Inc()
-	s.Submitted(task.Task, refusal)
+	s.session.Submitted(s.task.Task, refusal)
 }

@@ -81,6 +81,30 @@ func (s *Session) Submitted(task wire.TaskID, refusal *wire.Error) {
 	s.send(&wire.Accepted{ID: reply, Task: task})
 }
 
+// Cancel notes that the client wants one of its tasks to end. If publish is true, the caller publishes
+// that and then calls Canceled. Otherwise it has been refused: the task is not this session's, or over.
+func (s *Session) Cancel(m *wire.Cancel) (publish bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.core.tasks[m.Task]; t != nil && t.state != stateFinished {
+		return true
+	}
+	s.send(&wire.Refused{ID: m.ID, Task: m.Task, Error: *wire.Errorf(wire.CodeUnknownTask,
+		"this session has no task %s that has not ended", m.Task)})
+	return false
+}
+
+// Canceled answers a cancel that was published; with refusal nil it will reach the task.
+func (s *Session) Canceled(m *wire.Cancel, refusal *wire.Error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if refusal != nil {
+		s.send(&wire.Refused{ID: m.ID, Task: m.Task, Error: *refusal})
+		return
+	}
+	s.send(&wire.Canceling{ID: m.ID, Task: m.Task})
+}
+
 // send sends a reply to the client's socket, if it has one. A client whose queue has no room
 // would wait for ever: it is closed, comes back and asks again. Guarded by mu.
 func (s *Session) send(m wire.ServerMessage) {

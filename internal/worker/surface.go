@@ -111,6 +111,12 @@ func (s *surface) Message(c engine.ConnRef, op engine.OpCode, p []byte) {
 			return
 		}
 		s.mailbox.Submit(have, m)
+	case *wire.Cancel:
+		if have == nil {
+			s.unexpected(c, &wire.Refused{ID: m.ID, Task: m.Task}, "a resumed session must be confirmed first")
+			return
+		}
+		s.mailbox.Cancel(have, m)
 	case *wire.Ack:
 		if have == nil {
 			s.unexpected(c, &wire.Refused{}, "a resumed session must be confirmed first")

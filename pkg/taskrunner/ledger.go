@@ -13,10 +13,14 @@ import (
 // ended. It is pure. All runners read the same records in the same order, so all have the same ledger,
 // and nobody needs any other lock: of those who claim one attempt, the first one that is read has it.
 type ledger struct {
-	open  map[wire.TaskID]*standing
-	ended map[wire.TaskID]bool
-	past  []wire.TaskID // the same, oldest first
-	read  int64         // records so far
+	open  map[key]*standing
+	ended map[key]bool
+	past  []key // the same, oldest first
+
+	canceled map[key]bool
+	wishes   []key // the same, oldest first, and some that have ended
+
+	read int64 // records so far
 }
 
 // standing is who has a task that has not ended.
@@ -32,30 +36,53 @@ type standing struct {
 	heard   time.Time     // when a record of the run was read last
 }
 
-// rememberEnded bounds the ended tasks that a ledger remembers; the oldest are forgotten first. A copy
-// of one that is delivered after that is run again.
-const rememberEnded = 100_000
+const (
+	// rememberEnded bounds the ended tasks that a ledger remembers; the oldest are forgotten first. A copy
+	// of one that is delivered after that is run again.
+	rememberEnded = 100_000
+	// rememberCanceled bounds the cancels of tasks that have not begun, in the same way.
+	rememberCanceled = 10_000
+)
+
+// key names one task of all: clients choose the IDs of their tasks, and two may choose the same.
+type key struct {
+	client string // a socketmeta.ClientID
+	task   wire.TaskID
+}
+
+func keyOf(t *wire.Task) key { return key{t.Client.String(), t.Task} }
+
+func compareKeys(a, b key) int {
+	return cmp.Or(cmp.Compare(a.client, b.client), cmp.Compare(a.task, b.task))
+}
+
+// ordered are the keys of a map, in an order that does not change.
+func ordered[V any](m map[key]V) []key { return slices.SortedFunc(maps.Keys(m), compareKeys) }
 
 func newLedger() *ledger {
-	return &ledger{open: map[wire.TaskID]*standing{}, ended: map[wire.TaskID]bool{}}
+	return &ledger{open: map[key]*standing{}, ended: map[key]bool{}, canceled: map[key]bool{}}
 }
 
 // change is what one record changed: at most one run began, and one lost its task to it.
 type change struct {
 	began *standing
 	lost  wire.RunID
-	ended wire.TaskID
+	ended bool
+
+	canceled wire.RunID // the run that has the task is to end
 }
 
 // add reads the next record, at now. A record that breaks the rules changes nothing:
 //
 //   - a claim needs a task that nobody has, or the attempt after the present one, and a task that has not
 //     ended; the present run may claim its task again, so that young readers find it;
+//   - a cancel needs a task that has not ended, and counts for one that is claimed later too;
 //   - free and done need to name the present run, but of a task that nobody has done is believed: its
 //     claim may be forgotten.
 func (l *ledger) add(r *wire.LedgerRecord, now time.Time) (c change) {
 	l.read++
-	have := l.open[r.Task]
+	k := key{r.Client, r.Task}
+	have := l.open[k]
 	present := have != nil && have.run == r.Run && have.attempt == r.Attempt
 	if present {
 		have.heard = now
@@ -63,7 +90,7 @@ func (l *ledger) add(r *wire.LedgerRecord, now time.Time) (c change) {
 	switch r.Op {
 	case wire.LedgerClaim:
 		switch {
-		case l.ended[r.Task], present, have != nil && r.Attempt != have.attempt+1:
+		case l.ended[k], present, have != nil && r.Attempt != have.attempt+1:
 			return c
 		}
 		task, err := wire.DecodeTask(r.Body)
@@ -75,24 +102,42 @@ func (l *ledger) add(r *wire.LedgerRecord, now time.Time) (c change) {
 		}
 		c.began = &standing{task: task, attempt: r.Attempt, run: r.Run, runner: r.Runner,
 			fence: time.Duration(r.Fence) * time.Second, spool: r.Spool, since: l.read, heard: now}
-		l.open[r.Task] = c.began
+		l.open[k] = c.began
+	case wire.LedgerCancel:
+		if l.ended[k] || l.canceled[k] {
+			return c
+		}
+		l.cancel(k)
+		if have != nil {
+			c.canceled = have.run
+		}
 	case wire.LedgerFree:
 		if present && !have.free {
 			have.free, have.since = true, l.read
 		}
 	case wire.LedgerDone:
-		if present || have == nil && !l.ended[r.Task] {
-			delete(l.open, r.Task)
-			l.end(r.Task)
-			c.ended = r.Task
+		if present || have == nil && !l.ended[k] {
+			delete(l.open, k)
+			l.end(k)
+			c.ended = true
 		}
 	}
 	return c
 }
 
-func (l *ledger) end(t wire.TaskID) {
-	l.ended[t] = true
-	l.past = append(l.past, t)
+func (l *ledger) cancel(k key) {
+	l.canceled[k] = true
+	l.wishes = append(l.wishes, k)
+	if len(l.wishes) > rememberCanceled {
+		delete(l.canceled, l.wishes[0])
+		l.wishes = l.wishes[1:]
+	}
+}
+
+func (l *ledger) end(k key) {
+	delete(l.canceled, k)
+	l.ended[k] = true
+	l.past = append(l.past, k)
 	if len(l.past) > rememberEnded {
 		delete(l.ended, l.past[0])
 		l.past = l.past[1:]
@@ -100,7 +145,7 @@ func (l *ledger) end(t wire.TaskID) {
 }
 
 // knows reports whether a delivery of the task is a copy: somebody has it, or it has ended.
-func (l *ledger) knows(t wire.TaskID) bool { return l.open[t] != nil || l.ended[t] }
+func (l *ledger) knows(k key) bool { return l.open[k] != nil || l.ended[k] }
 
 // orphans returns the tasks that abandoned says yes to, the ones that have waited for longest first.
 func (l *ledger) orphans(abandoned func(*standing) bool) (found []*standing) {

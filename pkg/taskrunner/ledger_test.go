@@ -14,9 +14,14 @@ import (
 	"github.com/wscluster/wscluster/pkg/wire"
 )
 
+// ledgerClient has all tasks of records.
+var ledgerClient = socketmeta.ClientID{6: 0x70, 8: 0x80, 15: 1}
+
+func ledgerKey(t wire.TaskID) key { return key{ledgerClient.String(), t} }
+
 func ledgerTask(t wire.TaskID) []byte {
 	p, err := wire.EncodeTask(&wire.Task{
-		Meta: socketmeta.Meta{Client: socketmeta.ClientID{6: 0x70, 8: 0x80, 15: 1}, Server: "i1-w1"},
+		Meta: socketmeta.Meta{Client: ledgerClient, Server: "i1-w1"},
 		Task: t, Kind: "k", Submitted: wire.Time{Time: time.Unix(1, 0)},
 	})
 	if err != nil {
@@ -34,7 +39,7 @@ func record(line string) *wire.LedgerRecord {
 	if _, err := fmt.Sscan(line, &r.Op, &r.Task, &r.Attempt, &r.Runner, &run); err != nil {
 		panic(err)
 	}
-	r.Run = runID(run)
+	r.Run, r.Client = runID(run), ledgerClient.String()
 	if r.Op == wire.LedgerClaim {
 		r.Fence, r.Body = 120, ledgerTask(r.Task)
 	}
@@ -78,11 +83,11 @@ func TestTheFirstClaimOfAnAttemptHasIt(t *testing.T) {
 			l.add(record(line), time.Time{})
 		}
 		got := ""
-		if s := l.open["t"]; s != nil {
+		if s := l.open[ledgerKey("t")]; s != nil {
 			got = s.String()
 		}
-		if got != test.want || l.knows("t") != test.known {
-			t.Errorf("%s: has %q, known %t; want %q, %t", name, got, l.knows("t"), test.want, test.known)
+		if got != test.want || l.knows(ledgerKey("t")) != test.known {
+			t.Errorf("%s: has %q, known %t; want %q, %t", name, got, l.knows(ledgerKey("t")), test.want, test.known)
 		}
 	}
 }
@@ -90,15 +95,16 @@ func TestTheFirstClaimOfAnAttemptHasIt(t *testing.T) {
 func TestARecordSaysWhoBeginsAndWhoLoses(t *testing.T) {
 	l := newLedger()
 	for _, step := range []struct {
-		record, began, lost, ended string
+		record, began, lost string
+		ended               bool
 	}{
-		{"claim t 1 r1 1", "1 r1 1", "", ""},
-		{"claim t 1 r2 2", "", "", ""},
-		{"claim t 2 r2 3", "2 r2 3", "1", ""},
-		{"claim t 2 r2 3", "", "", ""},
-		{"done t 1 r1 1", "", "", ""},
-		{"done t 2 r2 3", "", "", "t"},
-		{"done t 2 r2 3", "", "", ""},
+		{"claim t 1 r1 1", "1 r1 1", "", false},
+		{"claim t 1 r2 2", "", "", false},
+		{"claim t 2 r2 3", "2 r2 3", "1", false},
+		{"claim t 2 r2 3", "", "", false},
+		{"done t 1 r1 1", "", "", false},
+		{"done t 2 r2 3", "", "", true},
+		{"done t 2 r2 3", "", "", false},
 	} {
 		c := l.add(record(step.record), time.Time{})
 		var began, lost string
@@ -108,8 +114,8 @@ func TestARecordSaysWhoBeginsAndWhoLoses(t *testing.T) {
 		if c.lost != "" {
 			lost = string(c.lost[len(c.lost)-1:])
 		}
-		if began != step.began || lost != step.lost || string(c.ended) != step.ended {
-			t.Errorf("%s: began %q, lost %q, ended %q; want %q, %q, %q", step.record, began, lost, c.ended, step.began, step.lost, step.ended)
+		if began != step.began || lost != step.lost || c.ended != step.ended {
+			t.Errorf("%s: began %q, lost %q, ended %t; want %q, %q, %t", step.record, began, lost, c.ended, step.began, step.lost, step.ended)
 		}
 	}
 }
@@ -139,8 +145,8 @@ func TestALedgerRemembersABoundedNumberOfEndedTasks(t *testing.T) {
 	for n := range rememberEnded + 10 {
 		l.add(&wire.LedgerRecord{Op: wire.LedgerDone, Task: wire.TaskID(fmt.Sprint(n)), Attempt: 1, Run: runID(n), Runner: "r1"}, time.Time{})
 	}
-	if len(l.ended) != rememberEnded || l.knows("9") || !l.knows("10") {
-		t.Errorf("%d remembered, the tenth %t, the eleventh %t; want the last %d", len(l.ended), l.knows("9"), l.knows("10"), rememberEnded)
+	if len(l.ended) != rememberEnded || l.knows(key{task: "9"}) || !l.knows(key{task: "10"}) {
+		t.Errorf("%d remembered, the tenth %t, the eleventh %t; want the last %d", len(l.ended), l.knows(key{task: "9"}), l.knows(key{task: "10"}), rememberEnded)
 	}
 }
 
@@ -157,7 +163,7 @@ func TestNoTwoRunsHaveATaskWhateverIsWritten(t *testing.T) {
 		holder, ends := map[wire.TaskID]wire.RunID{}, map[wire.TaskID]int{}
 		for _, line := range lines {
 			r := record(line)
-			had := l.open[r.Task]
+			had := l.open[ledgerKey(r.Task)]
 			c := l.add(r, time.Time{})
 			other.add(r, time.Time{})
 			if c.began != nil {
@@ -166,19 +172,19 @@ func TestNoTwoRunsHaveATaskWhateverIsWritten(t *testing.T) {
 				}
 				holder[r.Task] = c.began.run
 			}
-			if c.ended != "" {
-				if ends[c.ended]++; ends[c.ended] > 1 || had != nil && had.run != r.Run {
-					t.Fatalf("%s: ended %d times, %v had it", line, ends[c.ended], had)
+			if c.ended {
+				if ends[r.Task]++; ends[r.Task] > 1 || had != nil && had.run != r.Run {
+					t.Fatalf("%s: ended %d times, %v had it", line, ends[r.Task], had)
 				}
 			}
 		}
-		stand := func(l *ledger) map[wire.TaskID]string {
-			out := map[wire.TaskID]string{}
-			for id, s := range l.open {
-				out[id] = s.String()
+		stand := func(l *ledger) map[string]string {
+			out := map[string]string{}
+			for k, s := range l.open {
+				out[string(k.task)] = s.String()
 			}
-			for id := range l.ended {
-				out[id] = "ended"
+			for k := range l.ended {
+				out[string(k.task)] = "ended"
 			}
 			return out
 		}

@@ -17,6 +17,7 @@ var (
 	errEnded      = errors.New("the task has ended")
 	errStopped    = errors.New("the task runner stops")
 	errSuperseded = errors.New("another runner has the task now")
+	errCanceled   = refusal(wire.CodeCanceled, "the task was canceled")
 	errFenced     = errors.New("the runner had no broker for so long that another one may have the task")
 )
 
@@ -35,6 +36,8 @@ type run struct {
 	blocks  sync.Once  // and this, that the disk takes no more
 
 	abandon context.CancelCauseFunc // ends the context of the whole run, the sending of its last event included
+	cancel  context.CancelCauseFunc // ends the context of the handler
+	handler context.Context
 
 	wake chan struct{} // cap 1: there is something to send; never closed
 
@@ -55,6 +58,8 @@ func newRun(j *job, s *shift) (context.Context, *run) {
 	u.room.L = &u.mu
 	u.lease = func() time.Duration { return s.lease(j) }
 	switch {
+	case j.canceled:
+		u.refuse = errCanceled
 	case j.attempt > s.maxAttempts:
 		u.refuse = refusal(wire.CodeAttempts, fmt.Sprintf("the task was started %d times without an end", j.attempt-1))
 	case u.kind.Handler == nil:
@@ -62,6 +67,7 @@ func newRun(j *job, s *shift) (context.Context, *run) {
 	}
 	ctx, abandon := context.WithCancelCause(context.Background())
 	u.abandon = abandon
+	u.handler, u.cancel = context.WithCancelCause(ctx)
 	return ctx, u
 }
 
@@ -70,7 +76,7 @@ func newRun(j *job, s *shift) (context.Context, *run) {
 func (u *run) play(ctx context.Context, links *links) (stored bool) {
 	var wg sync.WaitGroup
 	wg.Go(func() { stored = u.send(ctx, links) })
-	wg.Go(func() { u.handle(ctx) })
+	wg.Go(func() { u.handle(u.handler) })
 	wg.Wait()
 	return stored
 }

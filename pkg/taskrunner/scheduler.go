@@ -2,8 +2,6 @@ package taskrunner
 
 import (
 	"cmp"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/wscluster/wscluster/pkg/wire"
@@ -27,9 +25,9 @@ type scheduler struct {
 
 	ledger  *ledger
 	next    int64 // offset of the record after the last one that was read
-	jobs    map[wire.TaskID]*job
-	owed    map[wire.TaskID]*wire.LedgerRecord // how jobs ended, until it is read in the ledger
-	waiting []waiting                          // deliveries that came without a place
+	jobs    map[key]*job
+	owed    map[key]*wire.LedgerRecord // how jobs ended, until it is read in the ledger
+	waiting []waiting                  // deliveries that came without a place
 	stopped bool
 
 	mark    wire.RunID // of this link: when it is read, all before the link was read; "" without a link
@@ -56,6 +54,8 @@ type job struct {
 	held    time.Time  // since when there are some
 	mark    wire.RunID // the link over which it was claimed
 	state   state
+
+	canceled bool // its client wants it to end: it begins only to say so
 }
 
 type state uint8
@@ -79,7 +79,7 @@ type span struct{ from, to time.Time }
 type order struct {
 	verb   verb
 	record *wire.LedgerRecord // write
-	job    *job               // begin, abandon: whoever does it says over when nothing of the run is left
+	job    *job               // begin, abandon, cancel: whoever does it says over when nothing of the run is left
 	cause  error              // abandon
 	hold   hold               // settle, requeue
 	runner string             // probe: say whether it was there, by probed
@@ -91,6 +91,7 @@ const (
 	write   verb = iota // to the ledger, over the present link; to be forgotten with it
 	begin               // the run
 	abandon             // the run
+	cancel              // the run: it ends as canceled
 	settle              // acknowledge the delivery
 	requeue             // give it back
 	probe               // see whether the runner's control key has anybody
@@ -110,7 +111,7 @@ const (
 func newScheduler(self string, slots int, kinds map[string]Kind, newRun func() wire.RunID) *scheduler {
 	return &scheduler{
 		self: self, slots: slots, kinds: kinds, newRun: newRun,
-		ledger: newLedger(), jobs: map[wire.TaskID]*job{}, owed: map[wire.TaskID]*wire.LedgerRecord{}, missing: map[string]span{},
+		ledger: newLedger(), jobs: map[key]*job{}, owed: map[key]*wire.LedgerRecord{}, missing: map[string]span{},
 	}
 }
 
@@ -145,12 +146,12 @@ func (s *scheduler) part() {
 func (s *scheduler) read(r *wire.LedgerRecord, offset int64, now time.Time) {
 	s.next = offset + 1
 	delete(s.missing, r.Runner) // whose record is news, and it may have been there in between
-	c := s.ledger.add(r, now)
-	if j := s.jobs[r.Task]; j != nil {
+	c, k := s.ledger.add(r, now), key{r.Client, r.Task}
+	if j := s.jobs[k]; j != nil {
 		s.follow(j, r, c, now)
 	}
-	if o := s.owed[r.Task]; o != nil && o.Op == r.Op && o.Run == r.Run {
-		delete(s.owed, r.Task)
+	if o := s.owed[k]; o != nil && o.Op == r.Op && o.Run == r.Run {
+		delete(s.owed, k)
 	}
 	if r.Op == wire.LedgerMark && r.Run == s.mark {
 		s.current, s.alive, s.doubt = true, now, now
@@ -162,9 +163,11 @@ func (s *scheduler) read(r *wire.LedgerRecord, offset int64, now time.Time) {
 // follow is a record of a task that has a job here.
 func (s *scheduler) follow(j *job, r *wire.LedgerRecord, c change, now time.Time) {
 	switch {
+	case c.canceled == j.run && j.state == running:
+		s.order(order{verb: cancel, job: j})
 	case c.began != nil && c.began.run == j.run:
 		s.won(j, now)
-	case c.began != nil, c.ended != "", j.state == claimed && r.Op == wire.LedgerClaim && r.Run == j.run:
+	case c.began != nil, c.ended, j.state == claimed && r.Op == wire.LedgerClaim && r.Run == j.run:
 		s.lose(j)
 	}
 }
@@ -179,7 +182,7 @@ func (s *scheduler) won(j *job, now time.Time) {
 		s.drop(j)
 		s.owe(j, wire.LedgerFree)
 	default:
-		j.state = running
+		j.state, j.canceled = running, s.ledger.canceled[keyOf(j.task)]
 		s.order(order{verb: begin, job: j})
 	}
 }
@@ -200,26 +203,26 @@ func (s *scheduler) lose(j *job) {
 // review is the moment in which the ledger was read up to this link: claims of earlier links that were
 // not read by now never will be, and what was not read may be written again.
 func (s *scheduler) review(now time.Time) {
-	for _, t := range slices.Sorted(maps.Keys(s.jobs)) {
-		j, has := s.jobs[t], s.ledger.open[t]
+	for _, k := range ordered(s.jobs) {
+		j, has := s.jobs[k], s.ledger.open[k]
 		switch {
 		case j.state == claimed && has != nil && has.run == j.run:
 			s.won(j, now)
 		case j.state == claimed && j.mark != s.mark:
 			s.drop(j)
 		case j.state == claimed:
-		case has == nil && !s.ledger.ended[t]: // a broker that lost its power may forget
+		case has == nil && !s.ledger.ended[k]: // a broker that lost its power may forget
 			s.write(claimOf(j, s.self))
 		case has == nil || has.run != j.run:
 			s.lose(j)
 		}
 	}
-	for _, t := range slices.Sorted(maps.Keys(s.owed)) {
-		if has := s.ledger.open[t]; has == nil || has.run != s.owed[t].Run {
-			delete(s.owed, t)
+	for _, k := range ordered(s.owed) {
+		if has := s.ledger.open[k]; has == nil || has.run != s.owed[k].Run {
+			delete(s.owed, k)
 			continue
 		}
-		s.write(s.owed[t])
+		s.write(s.owed[k])
 	}
 }
 
@@ -245,9 +248,9 @@ func (s *scheduler) fill(now time.Time) {
 	left := s.waiting
 	s.waiting = nil
 	for _, w := range left {
-		j := s.jobs[w.task.Task]
+		j := s.jobs[keyOf(w.task)]
 		switch {
-		case s.ledger.knows(w.task.Task):
+		case s.ledger.knows(keyOf(w.task)):
 			s.order(order{verb: settle, hold: w.hold})
 		case j != nil: // a copy of what is being claimed
 			j.holds = append(j.holds, w.hold)
@@ -263,7 +266,7 @@ func (s *scheduler) fill(now time.Time) {
 // claim gives a task a place, and asks for it.
 func (s *scheduler) claim(t *wire.Task, attempt int, now time.Time) *job {
 	j := &job{task: t, attempt: attempt, run: s.newRun(), fence: cmp.Or(s.kinds[t.Kind].Fence, defaultFence), spool: s.spool, held: now, mark: s.mark}
-	s.jobs[t.Task] = j
+	s.jobs[keyOf(t)] = j
 	s.write(claimOf(j, s.self))
 	return j
 }
@@ -274,7 +277,7 @@ func claimOf(j *job, runner string) *wire.LedgerRecord {
 	if err != nil {
 		panic("a task that was decoded cannot be encoded: " + err.Error())
 	}
-	return &wire.LedgerRecord{Op: wire.LedgerClaim, Task: j.task.Task, Attempt: j.attempt, Run: j.run,
+	return &wire.LedgerRecord{Op: wire.LedgerClaim, Client: j.task.Client.String(), Task: j.task.Task, Attempt: j.attempt, Run: j.run,
 		Runner: runner, Fence: int64(j.fence / time.Second), Spool: j.spool, Body: body}
 }
 
@@ -296,13 +299,13 @@ func (s *scheduler) drop(j *job) {
 		s.order(order{verb: settle, hold: h})
 	}
 	j.holds = nil
-	delete(s.jobs, j.task.Task)
+	delete(s.jobs, keyOf(j.task))
 }
 
 // owe writes how a job ended, until it is read.
 func (s *scheduler) owe(j *job, op wire.LedgerOp) {
-	r := &wire.LedgerRecord{Op: op, Task: j.task.Task, Attempt: j.attempt, Run: j.run, Runner: s.self}
-	s.owed[r.Task] = r
+	r := &wire.LedgerRecord{Op: op, Client: j.task.Client.String(), Task: j.task.Task, Attempt: j.attempt, Run: j.run, Runner: s.self}
+	s.owed[keyOf(j.task)] = r
 	if s.current {
 		s.write(r)
 	}
@@ -315,8 +318,8 @@ func (s *scheduler) stop() { s.stopped = true }
 
 // quit gives up the runs that go on.
 func (s *scheduler) quit(cause error) {
-	for _, t := range slices.Sorted(maps.Keys(s.jobs)) {
-		if j := s.jobs[t]; j.state == running {
+	for _, k := range ordered(s.jobs) {
+		if j := s.jobs[k]; j.state == running {
 			j.state = leaving
 			s.order(order{verb: abandon, job: j, cause: cause})
 		}

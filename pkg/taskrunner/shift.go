@@ -85,6 +85,8 @@ func (s *shift) carryOut(o order) {
 		ctx, u := newRun(o.job, s)
 		s.running[o.job.run] = u
 		s.work.Go(func() { s.live(ctx, u, o.job) })
+	case cancel:
+		s.running[o.job.run].cancel(errCanceled)
 	case abandon:
 		s.running[o.job.run].abandon(o.cause)
 	default:

@@ -133,7 +133,7 @@ func (w *world) leave(runner, spool string, id wire.TaskID) {
 	}
 	body, err := wire.EncodeTask(&wire.Task{Meta: testTask.Meta, Task: id, Kind: "k"})
 	must(w.T, err)
-	record, err := wire.EncodeLedger(&wire.LedgerRecord{Op: wire.LedgerClaim, Task: id, Attempt: 1, Run: wire.NewRunID(), Runner: runner, Fence: 120, Spool: spool, Body: body})
+	record, err := wire.EncodeLedger(&wire.LedgerRecord{Op: wire.LedgerClaim, Client: testTask.Client.String(), Task: id, Attempt: 1, Run: wire.NewRunID(), Runner: runner, Fence: 120, Spool: spool, Body: body})
 	must(w.T, err)
 	receipt, err := link.Publish(w.Context(), broker.ToLedger(), broker.Message{Body: record})
 	must(w.T, err)

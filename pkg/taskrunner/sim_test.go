@@ -104,6 +104,11 @@ func simulate(seed uint64, tell func(format string, args ...any)) error {
 		if w.now.Sub(simStart) < time.Hour && w.IntN(rare) == 0 {
 			w.submit()
 		}
+		if len(w.tasks) > 0 && w.IntN(3*rare) == 0 {
+			id := wire.TaskID(fmt.Sprint("t", 1+w.IntN(len(w.tasks))))
+			w.tell("%s is canceled", id)
+			w.stream = append(w.stream, &wire.LedgerRecord{Op: wire.LedgerCancel, Task: id, Client: w.tasks[id].task.Client.String()})
+		}
 		if w.faults && w.IntN(60) == 0 {
 			w.fault()
 		}
@@ -144,7 +149,7 @@ func (w *sim) over() bool {
 
 func (w *sim) submit() {
 	id := wire.TaskID(fmt.Sprint("t", len(w.tasks)+1))
-	t := w.tasks[id]
+	var t *simTask
 	if len(w.tasks) > 0 && w.IntN(4) == 0 { // a copy of an earlier one
 		t = w.tasks[wire.TaskID(fmt.Sprint("t", 1+w.IntN(len(w.tasks))))]
 		t.copies++
@@ -346,7 +351,14 @@ func (w *sim) collect(r *simRunner) {
 			if w.IntN(4) == 0 {
 				length = w.within(15 * time.Minute)
 			}
+			if o.job.canceled {
+				length = 0
+			}
 			r.runs[o.job] = &simRun{endAt: w.now.Add(length)}
+		case cancel:
+			if u := r.runs[o.job]; !u.ending {
+				u.endAt = w.now.Add(min(u.endAt.Sub(w.now), w.within(10*time.Second)))
+			}
 		case abandon:
 			w.tell("%s gives up %s: %v", r.name, o.job.task.Task, o.cause)
 			u := r.runs[o.job]

@@ -1,8 +1,6 @@
 package taskrunner
 
 import (
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/wscluster/wscluster/pkg/wire"
@@ -18,7 +16,7 @@ import (
 func (s *scheduler) orphaned(o *standing, now time.Time) bool {
 	_, ours := s.kinds[o.task.Kind]
 	switch {
-	case !ours, s.jobs[o.task.Task] != nil, s.owed[o.task.Task] != nil, now.Sub(o.heard) < pause(o.attempt):
+	case !ours, s.jobs[keyOf(o.task)] != nil, s.owed[keyOf(o.task)] != nil, now.Sub(o.heard) < pause(o.attempt):
 		return false
 	case o.free:
 		return true
@@ -56,8 +54,8 @@ func (s *scheduler) probed(runner string, returned bool, now time.Time) {
 // tick is to be called every second or so.
 func (s *scheduler) tick(now time.Time) {
 	s.fence(now)
-	for _, t := range slices.Sorted(maps.Keys(s.jobs)) {
-		j := s.jobs[t]
+	for _, k := range ordered(s.jobs) {
+		j := s.jobs[k]
 		if j.state != claimed && len(j.holds) > 0 && now.Sub(j.held) >= settleAfter {
 			for _, h := range j.holds {
 				s.order(order{verb: settle, hold: h})
@@ -82,8 +80,8 @@ func (s *scheduler) fence(now time.Time) {
 	if s.current && !now.Before(s.doubt) {
 		s.alive = now
 	}
-	for _, t := range slices.Sorted(maps.Keys(s.jobs)) {
-		j := s.jobs[t]
+	for _, k := range ordered(s.jobs) {
+		j := s.jobs[k]
 		if j.state == running && now.Sub(s.alive) >= j.fence {
 			j.state = leaving
 			s.order(order{verb: abandon, job: j, cause: errFenced})
@@ -94,8 +92,8 @@ func (s *scheduler) fence(now time.Time) {
 // renew writes again what the ledger would forget: an hour after it was heard of last for runs of this
 // runner, two hours for others', which somebody must keep if they have no owner.
 func (s *scheduler) renew(now time.Time) {
-	for _, t := range slices.Sorted(maps.Keys(s.ledger.open)) {
-		o := s.ledger.open[t]
+	for _, k := range ordered(s.ledger.open) {
+		o := s.ledger.open[k]
 		after := 2 * renewAfter
 		if o.runner == s.self {
 			after = renewAfter
@@ -106,7 +104,7 @@ func (s *scheduler) renew(now time.Time) {
 		o.heard = now // once; should it be lost, after another hour
 		s.write(claimOf(&job{task: o.task, attempt: o.attempt, run: o.run, fence: o.fence, spool: o.spool}, o.runner))
 		if o.free {
-			s.write(&wire.LedgerRecord{Op: wire.LedgerFree, Task: t, Attempt: o.attempt, Run: o.run, Runner: o.runner})
+			s.write(&wire.LedgerRecord{Op: wire.LedgerFree, Client: k.client, Task: k.task, Attempt: o.attempt, Run: o.run, Runner: o.runner})
 		}
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/wscluster/wscluster/pkg/socketmeta"
 )
 
-// ClientMessage is what a client sends: *Hello, *Confirm, *Submit, *Ack or *Ping.
+// ClientMessage is what a client sends: *Hello, *Confirm, *Submit, *Cancel, *Ack or *Ping.
 type ClientMessage interface{ clientMessage() }
 
 // Hello opens a session or resumes one. It is the first message of a socket; a client that says
@@ -44,6 +44,13 @@ type Submit struct {
 	Params json.RawMessage `json:"params,omitempty"` // an object; what it may hold is the kind's affair
 }
 
+// Cancel asks for the end of a task that this client submitted, whether it waits or runs. It may be
+// asked again. The task's final event tells how it ended: an error with code canceled, or what came first.
+type Cancel struct {
+	ID   string `json:"id,omitempty"` // echoed in the reply
+	Task TaskID `json:"task_id"`
+}
+
 // Ack tells what the client's application has. It never covers an event that waits in a buffer.
 type Ack struct {
 	Tasks []Position `json:"tasks"`
@@ -57,6 +64,7 @@ type Ping struct {
 func (*Hello) clientMessage()   {}
 func (*Confirm) clientMessage() {}
 func (*Submit) clientMessage()  {}
+func (*Cancel) clientMessage()  {}
 func (*Ack) clientMessage()     {}
 func (*Ping) clientMessage()    {}
 
@@ -95,6 +103,12 @@ type Accepted struct {
 	ID       string `json:"id,omitempty"`
 	Task     TaskID `json:"task_id"`
 	Position *int   `json:"queue_position,omitempty"` // tasks ahead when it was accepted, roughly; absent if not known
+}
+
+// Canceling replies to a cancel after the broker's confirm: it will reach the task.
+type Canceling struct {
+	ID   string `json:"id,omitempty"`
+	Task TaskID `json:"task_id"`
 }
 
 // Refused is an error frame: the reply to a request, or, without ID and Task, a word on the

@@ -52,6 +52,8 @@ func DecodeClient(p []byte) (ClientMessage, *Refused) {
 		m = new(Confirm)
 	case typeSubmit:
 		m = new(Submit)
+	case typeCancel:
+		m = new(Cancel)
 	case typeAck:
 		m = new(Ack)
 	case typePing:
@@ -59,7 +61,7 @@ func DecodeClient(p []byte) (ClientMessage, *Refused) {
 	case "":
 		return refuse(CodeBadFrame, "the message has no type")
 	default:
-		return refuse(CodeUnknownType, "type %.64q is not one of hello, confirm, submit, ack, ping", head.Type)
+		return refuse(CodeUnknownType, "type %.64q is not one of hello, confirm, submit, cancel, ack, ping", head.Type)
 	}
 	if err := json.Unmarshal(p, m); err != nil {
 		return refuse(CodeBadFrame, "%s: %s", head.Type, describe(err))
@@ -79,6 +81,8 @@ func EncodeClient(m ClientMessage) []byte {
 		return encode(typeConfirm, m)
 	case *Submit:
 		return encode(typeSubmit, m)
+	case *Cancel:
+		return encode(typeCancel, m)
 	case *Ack:
 		return encode(typeAck, m)
 	case *Ping:
@@ -116,8 +120,8 @@ func (m *Submit) check() error {
 	if err := checkRequestID(m.ID); err != nil {
 		return err
 	}
-	if _, err := ParseTaskID(string(m.Task)); err != nil {
-		return fmt.Errorf("task_id: %w", err)
+	if err := checkTaskID(m.Task); err != nil {
+		return err
 	}
 	if err := CheckKind(m.Kind); err != nil {
 		return fmt.Errorf("kind: %w", err)
@@ -128,6 +132,13 @@ func (m *Submit) check() error {
 	return nil
 }
 
+func (m *Cancel) check() error {
+	if err := checkRequestID(m.ID); err != nil {
+		return err
+	}
+	return checkTaskID(m.Task)
+}
+
 func (m *Ack) check() error { return checkPositions(m.Tasks) }
 
 func (m *Ping) check() error { return checkRequestID(m.ID) }
@@ -135,6 +146,13 @@ func (m *Ping) check() error { return checkRequestID(m.ID) }
 func checkRequestID(id string) error {
 	if len(id) > MaxID {
 		return fmt.Errorf("id has %d bytes and may have %d", len(id), MaxID)
+	}
+	return nil
+}
+
+func checkTaskID(t TaskID) error {
+	if _, err := ParseTaskID(string(t)); err != nil {
+		return fmt.Errorf("task_id: %w", err)
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ const (
 	CodeUnknownKind   Code = "unknown_kind"    // no:  no task runner has ever offered this kind
 	CodeBadParams     Code = "bad_params"      // no:  the kind's schema refuses the parameters
 	CodeConflict      Code = "conflict"        // no:  the same task ID was submitted with other contents
+	CodeUnknownTask   Code = "unknown_task"    // no:  this session has no such task that has not ended
 	CodeTooManyTasks  Code = "too_many_tasks"  // yes: MaxOpenTasks are open
 	CodeUnavailable   Code = "unavailable"     // yes: the worker has no broker now, or the broker refused
 	CodeOverloaded    Code = "overloaded"      // yes: a queue of the worker is full
@@ -22,12 +23,14 @@ const (
 	CodeFailed        Code = "failed"          // yes: the task ran and failed, as a build with an error does
 	CodeOutputLimit   Code = "output_limit"    // no:  the task wrote more output than its kind allows
 	CodeAttempts      Code = "attempts"        // no:  the task was started too often without an end
+	CodeCanceled      Code = "canceled"        // no:  the client asked for it
 	CodeInternal      Code = "internal"        // yes: a fault of ours; the operator's log has the rest
 )
 
 var retryable = map[Code]bool{
 	CodeBadFrame: false, CodeUnknownType: false, CodeFrameTooLarge: false, CodeUnexpected: false,
 	CodeUnauthorized: false, CodeUnknownKind: false, CodeBadParams: false, CodeConflict: false,
+	CodeUnknownTask: false, CodeCanceled: false,
 	CodeTooManyTasks: true, CodeUnavailable: true, CodeOverloaded: true, CodeTimeout: true,
 	CodeFailed: true, CodeOutputLimit: false, CodeAttempts: false, CodeInternal: true,
 }

@@ -38,6 +38,7 @@ var (
 		"hello_all": &Hello{Auth: "eyJ.auth.sig", Token: "eyJ.resume.sig", Tasks: []Position{{goldenTask, 1, goldenRun, 6}, {"build-new", 0, "", 0}}},
 		"confirm":   &Confirm{Epoch: goldenMeta.Epoch + 1},
 		"submit":    &Submit{ID: "r1", Task: goldenTask, Kind: "go-build", Params: json.RawMessage(`{"repo":"/srv/git/app","ref":"main","packages":["./..."]}`)},
+		"cancel":    &Cancel{ID: "r2", Task: goldenTask},
 		"ack":       &Ack{Tasks: []Position{{goldenTask, 1, goldenRun, 6}}},
 		"ping":      &Ping{ID: "p1"},
 	}
@@ -56,6 +57,7 @@ var (
 			Token: "eyJ.resume.sig", Route: "eyJ.route.sig", HeartbeatMS: 15000, ResumeWindowMS: 600000, Reason: "expired",
 		},
 		"accepted":       &Accepted{ID: "r1", Task: goldenTask, Position: new(0)},
+		"canceling":      &Canceling{ID: "r2", Task: goldenTask},
 		"event_started":  goldenEvent(1, 0, EventStarted),
 		"event_step":     goldenEvent(5, 4, EventStep),
 		"event_progress": goldenEvent(7, 6, EventProgress),
@@ -93,10 +95,11 @@ var (
 		Subject: "alice@example.org", Submitted: goldenTime, Trace: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 	}
 	goldenLedger = map[string]*LedgerRecord{
-		"ledger_claim": {Op: LedgerClaim, Task: goldenTask, Attempt: 2, Run: goldenRun, Runner: "r1", Fence: 120, Spool: "018f6d9a-3999-7000-8000-00005b001001", Body: must(EncodeTask(goldenTaskMessage))},
-		"ledger_done":  {Op: LedgerDone, Task: goldenTask, Attempt: 2, Run: goldenRun, Runner: "r1"},
-		"ledger_free":  {Op: LedgerFree, Task: goldenTask, Attempt: 2, Run: goldenRun, Runner: "r1"},
-		"ledger_mark":  {Op: LedgerMark, Run: goldenRun, Runner: "r1"},
+		"ledger_claim":  {Op: LedgerClaim, Client: goldenClient, Task: goldenTask, Attempt: 2, Run: goldenRun, Runner: "r1", Fence: 120, Spool: "018f6d9a-3999-7000-8000-00005b001001", Body: must(EncodeTask(goldenTaskMessage))},
+		"ledger_done":   {Op: LedgerDone, Client: goldenClient, Task: goldenTask, Attempt: 2, Run: goldenRun, Runner: "r1"},
+		"ledger_free":   {Op: LedgerFree, Client: goldenClient, Task: goldenTask, Attempt: 2, Run: goldenRun, Runner: "r1"},
+		"ledger_cancel": {Op: LedgerCancel, Task: goldenTask, Client: goldenClient},
+		"ledger_mark":   {Op: LedgerMark, Run: goldenRun, Runner: "r1"},
 	}
 )
 

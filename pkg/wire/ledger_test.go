@@ -11,6 +11,9 @@ func TestLedgerRecordRefusedBothWays(t *testing.T) {
 	for name, change := range map[string]func(*LedgerRecord){
 		"no op":                   func(r *LedgerRecord) { r.Op = "" },
 		"another op":              func(r *LedgerRecord) { r.Op = "stolen" },
+		"no client":               func(r *LedgerRecord) { r.Client = "" },
+		"client is no UUIDv7":     func(r *LedgerRecord) { r.Client = "me" },
+		"claim of another client": func(r *LedgerRecord) { r.Client = "018f6d9a-2b3c-7d4e-8f50-123456789abd" },
 		"no task ID":              func(r *LedgerRecord) { r.Task = "" },
 		"task ID is a path":       func(r *LedgerRecord) { r.Task = "../x" },
 		"attempt 0":               func(r *LedgerRecord) { r.Attempt = 0 },

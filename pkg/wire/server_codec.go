@@ -9,12 +9,14 @@ import (
 	"github.com/wscluster/wscluster/pkg/socketmeta"
 )
 
-// ServerMessage is what a server sends: *SocketMeta, *Accepted, *Event, *Refused, *Pong or *Bye.
+// ServerMessage is what a server sends: *SocketMeta, *Accepted, *Canceling, *Event, *Refused, *Pong or
+// *Bye.
 // Of an Event the client sees all but Client, Epoch, Home and Hops.
 type ServerMessage interface{ serverMessage() }
 
 func (*SocketMeta) serverMessage() {}
 func (*Accepted) serverMessage()   {}
+func (*Canceling) serverMessage()  {}
 func (*Event) serverMessage()      {}
 func (*Refused) serverMessage()    {}
 func (*Pong) serverMessage()       {}
@@ -25,10 +27,12 @@ const (
 	typeHello      = "hello"
 	typeConfirm    = "confirm"
 	typeSubmit     = "submit"
+	typeCancel     = "cancel"
 	typeAck        = "ack"
 	typePing       = "ping"
 	typeSocketMeta = "socket_meta"
 	typeAccepted   = "accepted"
+	typeCanceling  = "canceling"
 	typeEvent      = "event"
 	typeError      = "error"
 	typePong       = "pong"
@@ -46,6 +50,8 @@ func EncodeServer(m ServerMessage) []byte {
 		return encode(typeSocketMeta, m)
 	case *Accepted:
 		return encode(typeAccepted, m)
+	case *Canceling:
+		return encode(typeCanceling, m)
 	case *Event:
 		return AppendEventFrame(make([]byte, 0, eventFrameRoom+len(m.Body)), m)
 	case *Refused:
@@ -82,6 +88,8 @@ func DecodeServer(p []byte) (ServerMessage, error) {
 		m = new(SocketMeta)
 	case typeAccepted:
 		m = new(Accepted)
+	case typeCanceling:
+		m = new(Canceling)
 	case typeEvent:
 		return decodeEventFrame(p)
 	case typeError:
@@ -118,10 +126,11 @@ func (m *SocketMeta) check() error {
 }
 
 func (m *Accepted) check() error {
-	if _, err := ParseTaskID(string(m.Task)); err != nil {
-		return fmt.Errorf("task_id: %w", err)
-	}
-	return nil
+	return checkTaskID(m.Task)
+}
+
+func (m *Canceling) check() error {
+	return checkTaskID(m.Task)
 }
 
 func (m *Refused) check() error {

@@ -2,6 +2,7 @@ package wsclient
 
 import (
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -70,6 +71,10 @@ func (c *Client) receive(s *socket, m wire.ServerMessage) error {
 		c.event(m)
 	case *wire.Accepted:
 		c.accepted(m)
+	case *wire.Canceling:
+		c.mu.Lock()
+		c.canceled(m.Task, nil)
+		c.mu.Unlock()
 	case *wire.Refused:
 		c.refused(m)
 	case *wire.Bye:
@@ -176,6 +181,9 @@ func (c *Client) accepted(m *wire.Accepted) {
 
 func (c *Client) refused(m *wire.Refused) {
 	c.mu.Lock()
+	if strings.HasPrefix(m.ID, cancelPrefix) {
+		c.canceled(m.Task, &m.Error)
+	}
 	a := c.asking(m.ID, m.Task)
 	var wait time.Duration
 	var postponed bool

@@ -134,6 +134,7 @@ func (c *Client) turn(s *socket, now time.Time) (t turn, err error) {
 		return t, err
 	}
 	c.submit(s, now, &t)
+	c.cancelTasks(s, now, &t)
 	c.acknowledge(s, now, &t)
 	return t, nil
 }

@@ -25,6 +25,8 @@ type Task struct {
 	sent     bool // guarded by c.mu: the cluster may have it
 	accepted bool // guarded by c.mu
 	position *int // guarded by c.mu
+
+	cancel *cancel // guarded by c.mu: the application wants it to end, and the cluster does not know yet
 }
 
 // begin opens a task at p. Guarded by c.mu.

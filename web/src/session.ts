@@ -80,6 +80,15 @@ export class Session {
     return v;
   }
 
+  /** Asks for the end of a task. */
+  cancel(v: TaskView): void {
+    const task = this.#client.tasks.find((t) => t.id === v.id);
+    if (!task) return;
+    task.cancel();
+    v.canceling = true;
+    this.#changed(v);
+  }
+
   /** Reads what the journal has of a task, once. */
   load(v: TaskView): Promise<void> {
     let loaded = this.#loaded.get(v.id);

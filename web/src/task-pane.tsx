@@ -21,7 +21,7 @@ export function TaskPane({ task, session, retry }: Props) {
   return (
     <article ref={pane} data-testid="task-pane" data-task={task.id} data-state={task.state}>
       <Heading task={task} />
-      <Progress task={task} />
+      <Progress task={task} cancel={() => session.cancel(task)} />
       <Outcome task={task} retry={retry} />
       <div class="split">
         <Steps task={task} />
@@ -72,7 +72,7 @@ function CopyID({ id }: { id: string }) {
 }
 
 /** The latest step or progress: a bar of current_step in total_steps, and its message. */
-function Progress({ task }: { task: TaskView }) {
+function Progress({ task, cancel }: { task: TaskView; cancel: () => void }) {
   const u = task.latest;
   if (!u && ended(task.state)) return null;
   const bar = u?.total_steps ? { value: u.current_step, max: u.total_steps } : ended(task.state) ? { value: 1, max: 1 } : {};
@@ -86,6 +86,11 @@ function Progress({ task }: { task: TaskView }) {
         <span class="quiet num">
           {u.current_step}/{u.total_steps}
         </span>
+      )}
+      {!ended(task.state) && (
+        <button type="button" onClick={cancel} disabled={task.canceling} data-testid="cancel">
+          {task.canceling ? 'Canceling …' : 'Cancel'}
+        </button>
       )}
     </div>
   );
@@ -111,7 +116,7 @@ function Outcome({ task, retry }: { task: TaskView; retry: () => void }) {
       <p>
         <code data-testid="error-code">{e.code}</code> <span data-testid="error-message">{e.message}</span>
       </p>
-      {e.retryable && (
+      {(e.retryable || task.state === 'canceled') && (
         <button type="button" onClick={retry} data-testid="retry">
           Submit again
         </button>

@@ -1,7 +1,7 @@
 import type { Artifact, Step, TaskEvent, Update, WireError } from '../../client/src/index.ts';
 import { LogLines } from './log.ts';
 
-export type TaskState = 'submitting' | 'queued' | 'running' | 'succeeded' | 'failed' | 'refused' | 'lost';
+export type TaskState = 'submitting' | 'queued' | 'running' | 'succeeded' | 'failed' | 'canceled' | 'refused' | 'lost';
 
 export interface StepView {
   index: number;
@@ -31,6 +31,8 @@ export interface TaskView {
   endedAt?: number;
   value?: unknown;
   error?: Pick<WireError, 'code' | 'message' | 'retryable'> | undefined;
+  /** The user wants it to end. */
+  canceling?: boolean;
   /** Times the task began anew. */
   restarts: number;
   /** The run that is shown, and the last durable event of it. */
@@ -101,7 +103,7 @@ function applyEvent(v: TaskView, e: TaskEvent): void {
       v.endedAt = Date.parse(e.body.timestamp);
       return;
     case 'error':
-      v.state = 'failed';
+      v.state = e.body.code === 'canceled' ? 'canceled' : 'failed';
       v.error = e.body;
       v.endedAt = Date.parse(e.body.timestamp);
       return;

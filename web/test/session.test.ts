@@ -70,6 +70,23 @@ test('a reload shows what was shown, each line once, also if the last acknowledg
   assert.deepEqual([third.tasks[0]!.log.last, third.tasks[0]!.value], [5, 42]);
 });
 
+test('a task is canceled, and shown so after a reload', async () => {
+  const w = new World();
+  const { session } = await open(w);
+  const v = session.submit('make', {});
+  session.cancel(v);
+  assert.equal(v.canceling, true);
+  assert.deepEqual(w.socket.of('cancel').map((m) => m.task_id), [v.id]);
+  const body = { code: 'canceled', message: 'the task was canceled', retryable: false, last_line: 0, timestamp: '2026-03-14T09:26:53.589Z' };
+  w.socket.give(event(1, 0, 'error', { task_id: v.id, body }));
+  await settled();
+  assert.deepEqual([v.state, v.error?.code], ['canceled', 'canceled']);
+  session.cancel(v); // it is over
+  w.page('pagehide', false);
+  const again = (await open(new World(w.storage, w.locks))).session;
+  assert.deepEqual(again.tasks.map((t) => t.state), ['canceled']);
+});
+
 test('a refusal is remembered with its reason', async () => {
   const w = new World();
   const { session } = await open(w);
