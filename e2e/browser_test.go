@@ -75,6 +75,24 @@ func TestAReloadMidBuildLosesNoLine(t *testing.T) {
 	p.shot("reload")
 }
 
+func TestABuildIsCanceledInTheConsole(t *testing.T) {
+	t.Parallel()
+	c := start(t, withHAProxy(), "i1-w1")
+	p := open(t, c.HAProxy.Addr, 360, 640)
+	p.submit("countdown", map[string]string{"lines": "2000", "interval_ms": "50"})
+	p.await(`document.querySelectorAll('[data-testid=log] .line').length >= 5`)
+	p.shot("cancel")
+	eval[bool](p, `(document.querySelector('[data-testid=cancel]').click(), true)`)
+	p.await(`document.querySelector('[data-testid=task-pane]').dataset.state === 'canceled'`)
+	if got := p.text(`[data-testid=error-code]`); got != "canceled" {
+		t.Errorf("it ended with %q, want canceled", got)
+	}
+	if eval[bool](p, `document.querySelector('[data-testid=cancel]') !== null || document.querySelector('[data-testid=retry]') === null`) {
+		t.Error("what is canceled cannot be canceled again, and can be submitted again")
+	}
+	p.shot("canceled")
+}
+
 // numbers returns the line numbers that the page shows, top to bottom.
 func numbers(p *page) []int {
 	return eval[[]int](p, `[...document.querySelectorAll('[data-testid=log] .line')].map(e => Number(e.dataset.n))`)

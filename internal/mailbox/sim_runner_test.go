@@ -63,7 +63,7 @@ func (p *simProc) submit(k *simSock, s *session.Session, f toServer) {
 	}
 	t.home, t.epoch = p.server, owner.Epoch
 	t.run(p.world, 1)
-	s.Submitted(f.submit, nil)
+	s.Submitted(f.submit, nil, nil)
 }
 
 // run starts a run. The numbers have holes where transient events were or might have been.

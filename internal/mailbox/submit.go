@@ -103,11 +103,16 @@ func (m *Mailbox) publish(ctx context.Context, link broker.Link) error {
 		}
 	})
 	g.Go(func() error {
+		queues := newQueues(link)
+		defer queues.asked.Wait()
 		for a := range flying {
-			if refusal, known := m.judge(ctx, a); known {
-				m.answer(a.submission, refusal)
-			} else {
+			switch refusal, known := m.judge(ctx, a); {
+			case !known:
 				m.keepDoubtful(a.submission)
+			case refusal == nil && a.cancel == nil:
+				m.accept(a.submission, queues.ahead(ctx, a.task.Kind))
+			default:
+				m.answer(a.submission, refusal)
 			}
 		}
 		return nil
@@ -202,15 +207,18 @@ func (m *Mailbox) refuseWaiting() {
 	}
 }
 
+// accept answers a submit that is stored behind so many others, if that is known.
+func (m *Mailbox) accept(s submission, ahead *int) {
+	m.o.Metrics.Submits.WithLabelValues("accepted").Inc()
+	s.session.Submitted(s.task.Task, ahead, nil)
+}
+
+// answer answers a submit that was refused, or a cancel; nil says that it is stored.
 func (m *Mailbox) answer(s submission, refusal *wire.Error) {
 	if s.cancel != nil {
 		s.session.Canceled(s.cancel, refusal)
 		return
 	}
-	outcome := "accepted"
-	if refusal != nil {
-		outcome = string(refusal.Code)
-	}
-	m.o.Metrics.Submits.WithLabelValues(outcome).Inc()
-	s.session.Submitted(s.task.Task, refusal)
+	m.o.Metrics.Submits.WithLabelValues(string(refusal.Code)).Inc()
+	s.session.Submitted(s.task.Task, nil, refusal)
 }

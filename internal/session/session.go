@@ -68,9 +68,10 @@ func (s *Session) Submit(m *wire.Submit) (owner Owner, publish bool) {
 	return Owner{}, false
 }
 
-// Submitted answers a submit that was published: accepted if refusal is nil. The answer goes to
-// the socket that the client has now; if it has none, it will ask again.
-func (s *Session) Submitted(task wire.TaskID, refusal *wire.Error) {
+// Submitted answers a submit that was published: accepted if refusal is nil, with ahead tasks before it
+// in its queue, if that is known. The answer goes to the socket that the client has now; if it has none,
+// it will ask again.
+func (s *Session) Submitted(task wire.TaskID, ahead *int, refusal *wire.Error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	reply := s.core.submitted(task, refusal == nil)
@@ -78,7 +79,7 @@ func (s *Session) Submitted(task wire.TaskID, refusal *wire.Error) {
 		s.send(&wire.Refused{ID: reply, Task: task, Error: *refusal})
 		return
 	}
-	s.send(&wire.Accepted{ID: reply, Task: task})
+	s.send(&wire.Accepted{ID: reply, Task: task, Position: ahead})
 }
 
 // Cancel notes that the client wants one of its tasks to end. If publish is true, the caller publishes

@@ -183,7 +183,15 @@ func (l *link) unregister(c *consumer) {
 // failed is what becomes of the error of a call to the broker: ErrLinkGone if the link has ended
 // or is about to.
 func (l *link) failed(err error) error {
-	if l.consuming.IsClosed() && !errors.Is(err, broker.ErrLinkGone) {
+	if errors.Is(err, broker.ErrLinkGone) {
+		return err
+	}
+	select {
+	case <-l.done: // which comes before its connections are known to be closed
+		return l.gone(err)
+	default:
+	}
+	if l.consuming.IsClosed() {
 		return l.gone(err)
 	}
 	return err

@@ -77,6 +77,22 @@ func (l *link) OpenTasks(ctx context.Context, kinds []string, slots int) (_ brok
 	return t, nil
 }
 
+// Waiting looks at ctx before it begins.
+func (l *link) Waiting(ctx context.Context, kind string) (n int, err error) {
+	if ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	}
+	err = l.consuming.try(func(ch *amqp091.Channel) error {
+		q, err := ch.QueueDeclarePassive(broker.TasksQueue(kind), true, false, false, false, nil)
+		n = q.Messages
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("count the tasks of kind %s: %w", kind, err)
+	}
+	return n, nil
+}
+
 // run takes tasks while there are free slots. All calls on the channel that wait are made here.
 func (t *taker) run() {
 	var paused bool

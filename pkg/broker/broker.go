@@ -82,6 +82,10 @@ type Link interface {
 	// at most slots (1 to 65,535) unsettled ones over all kinds, of which there is at least one.
 	OpenTasks(ctx context.Context, kinds []string, slots int) (Consumer, error)
 
+	// Waiting returns how many tasks of a kind wait in its queue, as far as the broker can tell; those
+	// that were delivered do not. It is an error if the kind has no queue.
+	Waiting(ctx context.Context, kind string) (int, error)
+
 	// OpenLedger makes sure that the ledger exists, and reads it from the record at offset from on, or
 	// from the first that it still has, whichever is later. What this link publishes after that to
 	// ToLedger is read by it too, in its place among the others'. It is for runners.

@@ -3,6 +3,7 @@ package taskrunner
 import (
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
@@ -19,6 +20,8 @@ type Metrics struct {
 	Events *prometheus.CounterVec
 
 	Seconds *prometheus.HistogramVec // of runs, by kind and outcome: succeeded, failed, given_back
+	Waited  *prometheus.HistogramVec // seconds from a task's submit to its first run, by kind; across two machines' clocks
+	Begun   *prometheus.CounterVec   // runs, by kind and attempt: first, again
 
 	shift atomic.Pointer[shift] // of the Run that goes on; nil before the first
 }
@@ -33,6 +36,11 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Help:    "How long runs of tasks took, until their final event was stored or they were given back.",
 			Buckets: []float64{.1, .5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600}}, []string{"kind", "outcome"}),
 	}
+	m.Waited = f.NewHistogramVec(prometheus.HistogramOpts{Name: "wscluster_runner_task_wait_seconds",
+		Help:    "How long tasks waited from their submit to their first run.",
+		Buckets: []float64{.01, .05, .1, .5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600}}, []string{"kind"})
+	m.Begun = f.NewCounterVec(prometheus.CounterOpts{Name: "wscluster_runner_task_runs_total",
+		Help: "Runs of tasks that began: the first of each task, or another one after a runner died or gave it back."}, []string{"kind", "attempt"})
 	for _, outcome := range []string{"confirmed", "refused", "returned", "republished"} { // a rate needs the zero
 		m.Events.WithLabelValues(outcome, "true")
 		m.Events.WithLabelValues(outcome, "false")
@@ -49,6 +57,16 @@ func (m *Metrics) settled(o broker.Outcome, durable bool) {
 	if ok {
 		m.Events.WithLabelValues(name, strconv.FormatBool(durable)).Inc()
 	}
+}
+
+// begun counts a run of a kind of this runner's.
+func (m *Metrics) begun(j *job, now time.Time) {
+	if j.attempt > 1 {
+		m.Begun.WithLabelValues(j.task.Kind, "again").Inc()
+		return
+	}
+	m.Begun.WithLabelValues(j.task.Kind, "first").Inc()
+	m.Waited.WithLabelValues(j.task.Kind).Observe(max(0, now.Sub(j.task.Submitted.Time).Seconds()))
 }
 
 func (m *Metrics) republished(n int) { m.Events.WithLabelValues("republished", "true").Add(float64(n)) }

@@ -111,6 +111,25 @@ func TestEveryStoredEventIsCountedOnce(t *testing.T) {
 	})
 }
 
+func TestRunsAreCountedByAttemptAndHowLongTheirTasksWaited(t *testing.T) {
+	inWorld(t, func(w *world) {
+		m := NewMetrics(nil)
+		tries := 0
+		defer w.run(&Runner{Slots: 1, Metrics: m, Kinds: map[string]Kind{"k": {Handler: HandlerFunc(func(context.Context, *Task) (any, error) {
+			if tries++; tries == 2 {
+				return nil, ErrGiveBack
+			}
+			return nil, nil
+		})}}})()
+		w.submit("t1", "k", nil)
+		w.submit("t2", "k", nil)
+		pass(time.Minute)
+		wantShown(t, m.Begun, map[string]float64{"task_runs_total first k": 2, "task_runs_total again k": 1})
+		wantShown(t, m.Waited, map[string]float64{"task_wait_seconds k": 2})
+		wantShown(t, m.Seconds, map[string]float64{"task_seconds k succeeded": 2, "task_seconds k given_back": 1})
+	})
+}
+
 func TestARunGivenUpCountsWhatIsStored(t *testing.T) {
 	inWorld(t, func(w *world) {
 		m := NewMetrics(nil)

@@ -100,9 +100,13 @@ func (s *shift) carryOut(o order) {
 func (s *shift) live(ctx context.Context, u *run, j *job) {
 	u.log.Info("task begins", zap.String("kind", u.task.Kind), zap.Stringer("client_id", u.task.Client))
 	began := u.now()
+	_, ours := s.kinds[u.task.Kind] // others' names know no bounds
+	if ours {
+		s.metrics.begun(j, began)
+	}
 	stored := u.play(ctx, s.links)
 	u.file.close()
-	if _, ours := s.kinds[u.task.Kind]; ours { // others' names know no bounds
+	if ours {
 		s.metrics.Seconds.WithLabelValues(u.task.Kind, u.outcome(stored)).Observe(u.now().Sub(began).Seconds())
 	}
 	if stored {

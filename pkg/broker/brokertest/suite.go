@@ -117,6 +117,7 @@ var promises = []struct {
 	{"SlotsBoundTasksOverAllKinds", slotsBoundTasksOverAllKinds},
 	{"TakerKeepsNoTaskFromOthers", takerKeepsNoTaskFromOthers},
 	{"TakersShareTasks", takersShareTasks},
+	{"WaitingCountsWhatNobodyHas", waitingCountsWhatNobodyHas},
 	{"RequeueRaisesTheAttempt", requeueRaisesTheAttempt},
 	{"TaskOfGoneTakerIsTakenAgain", taskOfGoneTakerIsTakenAgain},
 	{"TasksWaitForATaker", tasksWaitForATaker},

@@ -1,6 +1,8 @@
 package brokertest
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/wscluster/wscluster/pkg/broker"
@@ -86,6 +88,33 @@ func takersShareTasks(c *testCase) {
 	if want := ids("t", 10, 35); !slices.Equal(got, want) {
 		c.Errorf("got %v, want %v", got, want)
 	}
+}
+
+func waitingCountsWhatNobodyHas(c *testCase) {
+	kind := c.kind()
+	l := c.join()
+	if n, err := l.Waiting(c.ctx, kind); err == nil {
+		c.Errorf("%d tasks of a kind that nobody has", n)
+	}
+	k := c.take(l, 2, kind)
+	c.store(l, broker.ToTasks(kind), ids("t", 1, 5)...)
+	first := c.next(k)
+	c.next(k)
+	wants := func(want int) {
+		c.Helper()
+		other := errors.New("another number")
+		c.soon(fmt.Sprint(want, " waiting tasks"), other, func() error { // a broker counts when it has the time
+			n, err := l.Waiting(c.ctx, kind)
+			if err == nil && n != want {
+				err = other
+			}
+			return err
+		})
+	}
+	wants(3)
+	c.ack(k, first)
+	c.next(k)
+	wants(2)
 }
 
 func requeueRaisesTheAttempt(c *testCase) {

@@ -174,6 +174,17 @@ func (l *link) Register(ctx context.Context, s socketmeta.ServerID) error {
 	})
 }
 
+func (l *link) Waiting(ctx context.Context, kind string) (n int, err error) {
+	err = l.call(ctx, func() error {
+		if l.b.store.queues[broker.TasksQueue(kind)] == nil {
+			return fmt.Errorf("there is no queue %s", broker.TasksQueue(kind))
+		}
+		n, _ = l.b.store.Depth(broker.TasksQueue(kind))
+		return nil
+	})
+	return n, err
+}
+
 func (l *link) Servers(ctx context.Context) (list []socketmeta.ServerID, err error) {
 	err = l.call(ctx, func() error {
 		list = l.b.store.Servers()
