@@ -20,6 +20,11 @@ import (
 // user rabbitmq when root calls them, and that user cannot read private folders.
 const rabbitBin = "/usr/lib/rabbitmq/bin"
 
+const (
+	evalTries = 3 // to reach a node
+	evalPause = 300 * time.Millisecond
+)
+
 // rabbitStart bounds the time from the start of a node to its first answer.
 const rabbitStart = 3 * time.Minute
 
@@ -148,13 +153,26 @@ func (r *RabbitMQ) Ctl(ctx context.Context, args ...string) (string, error) {
 // io:format. It fails if one of them does: match what must be, as in "ok = f()".
 func (r *RabbitMQ) Eval(ctx context.Context, expressions string) (string, error) {
 	const success = "{ok, rig_ok}" // erl_call prints the last value, or an error; its exit code is 0 either way
-	out, err := r.tool(ctx, Program{
-		Path: "erl_call",
-		Args: []string{"-address", r.dist(), "-fetch_stdout", "-e"},
-		In:   strings.NewReader("begin " + expressions + " end, rig_ok.\n"),
-	})
-	if err != nil {
-		return "", err
+	var out string
+	for tries := 1; ; tries++ {
+		var err error
+		out, err = r.tool(ctx, Program{
+			Path: "erl_call",
+			Args: []string{"-address", r.dist(), "-fetch_stdout", "-e"},
+			In:   strings.NewReader("begin " + expressions + " end, rig_ok.\n"),
+		})
+		if err == nil {
+			break
+		}
+		// A node that has much to do may be too slow for erl_call's handshake. Nothing was done then.
+		if tries == evalTries || !strings.Contains(err.Error(), "failed to connect to node") {
+			return "", err
+		}
+		select {
+		case <-time.After(evalPause):
+		case <-ctx.Done():
+			return "", err
+		}
 	}
 	printed, ok := strings.CutSuffix(out, success)
 	if !ok {

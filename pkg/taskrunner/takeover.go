@@ -1,6 +1,7 @@
 package taskrunner
 
 import (
+	"maps"
 	"time"
 
 	"github.com/wscluster/wscluster/pkg/wire"
@@ -115,6 +116,7 @@ func (s *scheduler) look(now time.Time) {
 		return
 	}
 	s.probing = now.Add(probeEvery)
+	maps.DeleteFunc(s.missing, func(_ string, gone span) bool { return now.Sub(gone.to) > probeGap }) // nobody looks for them any more
 	for _, runner := range s.ledger.owners(func(o *standing) bool {
 		_, ours := s.kinds[o.task.Kind]
 		return ours && !o.free && o.runner != s.self
