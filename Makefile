@@ -41,7 +41,7 @@ test: ## check everything; as root it installs from Debian what it lacks, else i
 	@.ci/step 'end-to-end tests' 'go test -race -run NAME ./e2e runs one test; make test-e2e runs this step alone.' $(MAKE) -s test-e2e
 	@printf '\nEverything passed.\n'
 
-test-long: deps ## the tests of `make test` and the long ones (files with //go:build long)
+test-long: deps npm ## the tests of `make test` and the long ones (files with //go:build long)
 	go test -race -tags long -count 1 -timeout 60m $(UNIT)
 	go test -race -tags long -count 1 -parallel 16 -timeout 60m ./e2e/...
 

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -41,7 +42,9 @@ func TestARunnerInAnotherLanguageBringsItsTasksHome(t *testing.T) {
 					return err
 				})
 				var steps []uint32
-				for e := range task.Events(t.Context()) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				for e := range task.Events(ctx) {
 					var u wire.Update
 					if err := json.Unmarshal(e.Body, &u); err != nil {
 						t.Error(err)
@@ -50,7 +53,7 @@ func TestARunnerInAnotherLanguageBringsItsTasksHome(t *testing.T) {
 						steps = append(steps, u.CurrentStep)
 					}
 				}
-				result, err := task.Wait(t.Context())
+				result, err := task.Wait(ctx)
 				if want := `{"counted":5}`; err != nil || string(bytes.ReplaceAll(result, []byte(" "), nil)) != want {
 					t.Errorf("got %s, %v, want %s", result, err, want)
 				}
