@@ -71,7 +71,22 @@ func (r *RabbitMQ) QueueDepth(ctx context.Context, name string) (Queue, error) {
 	return queues[0], nil
 }
 
+// listWithin bounds one try to list queues: under much load one in some thousands gets no answer.
+const listWithin = 20 * time.Second
+
 func (r *RabbitMQ) listQueues(ctx context.Context, erlang string) ([]Queue, error) {
+	for {
+		within, cancel := context.WithTimeout(ctx, listWithin)
+		queues, err := r.listQueuesOnce(within, erlang)
+		silent := within.Err() != nil
+		cancel()
+		if err == nil || !silent || ctx.Err() != nil {
+			return queues, err
+		}
+	}
+}
+
+func (r *RabbitMQ) listQueuesOnce(ctx context.Context, erlang string) ([]Queue, error) {
 	out, err := r.Eval(ctx, `lists:foreach(fun(Q) ->
 		Count = fun
 			(rabbit_quorum_queue) ->

@@ -308,6 +308,7 @@ func TestATaskWhoseEventsWereAcknowledgedUnseenIsOver(t *testing.T) {
 		stranger := progress(2, 1)
 		stranger.Task = "u"
 		p.events(stranger)
+		synctest.Wait() // it was nobody's; else it would stand for the answer to the submit
 		go p.accept()
 		if _, err := c.SubmitAs(t.Context(), "u", "count", nil); err != nil {
 			t.Errorf("Submit of a task of which nothing was acknowledged = %v", err)
