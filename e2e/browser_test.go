@@ -13,7 +13,7 @@ const finished = `['succeeded', 'failed', 'refused'].includes(document.querySele
 // TestABrowserBuildsThisRepository is the whole path: a page behind HAProxy submits a build of this
 // repository, a runner runs it as real processes, and every step, line and the result come back.
 func TestABrowserBuildsThisRepository(t *testing.T) {
-	c := start(t, withHAProxy(), "i1-w1", "i2-w1")
+	c := start(t, withLogs(withHAProxy()), "i1-w1", "i2-w1")
 	p := open(t, c.HAProxy.Addr, 1280, 900)
 	p.submit("go-build", map[string]string{"repo": root, "ref": "HEAD", "packages": "./pkg/socketmeta ./pkg/wire"})
 	p.await(finished)
@@ -54,7 +54,7 @@ func TestABrowserBuildsThisRepository(t *testing.T) {
 // TestAReloadMidBuildLosesNoLine reloads the page while lines come: 1 to N are there, each once.
 func TestAReloadMidBuildLosesNoLine(t *testing.T) {
 	t.Parallel()
-	c := start(t, withHAProxy(), "i1-w1", "i2-w1")
+	c := start(t, withLogs(withHAProxy()), "i1-w1", "i2-w1")
 	p := open(t, c.HAProxy.Addr, 1024, 768)
 	p.submit("countdown", map[string]string{"lines": "120", "interval_ms": "50"})
 	for _, lines := range []string{"20", "60"} {
@@ -77,7 +77,7 @@ func TestAReloadMidBuildLosesNoLine(t *testing.T) {
 
 func TestABuildIsCanceledInTheConsole(t *testing.T) {
 	t.Parallel()
-	c := start(t, withHAProxy(), "i1-w1")
+	c := start(t, withLogs(withHAProxy()), "i1-w1")
 	p := open(t, c.HAProxy.Addr, 360, 640)
 	p.submit("countdown", map[string]string{"lines": "2000", "interval_ms": "50"})
 	p.await(`document.querySelectorAll('[data-testid=log] .line').length >= 5`)

@@ -78,6 +78,8 @@ func start(t *testing.T, o rig.ClusterOptions, workers ...string) *cluster {
 func startIn(t *testing.T, dir string, o rig.ClusterOptions, workers ...string) (*rig.Cluster, *tail) {
 	t.Helper()
 	o.Dir, o.Bin, o.Workers = dir, bin, workers
+	// Unless a test says otherwise, lines are durable events: that is what the guarantee is tried with.
+	o.RunnerSettings = append([]string{"WSCLUSTER_LOG_LIMIT_BYTES=0"}, o.RunnerSettings...)
 	if o.Runners == nil {
 		o.Runners = []string{"r1"}
 	}
@@ -102,9 +104,17 @@ func startIn(t *testing.T, dir string, o rig.ClusterOptions, workers ...string) 
 	return c, log
 }
 
+// logsKept has runners keep logs, as they do by default.
+const logsKept = "WSCLUSTER_LOG_LIMIT_BYTES=1000000000"
+
 // withHAProxy is a cluster behind the shipped HAProxy, cookie and ticket affinity.
 func withHAProxy() rig.ClusterOptions {
 	return rig.ClusterOptions{HAProxy: filepath.Join(root, "deploy/haproxy/haproxy.cfg")}
+}
+
+func withLogs(o rig.ClusterOptions) rig.ClusterOptions {
+	o.RunnerSettings = append(o.RunnerSettings, logsKept)
+	return o
 }
 
 // tail keeps the end of what it is written.

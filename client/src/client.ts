@@ -2,13 +2,14 @@ import { delay, verdict } from './backoff.ts';
 import type { BackoffOptions } from './backoff.ts';
 import { Claim } from './claim.ts';
 import { Link, fits } from './link.ts';
+import { maxLogTries } from './log.ts';
 import { further } from './order.ts';
 import { here, uuid } from './platform.ts';
 import type { Platform, SessionStorage } from './platform.ts';
 import { Store } from './store.ts';
 import { Feed, Task, TaskError } from './task.ts';
 import { maxOpenTasks, maxPositions } from './wire.ts';
-import type { Position, Refused, ServerMessage, SocketMeta, Submit, TaskEvent, WireError } from './wire.ts';
+import type { LogLines, Position, Refused, ServerMessage, SocketMeta, Submit, TaskEvent, WireError } from './wire.ts';
 
 /** Positions are acknowledged after so many events or milliseconds, and when the page goes away. */
 export const ackEvery = 32;
@@ -256,8 +257,11 @@ export class Client {
         if (feed) feed.canceling = false;
         return;
       }
+      case 'log_lines':
+        return this.#lines(m, this.#feeds.get(m.task_id));
       case 'error': {
         if (m.id?.startsWith(cancelPrefix)) return this.#cancelRefused(m);
+        if (m.id?.startsWith(logPrefix)) return this.#lines(m, this.#feeds.get(m.task_id ?? ''));
         const feed = this.#feeds.get(m.task_id ?? m.id ?? '');
         if (!feed?.params) return this.#emit('error', new TaskError(m));
         // Too many tasks are refused before the broker is asked: no doubt, unless there was one before.
@@ -292,6 +296,8 @@ export class Client {
     for (const f of this.#feeds.values()) {
       this.#ask(f);
       this.#cancel(f);
+      f.log.asked = false;
+      f.pump();
     }
     this.#flush();
   }
@@ -338,6 +344,31 @@ export class Client {
     this.#emit('error', new TaskError(m));
   }
 
+  /** Asks for the lines of a log that come next. */
+  #readLog(f: Feed): void {
+    if (this.#state.name !== 'open' || f.params || !f.log.wants) return;
+    f.log.asked = true;
+    this.#link?.send({ type: 'log_read', id: logPrefix + f.task.id.slice(0, 60), task_id: f.task.id, ...f.log.request });
+  }
+
+  /** A piece of a log, or why there is none: then it is asked for again, or given up. */
+  #lines(m: LogLines | Refused, f: Feed | undefined): void {
+    if (!f?.log.asked) return;
+    if (m.type === 'error' || !f.log.take(m)) {
+      f.log.forgetRunner();
+      if (f.log.tries++ < maxLogTries) {
+        this.#platform.setTimeout(() => {
+          f.log.asked = false;
+          f.pump();
+        }, 500 << f.log.tries);
+        return;
+      }
+      f.log.asked = false;
+      f.log.giveUp();
+    }
+    f.pump();
+  }
+
   /** The broker may have the task or not: forgotten, its events would be acknowledged unseen. */
   #postpone(f: Feed, e: WireError): void {
     this.#platform.clearTimeout(f.retry);
@@ -361,6 +392,7 @@ export class Client {
       },
       fault: (e) => this.#emit('error', e),
       cancel: (f) => this.#cancel(f),
+      readLog: (f) => this.#readLog(f),
     });
     this.#feeds.set(position.task_id, feed);
     return feed;
@@ -461,6 +493,8 @@ export class Client {
   }
 }
 
+/** The same of a log_read. */
+const logPrefix = 'log:';
 /** Before the task's ID in the request ID of a cancel, to tell its refusal from that of a submit. */
 const cancelPrefix = 'cancel:';
 

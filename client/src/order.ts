@@ -77,6 +77,7 @@ export class Order {
     const order = compareRuns(e.attempt, e.run_id, this.#attempt, this.#run);
     if (order < 0) return false;
     if (order > 0) this.#reset(e);
+    if (e.event === 'log' && !e.durable) return true; // lines have numbers of their own: see LogReader
     if (e.seq < this.#next) return false;
     if (!e.durable) {
       if (e.seq > this.#transient) this.#takeTransient(e, chars);

@@ -1,3 +1,4 @@
+import { LogReader } from './log.ts';
 import { Order } from './order.ts';
 import type { Step } from './order.ts';
 import type { Position, TaskEvent, WireError } from './wire.ts';
@@ -38,6 +39,9 @@ export interface Acceptance {
  * and the next event is handed out; after a reload events go on behind that position. So whatever a page
  * wants to show again after a reload it must store before its handler returns. Events that nobody takes
  * count as had at once.
+ *
+ * Lines of the log are given from the first on, after a reload too, and before the final event: what the live
+ * copy leaves out is read from the runner, if anybody takes log events. Lines that cannot be had any more are one log event with missing_lines.
  *
  * A handler that throws is reported to the client's error listeners, and the event counts as had.
  */
@@ -112,11 +116,14 @@ export interface FeedOwner {
   fault(e: unknown): void;
   /** The application wants the task to end. */
   cancel(feed: Feed): void;
+  /** Lines of the log are missing. */
+  readLog(feed: Feed): void;
 }
 
 /** Feed hands the events of one task to its handlers, one after the other. */
 export class Feed {
   readonly order: Order;
+  readonly log: LogReader;
   readonly task: Task;
   readonly accepted = deferred<Acceptance>();
   readonly result = deferred<unknown>();
@@ -137,6 +144,7 @@ export class Feed {
 
   constructor(kind: string, position: Position, params: object | undefined, owner: FeedOwner) {
     this.order = new Order(position);
+    this.log = new LogReader(position.task_id);
     this.params = params;
     this.#owner = owner;
     this.task = new Task(this, kind);
@@ -146,6 +154,7 @@ export class Feed {
   on(name: string, fn: (step: Step) => unknown): () => void {
     const h = { name, fn };
     this.#handlers.push(h);
+    this.#readLog();
     return () => void (this.#handlers = this.#handlers.filter((x) => x !== h));
   }
 
@@ -171,12 +180,29 @@ export class Feed {
   /** Takes an event; false means that its position is to be acknowledged again. */
   take(e: TaskEvent, chars: number): boolean {
     const taken = this.order.take(e, chars);
-    this.#pump();
+    if (taken) this.log.see(e, this.#listening);
+    this.pump();
     return taken;
   }
 
-  #pump(): void {
-    for (let step; !this.#busy && !this.over && (step = this.order.peek()); ) {
+  get #listening(): boolean {
+    return this.#handlers.some((h) => h.name === '*' || h.name === 'log');
+  }
+
+  #readLog(): void {
+    if (this.log.wants && this.#listening && !this.over) this.#owner.readLog(this);
+  }
+
+  /** The next step for the application; the final event comes behind the last line, where lines are wanted. */
+  #peek(): Step | undefined {
+    const step = this.order.peek();
+    if (step && (step.event === 'reset' || !step.last)) return step;
+    return this.log.peek() ?? (this.log.behind && this.#listening ? undefined : step);
+  }
+
+  /** Hands out what is ready, and asks for what is missing. */
+  pump(): void {
+    for (let step; !this.#busy && !this.over && (step = this.#peek()); ) {
       const pending = this.#call(step);
       if (!pending.length) {
         this.#settle(step);
@@ -188,9 +214,10 @@ export class Feed {
         for (const r of all) if (r.status === 'rejected') this.#owner.fault(r.reason);
         this.#busy = false;
         if (!this.over) this.#settle(handed);
-        this.#pump();
+        this.pump();
       });
     }
+    this.#readLog();
   }
 
   #call(step: Step): Promise<unknown>[] {
@@ -208,6 +235,7 @@ export class Feed {
   }
 
   #settle(step: Step): void {
+    if (this.log.settle(step)) return;
     const moved = this.order.settle(step);
     if (moved) this.#owner.moved(this);
     if (!this.order.finished) return;

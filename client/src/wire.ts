@@ -46,6 +46,18 @@ export interface Cancel {
   id?: string;
   task_id: string;
 }
+/** Asks for lines of the log of a task of this client, now or long ago. */
+export interface LogRead {
+  type: 'log_read';
+  id?: string;
+  task_id: string;
+  /** Who has the log, as a started event or an earlier reply says; else all are asked. */
+  runner?: string;
+  /** The latest if left out. */
+  run_id?: string;
+  /** Counted from 1. */
+  from_line: number;
+}
 export interface Ack {
   type: 'ack';
   tasks: Position[];
@@ -54,7 +66,7 @@ export interface Ping {
   type: 'ping';
   id?: string;
 }
-export type ClientMessage = Hello | Confirm | Submit | Cancel | Ack | Ping;
+export type ClientMessage = Hello | Confirm | Submit | Cancel | LogRead | Ack | Ping;
 
 export interface SocketMeta {
   type: 'socket_meta';
@@ -82,6 +94,21 @@ export interface Canceling {
   type: 'canceling';
   id?: string;
   task_id: string;
+}
+/** As many lines as fit, or none if the log has not come that far. */
+export interface LogLines {
+  type: 'log_lines';
+  id?: string;
+  task_id: string;
+  attempt: number;
+  run_id: string;
+  runner: string;
+  first_line: number;
+  lines: string[];
+  /** That the log has now. */
+  last_line: number;
+  /** Nothing will be added. */
+  ended: boolean;
 }
 export interface Refused extends WireError {
   type: 'error';
@@ -126,6 +153,8 @@ export interface Update {
 export interface Log {
   first_line: number;
   lines: string[];
+  /** From the client itself, instead of lines: so many cannot be had any more. */
+  missing_lines?: number;
 }
 export interface Artifact {
   name: string;
@@ -136,10 +165,13 @@ export interface Artifact {
 export interface Result {
   value: unknown;
   last_line: number;
+  /** Bytes of output that are not in the log. */
+  log_dropped_bytes?: number;
   timestamp: string;
 }
 export interface Failure extends WireError {
   last_line: number;
+  log_dropped_bytes?: number;
   timestamp: string;
 }
 
@@ -184,9 +216,9 @@ export type TaskEvent = {
   };
 }[EventName];
 
-export type ServerMessage = SocketMeta | Accepted | Canceling | TaskEvent | Refused | Pong | Bye;
+export type ServerMessage = SocketMeta | Accepted | Canceling | LogLines | TaskEvent | Refused | Pong | Bye;
 
-const known = new Set(['socket_meta', 'accepted', 'canceling', 'event', 'error', 'pong', 'bye']);
+const known = new Set(['socket_meta', 'accepted', 'canceling', 'log_lines', 'event', 'error', 'pong', 'bye']);
 
 /**
  * Returns the message in one text frame, or undefined if it is none that this version knows. An

@@ -76,7 +76,8 @@ func newSite(t *testing.T) *site {
 		metrics: prometheus.NewRegistry(), logs: observed, enough: make(chan struct{}), ended: make(chan struct{}), stored: map[string]bool{},
 	}
 	r := taskrunner.Runner{
-		Name: s.kind, Broker: s.dial("runner", zap.New(logs)), Log: zap.New(logs), Metrics: taskrunner.NewMetrics(s.metrics),
+		LogBytes: -1, // lines are the events that must not be lost here
+		Name:     s.kind, Broker: s.dial("runner", zap.New(logs)), Log: zap.New(logs), Metrics: taskrunner.NewMetrics(s.metrics),
 		Kinds: map[string]taskrunner.Kind{s.kind: {Handler: taskrunner.HandlerFunc(s.noise)}}, SpoolDir: t.TempDir(),
 	}
 	s.background(func(ctx context.Context) error { return r.Run(ctx) })

@@ -29,8 +29,11 @@ type settings struct {
 	Recipes        []string      `config:"recipes" usage:"recipe files, one kind each; none means the shipped go-build and make"`
 	RepoRoots      []string      `config:"repo_roots" usage:"folders whose Git repositories may be built; none means no repository"`
 	WorkDir        string        `config:"work_dir" usage:"folder where tasks get their workspaces"`
-	SpoolDir       string        `config:"spool_dir" usage:"folder where output waits while the broker takes none; empty means wscluster-<name> in the system's folder for temporary files"`
-	SpoolLimit     int64         `config:"spool_limit_bytes" usage:"bytes of output that may wait there, before builds do; 0 for none"`
+	SpoolDir       string        `config:"spool_dir" usage:"folder where logs are kept, and events wait while the broker takes none; empty means wscluster-<name> in the system's folder for temporary files"`
+	SpoolLimit     int64         `config:"spool_limit_bytes" usage:"bytes of events that may wait there, before builds do; 0 for none"`
+	LogLimit       int64         `config:"log_limit_bytes" usage:"bytes of all logs; beyond them those of the tasks that ended first are removed; 0 for none: then every line goes through the broker"`
+	LogAge         time.Duration `config:"log_age" usage:"how long the log of a task that has ended is kept"`
+	LogMax         int64         `config:"log_max_bytes" usage:"bytes of the log of one run; further output is counted and dropped"`
 	Slots          int           `config:"slots" usage:"tasks that run at once"`
 	Fence          time.Duration `config:"fence" usage:"without a broker for so long, running tasks are given up, and other runners may take them a minute later"`
 	Grace          time.Duration `config:"grace" usage:"what running tasks get to end when the runner is stopped; 0s for none"`
@@ -39,6 +42,7 @@ type settings struct {
 func defaults() settings {
 	return settings{
 		Logging: config.DefaultLogging(), InternalListen: "127.0.0.1:9201" + nextFree, WorkDir: os.TempDir(), SpoolLimit: 1 << 30,
+		LogLimit: 10 << 30, LogAge: 7 * 24 * time.Hour, LogMax: 4 << 30,
 		Slots: runtime.GOMAXPROCS(0), Fence: 2 * time.Minute, Grace: 30 * time.Second,
 	}
 }
@@ -64,6 +68,15 @@ func (s *settings) Validate() error {
 	}
 	if s.Grace < 0 {
 		check("grace", fmt.Errorf("%v must not be negative", s.Grace))
+	}
+	if s.LogLimit < 0 {
+		check("log_limit_bytes", fmt.Errorf("%d must not be negative", s.LogLimit))
+	}
+	if s.LogMax < 1 {
+		check("log_max_bytes", fmt.Errorf("%d must be above 0", s.LogMax))
+	}
+	if s.LogAge <= 0 {
+		check("log_age", fmt.Errorf("%v must be above 0", s.LogAge))
 	}
 	if s.SpoolLimit < 0 {
 		check("spool_limit_bytes", fmt.Errorf("%d must not be negative", s.SpoolLimit))
@@ -106,7 +119,8 @@ func run(ctx context.Context, s *settings, stderr io.Writer) error {
 	ops := newInternal(s.Name, ctx.Done())
 	r := taskrunner.Runner{
 		Name: s.Name, Broker: rabbit, Kinds: kinds, Slots: s.Slots, Fence: s.Fence, Grace: orNone(s.Grace),
-		SpoolDir: s.SpoolDir, SpoolBytes: orNone(s.SpoolLimit), Log: log, OnState: ops.heard, Metrics: taskrunner.NewMetrics(ops.metrics),
+		SpoolDir: s.SpoolDir, SpoolBytes: orNone(s.SpoolLimit),
+		LogBytes: orNone(s.LogLimit), LogAge: s.LogAge, MaxLogBytes: s.LogMax, Log: log, OnState: ops.heard, Metrics: taskrunner.NewMetrics(ops.metrics),
 	}
 	stop, err := ops.start(ctx, s.InternalListen, log)
 	if err != nil {

@@ -36,7 +36,7 @@ func do(t *testing.T, kinds map[string]taskrunner.Kind, kind string, params any)
 	defer wg.Wait()
 	defer cancel()
 	up := make(chan struct{})
-	r := taskrunner.Runner{Name: "r", Broker: b, Kinds: kinds, Slots: 1, Grace: -1, OnState: func(s broker.State) {
+	r := taskrunner.Runner{Name: "r", Broker: b, Kinds: kinds, Slots: 1, Grace: -1, LogBytes: -1, OnState: func(s broker.State) {
 		if s.Phase == broker.Up {
 			close(up)
 		}

@@ -84,7 +84,7 @@ func TestFault26TheJanitorLosesNothingToABusyPublisherAndAReturningOwner(t *test
 // stageOf is how far a worker is in retiring a mailbox.
 func (w *town) stageOf(id, box socketmeta.ServerID) (at stage) {
 	done := make(chan struct{})
-	if !w.workers[id].ask(func(s *service) {
+	if !w.workers[id].request(func(s *service) {
 		if o := s.core.owned[box]; o != nil {
 			at = o.retire
 		}

@@ -122,7 +122,7 @@ func TestControlMessagesBeyondTheBoundAreDroppedAndHoldUpNobody(t *testing.T) {
 		w.pass(time.Second)
 		w.broker.Block(true)
 		waiting := make(chan int, 1)
-		w.workers["i1-w1"].ask(func(s *service) {
+		w.workers["i1-w1"].request(func(s *service) {
 			for range maxSpoken + 1000 {
 				s.say(order{verb: say, to: broker.ToAll(), message: &wire.Probe{From: "i1-w1"}})
 			}

@@ -64,7 +64,8 @@ type Mailbox struct {
 	service *service     // guarded by mu; nil while there is no link
 	pending pending      // guarded by mu
 
-	doubtful []submission // guarded by mu; published, and nobody knows whether they are stored
+	asks     map[wire.RunID]chan wire.ControlMessage // guarded by mu; questions to runners that wait for answers, by their name
+	doubtful []submission                            // guarded by mu; published, and nobody knows whether they are stored
 }
 
 // New returns a mailbox that does nothing before Run.
@@ -119,7 +120,7 @@ func (m *Mailbox) Ack(s *session.Session, positions []wire.Position) {
 func (m *Mailbox) Writable(s *session.Session) { m.apply(s.Writable(time.Now())) }
 
 // Drain takes no more mailboxes from now on. HandOver follows.
-func (m *Mailbox) Drain() { m.ask(func(s *service) { s.core.drain() }) }
+func (m *Mailbox) Drain() { m.request(func(s *service) { s.core.drain() }) }
 
 // HandOver offers the owned mailboxes to the other workers, gives them up, and waits until others
 // have them, or ctx ends: then they will be adopted as those of a dead worker are. It returns at
@@ -145,8 +146,8 @@ func (m *Mailbox) HandOver(ctx context.Context) error {
 	}
 }
 
-// ask has the clerk run f, soon. False if there is no link.
-func (m *Mailbox) ask(f func(*service)) bool {
+// request has the clerk run f, soon. False if there is no link.
+func (m *Mailbox) request(f func(*service)) bool {
 	m.mu.Lock()
 	s := m.service
 	m.mu.Unlock()

@@ -131,6 +131,11 @@ func (s *service) hear(m broker.Message) {
 				s.say(order{verb: say, to: broker.ToControl(broker.Worker(c.From)), message: m})
 			}
 		}
+	case *wire.RunsFound:
+		s.answered(c.Ask, c)
+	case *wire.LogChunk:
+		s.answered(c.Ask, c)
+	case *wire.FindRuns, *wire.ReadLog: // for runners
 	default:
 		s.core.heard(c, time.Now().UnixMilli())
 	}

@@ -35,6 +35,7 @@ func (w *Worker) serveSockets(ctx context.Context, ln net.Listener) error {
 	if !watching() {
 		<-drained
 	}
+	w.surface.reading.Wait() // each has its deadline
 	return err
 }
 

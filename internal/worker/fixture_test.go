@@ -82,9 +82,14 @@ func listen(t *testing.T) net.Listener {
 }
 
 // runner starts a task runner. Its kinds are offered soon after: see submit.
-func (c *cluster) runner(kinds map[string]taskrunner.Kind) {
-	r := taskrunner.Runner{Name: "r1", Broker: c.broker, Kinds: kinds, Slots: 16, Grace: -1}
-	c.background(r.Run)
+func (c *cluster) runner(kinds map[string]taskrunner.Kind) (stop func()) {
+	return c.runnerIn("r1", c.t.TempDir(), kinds)
+}
+
+// runnerIn starts a task runner that keeps its logs in dir.
+func (c *cluster) runnerIn(name, dir string, kinds map[string]taskrunner.Kind) (stop func()) {
+	r := taskrunner.Runner{Name: name, Broker: c.broker, Kinds: kinds, Slots: 16, Grace: -1, SpoolDir: dir}
+	return c.background(r.Run)
 }
 
 func (c *cluster) background(run func(context.Context) error) (stop func()) {

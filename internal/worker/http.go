@@ -20,6 +20,9 @@ func (w *Worker) http(o Options) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(rw http.ResponseWriter, _ *http.Request) { writeHealth(rw, http.StatusOK, o.Server, nil) })
 	mux.HandleFunc("GET /readyz", w.readyz)
+	mux.HandleFunc(pathTasks, w.listTasks)
+	mux.HandleFunc(pathTask, w.showTask)
+	mux.HandleFunc(pathLog, w.downloadLog)
 	if o.Site != nil {
 		mux.Handle("/", o.Site)
 	}

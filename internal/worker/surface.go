@@ -29,14 +29,17 @@ type surface struct {
 	*Worker
 	newcomers newcomers
 
-	mu  sync.Mutex
-	bad map[engine.ConnRef]int // guarded by mu; unreadable frames of those that sent any
+	reading sync.WaitGroup // of log_reads
+
+	mu    sync.Mutex
+	bad   map[engine.ConnRef]int // guarded by mu; unreadable frames of those that sent any
+	reads map[engine.ConnRef]int // guarded by mu; log_reads that wait for their answers
 }
 
 var _ engine.Handler = (*surface)(nil)
 
 func newSurface(w *Worker) *surface {
-	return &surface{Worker: w, newcomers: newcomers{byConn: make(map[engine.ConnRef]*newcomer)}, bad: make(map[engine.ConnRef]int)}
+	return &surface{Worker: w, newcomers: newcomers{byConn: make(map[engine.ConnRef]*newcomer)}, bad: make(map[engine.ConnRef]int), reads: make(map[engine.ConnRef]int)}
 }
 
 // Handshake lets in who asks for the right path and subprotocol from an allowed origin, while
@@ -117,6 +120,12 @@ func (s *surface) Message(c engine.ConnRef, op engine.OpCode, p []byte) {
 			return
 		}
 		s.mailbox.Cancel(have, m)
+	case *wire.LogRead:
+		if have == nil {
+			s.unexpected(c, &wire.Refused{ID: m.ID, Task: m.Task}, "a resumed session must be confirmed first")
+			return
+		}
+		s.readLog(c, have.Client, m)
 	case *wire.Ack:
 		if have == nil {
 			s.unexpected(c, &wire.Refused{}, "a resumed session must be confirmed first")

@@ -31,6 +31,7 @@ type run struct {
 	lease  func() time.Duration // for how long it may go on without a word of this process
 
 	metrics *Metrics
+	book    *logbook   // nil if there is none
 	file    *spoolFile // nil if nothing goes to disk
 	spills  sync.Once  // says so in the log
 	blocks  sync.Once  // and this, that the disk takes no more
@@ -51,11 +52,17 @@ type run struct {
 func newRun(j *job, s *shift) (context.Context, *run) {
 	u := &run{
 		task: j.task, kind: s.kinds[j.task.Kind], now: time.Now, wake: make(chan struct{}, 1),
-		metrics: s.metrics, file: s.spool.file(),
+		metrics: s.metrics, book: s.book, file: s.spool.file(),
 		story: story{task: j.task, attempt: j.attempt, run: j.run, runner: s.name, out: outbox{limit: s.bufferBytes}},
 	}
 	u.log = s.log.With(zap.String("task_id", string(j.task.Task)), zap.Int("attempt", j.attempt), zap.String("run_id", string(j.run)))
 	u.room.L = &u.mu
+	switch kept, err := s.book.begin(j.task, j.attempt, j.run, u.now()); {
+	case err != nil:
+		u.log.Warn("the log of the run cannot be kept on disk: its lines are told as durable events", zap.Error(err))
+	case kept != nil:
+		u.story.kept = kept
+	}
 	u.lease = func() time.Duration { return s.lease(j) }
 	switch {
 	case j.canceled:
@@ -94,6 +101,7 @@ func (u *run) handle(ctx context.Context) {
 	u.mu.Lock()
 	err := u.story.started(u.kind.Steps, u.now())
 	u.mu.Unlock()
+	u.book.step(u.task, u.story.run, 0, u.kind.Steps)
 	u.told(err)
 
 	// Should the handler end its goroutine (runtime.Goexit), the run fails, not the process.
@@ -140,10 +148,24 @@ func (u *run) outcome(stored bool) string {
 	switch {
 	case !stored:
 		return "given_back"
-	case u.story.failed:
+	case u.story.fault != nil:
 		return "failed"
 	}
 	return "succeeded"
+}
+
+// enterEnd writes down in the logbook how the run ended.
+func (u *run) enterEnd(stored bool) {
+	u.mu.Lock()
+	status, fault := wire.RunSucceeded, u.story.fault
+	u.mu.Unlock()
+	switch {
+	case !stored:
+		status, fault = wire.RunGivenUp, nil
+	case fault != nil:
+		status = wire.RunFailed
+	}
+	u.book.end(u.task, u.story.run, status, fault, u.now())
 }
 
 func (u *run) finish(result any, fault *wire.Error) {
@@ -244,7 +266,15 @@ func (u *run) setSteps(total uint32) {
 // begin drops the step if there is no room for it until the handler's context ends: what follows
 // is the final event, which tells the same.
 func (u *run) begin(name string) {
-	_ = u.whenRoom(func(s *story, now time.Time) error { return s.begin(name, now) })
+	var current, total uint32
+	_ = u.whenRoom(func(s *story, now time.Time) error {
+		err := s.begin(name, now)
+		current, total = s.step, s.steps
+		return err
+	})
+	if current > 0 {
+		u.book.step(u.task, u.story.run, current, total)
+	}
 }
 
 func (u *run) artifact(a wire.Artifact) error {
@@ -263,13 +293,31 @@ func (u *run) setProgress(done, total uint32, message string) {
 	}
 }
 
+// write waits for room only where the log's events must be stored: what is kept on disk waits for nobody.
 func (u *run) write(p []byte) (n int, err error) {
+	when := u.whenRoom
+	if u.story.kept != nil {
+		when = u.atOnce
+	}
 	for n < len(p) && err == nil {
-		err = u.whenRoom(func(s *story, now time.Time) error {
+		err = when(func(s *story, now time.Time) error {
 			took, err := s.write(p[n:], now)
 			n += took
 			return err
 		})
 	}
 	return n, err
+}
+
+// atOnce calls tell under the lock, unless the run has ended.
+func (u *run) atOnce(tell func(s *story, now time.Time) error) error {
+	u.mu.Lock()
+	if u.story.over {
+		u.mu.Unlock()
+		return errEnded
+	}
+	err := tell(&u.story, u.now())
+	u.mu.Unlock()
+	u.told(err)
+	return err
 }

@@ -38,8 +38,11 @@ type Runner struct {
 	Fence       time.Duration      // without a broker for so long, running tasks are given up; 0 means 2 min; see Kind.Fence
 	Grace       time.Duration      // what running tasks get to end when Run's context has; 0 means 30 s, below 0 none
 	BufferBytes int                // events of one run that wait for the broker in memory; 0 means 1 MiB
-	SpoolDir    string             // where more of them wait, in files that end with their run; "" means wscluster-<Name> in os.TempDir
-	SpoolBytes  int64              // that all files may have, before handlers wait; 0 means 1 GiB, below 0 there are none
+	SpoolDir    string             // where more of them wait, and logs are kept; "" means wscluster-<Name> in os.TempDir
+	SpoolBytes  int64              // of events that may wait there before handlers wait; 0 means 1 GiB, below 0 none do
+	LogBytes    int64              // of all logs there; beyond it those of the runs that ended first are removed; 0 means 10 GiB, below 0 none is kept: lines are durable events
+	LogAge      time.Duration      // after which the log of a run that has ended is removed; 0 means 7 days
+	MaxLogBytes int64              // of one log; further output is counted and dropped; 0 means 4 GiB
 	Log         *zap.Logger        // nil logs nothing
 	Metrics     *Metrics           // of this runner only; nil counts for nobody
 	OnState     func(broker.State) // hears how the link to the broker is; must not block; may be nil
@@ -54,6 +57,7 @@ const (
 )
 
 const (
+	maxRuns        = 20_000    // that have ended and are remembered; those that ended first go
 	minBuffer      = 64 << 10  // the least that BufferBytes may be
 	defaultTimeout = time.Hour // for Kind.Timeout 0
 	defaultFence   = 2 * time.Minute
@@ -137,6 +141,9 @@ func (r *Runner) validate() error {
 	if !fenceable(r.Fence) {
 		wrong("Fence %v must be between 1s and %v, or 0 for %v", r.Fence, MaxFence, defaultFence)
 	}
+	if r.LogAge < 0 || r.MaxLogBytes < 0 {
+		wrong("LogAge %v and MaxLogBytes %d must not be negative; 0 means 7 days and 4 GiB", r.LogAge, r.MaxLogBytes)
+	}
 	if r.BufferBytes != 0 && r.BufferBytes < minBuffer {
 		wrong("BufferBytes %d must be at least %d, or 0 for 1 MiB", r.BufferBytes, minBuffer)
 	}
@@ -149,13 +156,10 @@ func fenceable(d time.Duration) bool {
 
 // shift returns the state of one Run, with defaults for what is not set.
 func (r *Runner) shift() (*shift, error) {
-	var disk *spool
-	if r.SpoolBytes >= 0 {
-		var err error
-		disk, err = openSpool(cmp.Or(r.SpoolDir, filepath.Join(os.TempDir(), "wscluster-"+r.Name)), cmp.Or(r.SpoolBytes, 1<<30))
-		if err != nil {
-			return nil, fmt.Errorf("runner: %w: %w", ErrSpoolDir, err)
-		}
+	log := cmp.Or(r.Log, zap.NewNop()).With(zap.String("runner", r.Name))
+	disk, book, err := r.openDisk(log)
+	if err != nil {
+		return nil, fmt.Errorf("runner: %w: %w", ErrSpoolDir, err)
 	}
 	kinds := maps.Clone(r.Kinds)
 	for name, k := range kinds {
@@ -165,8 +169,7 @@ func (r *Runner) shift() (*shift, error) {
 	}
 	s := &shift{
 		name: r.Name, kinds: kinds, maxAttempts: cmp.Or(r.MaxAttempts, 10),
-		bufferBytes: cmp.Or(r.BufferBytes, 1<<20), spool: disk,
-		log:     cmp.Or(r.Log, zap.NewNop()).With(zap.String("runner", r.Name)),
+		bufferBytes: cmp.Or(r.BufferBytes, 1<<20), spool: disk, book: book, log: log,
 		links:   newLinks(),
 		plan:    newScheduler(r.Name, cmp.Or(r.Slots, runtime.GOMAXPROCS(0)), kinds, wire.NewRunID),
 		running: map[wire.RunID]*run{}, idle: make(chan struct{}),
@@ -176,4 +179,18 @@ func (r *Runner) shift() (*shift, error) {
 	}
 	s.metrics.shift.Store(s)
 	return s, nil
+}
+
+// openDisk opens what the runner may have on disk, each nil if it may not.
+func (r *Runner) openDisk(log *zap.Logger) (events *spool, book *logbook, err error) {
+	dir := cmp.Or(r.SpoolDir, filepath.Join(os.TempDir(), "wscluster-"+r.Name))
+	if r.SpoolBytes >= 0 {
+		events, err = openSpool(dir, cmp.Or(r.SpoolBytes, 1<<30))
+	}
+	if r.LogBytes >= 0 && err == nil {
+		book, err = openLogbook(filepath.Join(dir, "runs"), r.Name, logLimits{
+			run: cmp.Or(r.MaxLogBytes, 4<<30), bytes: cmp.Or(r.LogBytes, 10<<30), age: cmp.Or(r.LogAge, 7*24*time.Hour), runs: maxRuns,
+		}, log)
+	}
+	return events, book, err
 }

@@ -23,7 +23,8 @@ type shift struct {
 	kinds       map[string]Kind
 	maxAttempts int
 	bufferBytes int
-	spool       *spool // nil if nothing goes to disk
+	spool       *spool   // nil if nothing goes to disk
+	book        *logbook // nil if nothing goes to disk
 	metrics     *Metrics
 	log         *zap.Logger
 
@@ -106,6 +107,7 @@ func (s *shift) live(ctx context.Context, u *run, j *job) {
 	}
 	stored := u.play(ctx, s.links)
 	u.file.close()
+	u.enterEnd(stored)
 	if ours {
 		s.metrics.Seconds.WithLabelValues(u.task.Kind, u.outcome(stored)).Observe(u.now().Sub(began).Seconds())
 	}
@@ -150,6 +152,7 @@ func (s *shift) serve(ctx context.Context, link broker.Link) error {
 	})
 	defer s.links.set(nil)
 	g.Go(func() error { return s.follow(ctx, records) })
+	g.Go(func() error { return s.answer(ctx, link) })
 	g.Go(func() error { return d.write(ctx, g) })
 	g.Go(func() error { return d.settle(ctx) })
 	g.Go(func() error {

@@ -16,6 +16,37 @@ const (
 	maxText       = 4 << 10                // bytes of a step's name, a progress message or an error's text
 )
 
+// keeper keeps the lines of a log where they can be read again. It reports whether it did; with must it
+// does so beyond its limit.
+type keeper interface {
+	append(lines []string, must bool) bool
+	numbers() (size, lines, dropped int64)
+}
+
+// A run tells at most liveBurst bytes of kept lines at once, and liveRate a second. What is beyond that is
+// read by who looks at it.
+const (
+	liveRate  = 4 << 20
+	liveBurst = 1 << 20
+)
+
+// budget is bytes that may be told, which come back at liveRate up to liveBurst.
+type budget struct {
+	spent float64
+	at    time.Time
+}
+
+// take reports whether n bytes may be told now.
+func (b *budget) take(n int, now time.Time) bool {
+	b.spent = max(0, b.spent-now.Sub(b.at).Seconds()*liveRate)
+	b.at = now
+	if b.spent+float64(n) > liveBurst {
+		return false
+	}
+	b.spent += float64(n)
+	return true
+}
+
 // story is what one run tells: it turns what a handler says into numbered events in an outbox.
 // It is pure, down to the clock, which every call is given.
 type story struct {
@@ -33,12 +64,14 @@ type story struct {
 	lines    lines
 	lastLine int64
 	logDue   time.Time // when the whole lines must become an event; zero if there are none
+	kept     keeper    // of the lines; nil if nobody keeps them: then log events are durable
+	live     budget    // of the log events of kept lines
 
 	progress    *wire.Update // the latest, not yet told
 	progressDue time.Time    // when the next may be told
 
-	over   bool // the final event is in the outbox
-	failed bool // and it is an error
+	over  bool        // the final event is in the outbox
+	fault *wire.Error // and it is this error
 }
 
 func (s *story) started(steps uint32, now time.Time) error {
@@ -58,7 +91,7 @@ func (s *story) begin(name string, now time.Time) error {
 }
 
 func (s *story) endStep(status wire.UpdateStatus, now time.Time) error {
-	if err := errors.Join(s.tellLines(false), s.tellProgress(now)); err != nil || s.step == 0 {
+	if err := errors.Join(s.tellLines(false, now), s.tellProgress(now)); err != nil || s.step == 0 {
 		return err
 	}
 	return s.tellStep(status, now)
@@ -77,7 +110,7 @@ func (s *story) update(status wire.UpdateStatus, current, total uint32, message 
 func (s *story) write(p []byte, now time.Time) (int, error) {
 	n := s.lines.write(p)
 	if s.lines.full() {
-		return n, s.tellLines(false)
+		return n, s.tellLines(false, now)
 	}
 	if len(s.lines.whole) > 0 && s.logDue.IsZero() {
 		s.logDue = now.Add(logDelay)
@@ -85,15 +118,39 @@ func (s *story) write(p []byte, now time.Time) (int, error) {
 	return n, nil
 }
 
-func (s *story) tellLines(last bool) error {
+// tellLines keeps the whole lines, and tells them to who looks now. Lines that are not kept have no number.
+func (s *story) tellLines(last bool, now time.Time) error {
 	s.logDue = time.Time{}
+	size := s.lines.size
 	taken := s.lines.take(last)
-	if len(taken) == 0 {
+	if len(taken) == 0 || s.kept != nil && !s.kept.append(taken, false) {
 		return nil
 	}
+	return s.tellLog(taken, s.kept == nil || s.live.take(size, now))
+}
+
+func (s *story) tellLog(lines []string, aloud bool) error {
 	first := s.lastLine + 1
-	s.lastLine += int64(len(taken))
-	return s.tell(wire.EventLog, wire.Log{FirstLine: first, Lines: taken})
+	s.lastLine += int64(len(lines))
+	if !aloud {
+		return nil
+	}
+	return s.tell(wire.EventLog, wire.Log{FirstLine: first, Lines: lines})
+}
+
+// tellDropped ends a log that lacks something with a line that says so, and returns how many bytes it lacks.
+func (s *story) tellDropped() (dropped int64, err error) {
+	if s.kept == nil {
+		return 0, nil
+	}
+	if _, _, dropped = s.kept.numbers(); dropped == 0 {
+		return 0, nil
+	}
+	notice := []string{fmt.Sprintf("[%d bytes of output are not in this log: it has reached its limit, or the runner's disk took no more]", dropped)}
+	if s.kept.append(notice, true) {
+		err = s.tellLog(notice, true)
+	}
+	return dropped, err
 }
 
 func (s *story) tellProgress(now time.Time) error {
@@ -109,7 +166,7 @@ func (s *story) tellProgress(now time.Time) error {
 // for time alone.
 func (s *story) tick(now time.Time) (due time.Time, err error) {
 	if !s.logDue.IsZero() && !now.Before(s.logDue) {
-		err = s.tellLines(false)
+		err = s.tellLines(false, now)
 	}
 	if s.progress != nil && !s.out.unsent() && !now.Before(s.progressDue) {
 		err = errors.Join(err, s.tellProgress(now))
@@ -124,7 +181,9 @@ func (s *story) tick(now time.Time) (due time.Time, err error) {
 // end tells what is left and the final event: the result if fault is nil. A result that cannot be
 // an event ends the task as failed instead.
 func (s *story) end(result any, fault *wire.Error, now time.Time) error {
-	err := s.tellLines(true)
+	err := s.tellLines(true, now)
+	dropped, droppedErr := s.tellDropped()
+	err = errors.Join(err, droppedErr)
 	value, marshalErr := json.Marshal(result)
 	if fault == nil && marshalErr != nil {
 		fault = refusal(wire.CodeInternal, "the task's result cannot be written as JSON")
@@ -140,13 +199,14 @@ func (s *story) end(result any, fault *wire.Error, now time.Time) error {
 	}
 	err = errors.Join(err, s.endStep(status, now))
 	if fault == nil {
-		err = errors.Join(err, s.tell(wire.EventResult, wire.Result{Value: value, LastLine: s.lastLine, Timestamp: wire.Time{Time: now}}))
+		err = errors.Join(err, s.tell(wire.EventResult, wire.Result{Value: value, LastLine: s.lastLine, LogDropped: dropped, Timestamp: wire.Time{Time: now}}))
 	} else {
 		f := *fault
 		f.Message = clip(f.Message)
-		err = errors.Join(err, s.tell(wire.EventError, wire.Failure{Error: f, LastLine: s.lastLine, Timestamp: wire.Time{Time: now}}))
+		err = errors.Join(err, s.tell(wire.EventError, wire.Failure{Error: f, LastLine: s.lastLine, LogDropped: dropped, Timestamp: wire.Time{Time: now}}))
+		s.fault = &f
 	}
-	s.over, s.failed = true, fault != nil
+	s.over = true
 	return err
 }
 
@@ -171,7 +231,7 @@ func (s *story) tell(typ wire.EventType, body any) error {
 func (s *story) sign(e *wire.Event) {
 	e.Client, e.Task, e.Epoch, e.Home = s.task.Client, s.task.Task, s.task.Epoch, s.task.Server
 	e.Attempt, e.Run = s.attempt, s.run
-	e.Durable = e.Type != wire.EventProgress
+	e.Durable = e.Type != wire.EventProgress && (e.Type != wire.EventLog || s.kept == nil)
 	e.Last = e.Type == wire.EventResult || e.Type == wire.EventError
 }
 

@@ -65,8 +65,10 @@ func (t *Task) Step(name string) { t.run.begin(name) }
 func (t *Task) Progress(done, total uint32, message string) { t.run.setProgress(done, total, message) }
 
 // Log returns a writer for the task's output. It is cut into lines of at most MaxLine bytes and
-// numbered; lines go out within 100 ms or when 16 KiB are together. A Write that returns an error
-// wrote less; it is the cause of the context's end.
+// numbered; lines go to Runner.SpoolDir, and from there to who reads them, within 100 ms or when 16 KiB
+// are together. What exceeds Runner.MaxLogBytes, or what the disk does not take, is dropped; the log's last
+// line and the final event say how much. A Write waits for nothing but the disk; one that returns an error
+// wrote less. With Runner.LogBytes below 0 lines are durable events instead, and Write blocks as they do.
 func (t *Task) Log() io.Writer { return logWriter{t.run} }
 
 // Artifact tells of something that the task has made. The error says that it cannot be told, for

@@ -84,6 +84,7 @@ func (w *world) run(r *Runner) (stop func()) {
 	}
 	r.Broker = cmp.Or[broker.Broker](r.Broker, w.Broker)
 	r.SpoolDir = cmp.Or(r.SpoolDir, w.TempDir())
+	r.LogBytes = cmp.Or(r.LogBytes, -1) // lines are durable events, unless a test is about logs on disk
 	wg.Go(func() {
 		if err := r.Run(ctx); err != nil {
 			w.Errorf("Run: %v", err)

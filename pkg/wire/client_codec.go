@@ -54,6 +54,8 @@ func DecodeClient(p []byte) (ClientMessage, *Refused) {
 		m = new(Submit)
 	case typeCancel:
 		m = new(Cancel)
+	case typeLogRead:
+		m = new(LogRead)
 	case typeAck:
 		m = new(Ack)
 	case typePing:
@@ -61,7 +63,7 @@ func DecodeClient(p []byte) (ClientMessage, *Refused) {
 	case "":
 		return refuse(CodeBadFrame, "the message has no type")
 	default:
-		return refuse(CodeUnknownType, "type %.64q is not one of hello, confirm, submit, cancel, ack, ping", head.Type)
+		return refuse(CodeUnknownType, "type %.64q is not one of hello, confirm, submit, cancel, log_read, ack, ping", head.Type)
 	}
 	if err := json.Unmarshal(p, m); err != nil {
 		return refuse(CodeBadFrame, "%s: %s", head.Type, describe(err))
@@ -83,6 +85,8 @@ func EncodeClient(m ClientMessage) []byte {
 		return encode(typeSubmit, m)
 	case *Cancel:
 		return encode(typeCancel, m)
+	case *LogRead:
+		return encode(typeLogRead, m)
 	case *Ack:
 		return encode(typeAck, m)
 	case *Ping:

@@ -9,8 +9,9 @@ import (
 	"github.com/wscluster/wscluster/pkg/socketmeta"
 )
 
-// ControlMessage is what workers say to each other through the broker: *Moved, *Seek, *Handback,
-// *Offer, *Owner or *Probe. Each may be lost: whoever needs an answer asks again.
+// ControlMessage is what workers and runners say to each other through the broker: *Moved, *Seek, *Handback,
+// *Offer, *Owner or *Probe among workers, *FindRuns and *ReadLog to runners, which answer with *RunsFound
+// and *LogChunk. Each may be lost: whoever needs an answer asks again.
 type ControlMessage interface {
 	ControlType() string
 	check() error
@@ -92,6 +93,14 @@ func DecodeControl(typ string, p []byte) (ControlMessage, error) {
 		m = new(Owner)
 	case "probe":
 		m = new(Probe)
+	case "runs_find":
+		m = new(FindRuns)
+	case "runs_found":
+		m = new(RunsFound)
+	case "log_read":
+		m = new(ReadLog)
+	case "log_chunk":
+		m = new(LogChunk)
 	default:
 		return nil, fmt.Errorf("control message: %w: %.64q", ErrUnknownType, typ)
 	}

@@ -9,13 +9,14 @@ import (
 // EventType is one of the closed list below.
 type EventType string
 
-// The events of a task. All but progress are durable: the delivery guarantee holds for them. A
-// plain event is durable whatever its type.
+// The events of a task. All but progress and log are durable: the delivery guarantee holds for them. A log
+// event is a live copy of lines that LogRead gets from the runner's disk; from a runner that has none it
+// is durable. A plain event is durable whatever its type.
 const (
 	EventStarted  EventType = "started"  // Started: a runner took the task
 	EventStep     EventType = "step"     // Update: a step began or ended
 	EventProgress EventType = "progress" // Update: transient, the latest wins
-	EventLog      EventType = "log"      // Log: numbered lines of output
+	EventLog      EventType = "log"      // Log: numbered lines of output; transient where the runner keeps them
 	EventArtifact EventType = "artifact" // Artifact: something the task made
 	EventResult   EventType = "result"   // Result: the task succeeded; final
 	EventError    EventType = "error"    // Failure: the task failed; final
@@ -94,6 +95,7 @@ const (
 type Log struct {
 	FirstLine int64    `json:"first_line"` // from 1
 	Lines     []string `json:"lines"`
+	Missing   int64    `json:"missing_lines,omitempty"` // instead of Lines, from a client's own library: so many cannot be had any more
 }
 
 // Artifact is the body of an artifact event. It tells of a thing; it does not carry it.
@@ -106,16 +108,18 @@ type Artifact struct {
 
 // Result is the body of a result event.
 type Result struct {
-	Value     json.RawMessage `json:"value"` // the handler's own
-	LastLine  int64           `json:"last_line"`
-	Timestamp Time            `json:"timestamp"`
+	Value      json.RawMessage `json:"value"`                       // the handler's own
+	LastLine   int64           `json:"last_line"`                   // of the log; 0 if it has none
+	LogDropped int64           `json:"log_dropped_bytes,omitempty"` // of output that is not in the log
+	Timestamp  Time            `json:"timestamp"`
 }
 
 // Failure is the body of an error event.
 type Failure struct {
 	Error
-	LastLine  int64 `json:"last_line"`
-	Timestamp Time  `json:"timestamp"`
+	LastLine   int64 `json:"last_line"`
+	LogDropped int64 `json:"log_dropped_bytes,omitempty"`
+	Timestamp  Time  `json:"timestamp"`
 }
 
 // Gap is the body of a gap event, which stands in for the durable events FromSeq to the gap's own

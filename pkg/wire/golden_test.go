@@ -23,6 +23,7 @@ const (
 	goldenClient = "018f6d9a-2b3c-7d4e-8f50-123456789abc"
 	goldenRun    = RunID("018f6d9a-30aa-7b11-9c22-abcdefabcdef")
 	goldenTask   = TaskID("build-7f3a")
+	goldenAsk    = RunID("018f6d9a-4a00-7000-8000-000000000001")
 )
 
 var (
@@ -39,6 +40,7 @@ var (
 		"confirm":   &Confirm{Epoch: goldenMeta.Epoch + 1},
 		"submit":    &Submit{ID: "r1", Task: goldenTask, Kind: "go-build", Params: json.RawMessage(`{"repo":"/srv/git/app","ref":"main","packages":["./..."]}`)},
 		"cancel":    &Cancel{ID: "r2", Task: goldenTask},
+		"log_read":  &LogRead{ID: "r3", Task: goldenTask, Runner: "r1", Run: goldenRun, From: 41},
 		"ack":       &Ack{Tasks: []Position{{goldenTask, 1, goldenRun, 6}}},
 		"ping":      &Ping{ID: "p1"},
 	}
@@ -58,11 +60,12 @@ var (
 		},
 		"accepted":       &Accepted{ID: "r1", Task: goldenTask, Position: new(0)},
 		"canceling":      &Canceling{ID: "r2", Task: goldenTask},
+		"log_lines":      &LogLines{ID: "r3", Task: goldenTask, Attempt: 1, Run: goldenRun, Runner: "r1", First: 41, Lines: []string{"\x1b[32mok\x1b[0m  app/core  0.021s", "FAIL app/web"}, LastLine: 42, Ended: true},
 		"event_started":  goldenEvent(1, 0, EventStarted),
 		"event_step":     goldenEvent(5, 4, EventStep),
 		"event_progress": goldenEvent(7, 6, EventProgress),
 		"event_log":      goldenEvent(8, 6, EventLog),
-		"event_artifact": goldenEvent(9, 8, EventArtifact),
+		"event_artifact": goldenEvent(9, 6, EventArtifact),
 		"event_result":   goldenEvent(10, 9, EventResult),
 		"event_error":    goldenEvent(10, 9, EventError),
 		"event_gap":      goldenEvent(5, 1, EventGap),
@@ -73,12 +76,19 @@ var (
 		"bye":            &Bye{Code: 1012, Reason: "drain", RetryAfterMS: 2500},
 	}
 	goldenControl = map[string]ControlMessage{
-		"control_moved":    &Moved{From: "i2-w1", Clients: []Claim{{goldenMeta.Client, goldenMeta.Epoch + 1}}},
-		"control_seek":     &Seek{From: "i1-w3", Clients: []socketmeta.ClientID{goldenMeta.Client}},
-		"control_handback": &Handback{Mailbox: "i1-w3"},
-		"control_offer":    &Offer{From: "i1-w3", Mailbox: "i1-w3"},
-		"control_owner":    &Owner{From: "i2-w1", Mailbox: "i1-w3"},
-		"control_probe":    &Probe{From: "i2-w1"},
+		"control_moved":     &Moved{From: "i2-w1", Clients: []Claim{{goldenMeta.Client, goldenMeta.Epoch + 1}}},
+		"control_seek":      &Seek{From: "i1-w3", Clients: []socketmeta.ClientID{goldenMeta.Client}},
+		"control_handback":  &Handback{Mailbox: "i1-w3"},
+		"control_offer":     &Offer{From: "i1-w3", Mailbox: "i1-w3"},
+		"control_owner":     &Owner{From: "i2-w1", Mailbox: "i1-w3"},
+		"control_probe":     &Probe{From: "i2-w1"},
+		"control_runs_find": &FindRuns{From: "i2-w1", Ask: goldenAsk, Client: goldenMeta.Client, Before: goldenTime, Limit: 50},
+		"control_runs_found": &RunsFound{Ask: goldenAsk, Runner: "r1", More: true, Runs: []RunInfo{{
+			Task: goldenTask, Kind: "go-build", Status: RunFailed, Attempt: 1, Run: goldenRun, Runner: "r1", Submitted: goldenTime, Started: goldenTime, Ended: &goldenTime,
+			CurrentStep: 2, TotalSteps: 4, LastLine: 43, LogBytes: 4711, LogDropped: 12, Error: Errorf(CodeFailed, "step test: exit status 1"),
+		}}},
+		"control_log_read":  &ReadLog{From: "i2-w1", Ask: goldenAsk, Client: goldenMeta.Client, Task: goldenTask, Run: goldenRun, Line: 42, Max: MaxLogChunk},
+		"control_log_chunk": &LogChunk{Ask: goldenAsk, Runner: "r1", Attempt: 1, Run: goldenRun, Line: 42, Offset: 4698, Data: []byte("FAIL app/web\n"), Lines: 42, Size: 4711, Ended: true},
 	}
 	goldenBodies = map[EventType]any{
 		EventStarted:  &Started{Kind: "go-build", Runner: "r1", TotalSteps: 4, Timestamp: goldenTime},
@@ -286,7 +296,7 @@ func mustClient(s string) socketmeta.ClientID {
 func goldenEvent(seq, prev int64, typ EventType) *Event {
 	return &Event{
 		Task: goldenTask, Attempt: 1, Run: goldenRun, Seq: seq, Prev: prev,
-		Type: typ, Durable: typ != EventProgress, Last: typ.final(), Body: goldenBody(typ),
+		Type: typ, Durable: typ != EventProgress && typ != EventLog, Last: typ.final(), Body: goldenBody(typ),
 	}
 }
 

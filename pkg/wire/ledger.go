@@ -107,8 +107,5 @@ func (r *LedgerRecord) checkRun() error {
 	if _, err := ParseRunID(string(r.Run)); err != nil {
 		return fmt.Errorf("run_id: %w", err)
 	}
-	if CheckKind(r.Runner) != nil { // a runner's name has the letters of a kind
-		return fmt.Errorf("runner %.80q must have 1 to %d bytes of [a-z0-9-]", r.Runner, MaxID)
-	}
-	return nil
+	return CheckRunner(r.Runner)
 }

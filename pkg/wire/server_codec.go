@@ -9,8 +9,8 @@ import (
 	"github.com/wscluster/wscluster/pkg/socketmeta"
 )
 
-// ServerMessage is what a server sends: *SocketMeta, *Accepted, *Canceling, *Event, *Refused, *Pong or
-// *Bye.
+// ServerMessage is what a server sends: *SocketMeta, *Accepted, *Canceling, *LogLines, *Event,
+// *Refused, *Pong or *Bye.
 // Of an Event the client sees all but Client, Epoch, Home and Hops.
 type ServerMessage interface{ serverMessage() }
 
@@ -28,11 +28,13 @@ const (
 	typeConfirm    = "confirm"
 	typeSubmit     = "submit"
 	typeCancel     = "cancel"
+	typeLogRead    = "log_read"
 	typeAck        = "ack"
 	typePing       = "ping"
 	typeSocketMeta = "socket_meta"
 	typeAccepted   = "accepted"
 	typeCanceling  = "canceling"
+	typeLogLines   = "log_lines"
 	typeEvent      = "event"
 	typeError      = "error"
 	typePong       = "pong"
@@ -52,6 +54,8 @@ func EncodeServer(m ServerMessage) []byte {
 		return encode(typeAccepted, m)
 	case *Canceling:
 		return encode(typeCanceling, m)
+	case *LogLines:
+		return encode(typeLogLines, m)
 	case *Event:
 		return AppendEventFrame(make([]byte, 0, eventFrameRoom+len(m.Body)), m)
 	case *Refused:
@@ -90,6 +94,8 @@ func DecodeServer(p []byte) (ServerMessage, error) {
 		m = new(Accepted)
 	case typeCanceling:
 		m = new(Canceling)
+	case typeLogLines:
+		m = new(LogLines)
 	case typeEvent:
 		return decodeEventFrame(p)
 	case typeError:

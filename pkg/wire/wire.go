@@ -1,8 +1,8 @@
 // Package wire owns every message that crosses a process: its shape, its limits and its codec.
 //
-// Four kinds of message live here: client frames (hello, confirm, submit, ack, ping), server frames
-// (socket_meta, accepted, event, error, pong, bye), what travels through the broker (Task, Event),
-// and what workers say to each other (ControlMessage). All are JSON in snake_case; times are RFC 3339 UTC with milliseconds; durations end in
+// Four kinds of message live here: what clients send (ClientMessage), what servers send
+// (ServerMessage), what travels through the broker (Task, Event, LedgerRecord), and what workers and runners say to each
+// other (ControlMessage). All are JSON in snake_case; times are RFC 3339 UTC with milliseconds; durations end in
 // _ms and sizes in _bytes; unknown fields are ignored, so that either side may be newer.
 // docs/PROTOCOL.md tells the same to people; testdata/ holds one golden file per message, read by
 // the Go and the TypeScript tests alike.
@@ -29,6 +29,8 @@ const (
 	MaxID          = 64        // bytes of a task ID, of a kind's name and of a request ID
 	MaxToken       = 4 << 10   // bytes of any token in a hello
 	MaxClaims      = 1000      // clients that one control message names
+	MaxRuns        = 100       // runs in one RunsFound
+	MaxLogChunk    = 128 << 10 // bytes that a ReadLog asks for
 )
 
 // ErrTooLarge is wrapped by every refusal of a message for its size.

@@ -112,6 +112,7 @@ func New(o Options) (*Client, error) {
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 		in: newInbox(maxHeldEvents, maxHeldBytes), tasks: map[wire.TaskID]*Task{},
 	}
+	c.in.logs = o.Logs
 	if o.Affinity == AffinityCookie {
 		c.jar = o.Jar
 		if c.jar == nil {

@@ -12,6 +12,7 @@ import (
 // Like the view it is pure.
 type inbox struct {
 	room  room
+	logs  bool // the application wants every line of every log
 	open  map[wire.TaskID]*view
 	ended endedTasks
 
@@ -28,7 +29,7 @@ func newInbox(events, bytes int) *inbox {
 }
 
 // begin opens a task at p, a position that the application has reached.
-func (b *inbox) begin(p wire.Position) { b.open[p.Task] = newView(&b.room, p) }
+func (b *inbox) begin(p wire.Position) { b.open[p.Task] = newView(&b.room, p, b.logs) }
 
 // put takes an event off the socket. Durable events that the application will never be given are
 // acknowledged at once: by what it wants of the task, or by name where the task is over or unknown.
@@ -124,7 +125,7 @@ func (b *inbox) starved() bool {
 		return false
 	}
 	for _, v := range b.open {
-		if v.hand != nil || len(v.ready) > 0 {
+		if v.hand != nil || len(v.ready) > 0 || v.behind() {
 			return false
 		}
 	}

@@ -58,6 +58,11 @@ type Options struct {
 	// takes the events of each task by Task.Events or Task.Wait.
 	OnEvent func(*Task, Event)
 
+	// Logs asks for every line of every task's log, from the first on and in order, before the final
+	// event: lines that the live copy leaves out are read from the runner; those that no runner has any more are
+	// one log event with missing_lines. Without it log events come as they may, as progress does.
+	Logs bool
+
 	// OnMeta is told each socket_meta, by the same goroutine; OnStatus each change of the
 	// connection, by Run's. Neither may block for longer than it takes to write a file: the cluster
 	// sends nothing to a resumed session before OnMeta has returned, so that a program which keeps

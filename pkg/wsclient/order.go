@@ -68,14 +68,17 @@ type view struct {
 	ready []Event      // next in order, for the application to take
 	late  []wire.Event // durable events of next's run that came too early, in the order of inLate
 
+	logs bool // the application wants every line of the log
+	log  logView
+
 	live  int64 // the highest Seq of a transient event of next's run
 	told  bool  // the application was given something of the task
 	reset bool  // the next event to become ready begins another run
 }
 
 // newView begins at p, a position that the application has reached (in an earlier life, perhaps).
-func newView(r *room, p wire.Position) *view {
-	return &view{room: r, had: p, next: p, told: p.Next > 0}
+func newView(r *room, p wire.Position, logs bool) *view {
+	return &view{room: r, had: p, next: p, told: p.Next > 0, logs: logs, log: logView{next: 1}}
 }
 
 // wants is all that may be acknowledged: what the application has of the highest run seen, and no
@@ -109,9 +112,12 @@ func (v *view) put(e wire.Event) verdict {
 		v.forget()
 		v.next = wire.Position{Task: e.Task, Attempt: e.Attempt, Run: e.Run}
 		v.live, v.reset = 0, v.told
+		v.log = logView{next: 1}
 	}
 	v.next.Next = max(v.next.Next, 1) // a run's events count from 1
 	switch {
+	case !e.Durable && e.Type == wire.EventLog && v.logs:
+		return v.putLog(e)
 	case !e.Durable:
 		return v.putTransient(e)
 	case e.Seq < v.next.Next:
@@ -132,7 +138,7 @@ func (v *view) putTransient(e wire.Event) verdict {
 		return stale
 	}
 	v.live = e.Seq
-	if n := len(v.ready) - 1; n >= 0 && !v.ready[n].Durable {
+	if n := len(v.ready) - 1; n >= 0 && !v.ready[n].Durable && !(v.logs && v.ready[n].Type == wire.EventLog) {
 		v.reset = v.ready[n].Reset
 		v.room.give(&v.ready[n].Event)
 		v.ready = v.ready[:n]
@@ -206,6 +212,9 @@ func (v *view) catchUp() {
 }
 
 func (v *view) append(e wire.Event) {
+	if v.logs && e.Durable {
+		v.noteLog(&e)
+	}
 	v.ready = append(v.ready, Event{Event: e, Reset: v.reset})
 	v.reset = false
 }
@@ -213,7 +222,7 @@ func (v *view) append(e wire.Event) {
 // take gives the application the next event, or the one that it took and is not done with.
 func (v *view) take() (Event, bool) {
 	if v.hand == nil {
-		if len(v.ready) == 0 {
+		if len(v.ready) == 0 || v.ready[0].Last && v.behind() {
 			return Event{}, false
 		}
 		v.hand = new(v.ready[0])

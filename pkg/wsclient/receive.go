@@ -75,8 +75,14 @@ func (c *Client) receive(s *socket, m wire.ServerMessage) error {
 		c.mu.Lock()
 		c.canceled(m.Task, nil)
 		c.mu.Unlock()
+	case *wire.LogLines:
+		c.lines(m.Task, m)
 	case *wire.Refused:
-		c.refused(m)
+		if isLogRefusal(m) {
+			c.lines(m.Task, nil)
+		} else {
+			c.refused(m)
+		}
 	case *wire.Bye:
 		c.mu.Lock()
 		s.bye = m
@@ -152,9 +158,16 @@ func (c *Client) event(e *wire.Event) {
 		c.poke()
 	}
 	c.mu.Unlock()
-	if what != inOrder {
-		return
+	if c.o.Logs {
+		c.poke() // there may be lines to be read
 	}
+	if what == inOrder {
+		c.hand(t)
+	}
+}
+
+// hand gives the application what is ready of t, or tells it that there is something.
+func (c *Client) hand(t *Task) {
 	if c.o.OnEvent == nil {
 		select {
 		case t.wake <- struct{}{}:

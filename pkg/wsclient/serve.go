@@ -135,6 +135,7 @@ func (c *Client) turn(s *socket, now time.Time) (t turn, err error) {
 	}
 	c.submit(s, now, &t)
 	c.cancelTasks(s, now, &t)
+	c.readLogs(s, now, &t)
 	c.acknowledge(s, now, &t)
 	return t, nil
 }

@@ -155,7 +155,7 @@ func (c *Client) took(t *Task, e *Event) {
 		t.value, t.err = outcome(&e.Event)
 		c.end(t)
 	}
-	if idle && len(c.in.owed) > 0 || c.in.count >= c.o.AckEvery || c.in.starved() {
+	if idle && len(c.in.owed) > 0 || c.in.count >= c.o.AckEvery || c.in.starved() || c.o.Logs {
 		c.poke()
 	}
 }

@@ -98,10 +98,54 @@ export class Session {
         for (const e of events) apply(v, e);
         if (ended(state)) v.state = state;
         this.#changed(v);
+        if (ended(state)) void this.#readLog(v);
       });
       this.#loaded.set(v.id, loaded);
     }
     return loaded;
+  }
+
+  /** Saves the whole log of a task as a file. Rejects with the server's words if there is none. */
+  async download(v: TaskView): Promise<void> {
+    const link = document.createElement('a');
+    link.href = URL.createObjectURL(await (await this.#log(v, 'format=text')).blob());
+    link.download = `${v.id}.log`;
+    link.click();
+    URL.revokeObjectURL(link.href);
+  }
+
+  /** Reads the log of a task that was over before this page: the client gives only what is to come. */
+  async #readLog(v: TaskView): Promise<void> {
+    try {
+      const body = (await this.#log(v, `format=ndjson&from_line=${v.log.last + 1}`)).body!;
+      for await (const lines of textLines(body)) {
+        const rows = lines.map((l) => JSON.parse(l) as { line: number; text: string });
+        if (rows.length) v.log.append(rows[0]!.line, rows.map((r) => r.text));
+        this.#changed(v);
+      }
+    } catch (e) {
+      if (v.runner) v.log.remark(`the log cannot be read: ${(e as Error).message}`);
+      this.#changed(v);
+    }
+  }
+
+  async #log(v: TaskView, query: string): Promise<Response> {
+    await this.#open();
+    const answer = await fetch(`/v1/tasks/${v.id}/log?${query}`, { headers: { 'X-Socket-Meta': this.meta?.token ?? '' } });
+    if (!answer.ok) throw new Error(((await answer.json()) as { detail: string }).detail);
+    return answer;
+  }
+
+  /** Resolves when the client is connected. */
+  #open(): Promise<void> {
+    if (this.connection.name === 'open') return Promise.resolve();
+    return new Promise((resolve) => {
+      const off = this.#client.on('state', (s) => {
+        if (s.name !== 'open') return;
+        off();
+        resolve();
+      });
+    });
   }
 
   #restore(task: Task): void {
@@ -168,5 +212,19 @@ export class Session {
     } catch {
       this.unkept = true;
     }
+  }
+}
+
+/** The whole lines of a stream, as many at a time as come together. */
+async function* textLines(body: ReadableStream<Uint8Array>): AsyncGenerator<string[]> {
+  const reader = body.getReader();
+  const text = new TextDecoder();
+  let begun = '';
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const lines = (begun + text.decode(value, { stream: true })).split('\n');
+    begun = lines.pop()!;
+    yield lines;
   }
 }

@@ -25,7 +25,7 @@ export function TaskPane({ task, session, retry }: Props) {
       <Outcome task={task} retry={retry} />
       <div class="split">
         <Steps task={task} />
-        <Log task={task} />
+        <Log task={task} session={session} />
       </div>
     </article>
   );
@@ -153,7 +153,8 @@ function Step({ step: s, over }: { step: StepView; over: boolean }) {
   );
 }
 
-function Log({ task }: { task: TaskView }) {
+function Log({ task, session }: { task: TaskView; session: Session }) {
+  const [fault, setFault] = useState('');
   const [follow, setFollow] = useState(true);
   const [wrap, setWrap] = useState(false);
   const scroller = useRef<HTMLDivElement>(null);
@@ -183,6 +184,16 @@ function Log({ task }: { task: TaskView }) {
           />{' '}
           follow
         </label>
+        {task.log.last > 0 && (
+          <button
+            type="button"
+            onClick={() => session.download(task).then(() => setFault(''), (e: Error) => setFault(e.message))}
+            data-testid="download"
+          >
+            Download
+          </button>
+        )}
+        {fault && <span role="alert">{fault}</span>}
       </div>
       <div ref={scroller} class={wrap ? 'lines wrap' : 'lines'} tabIndex={0} role="region" aria-label="Log lines" data-testid="log" />
     </section>

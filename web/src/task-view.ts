@@ -58,7 +58,7 @@ export function ended(s: TaskState): boolean {
  */
 export function apply(v: TaskView, step: Step): void {
   if (step.attempt !== v.attempt || step.run_id !== v.run) begin(v, step);
-  if (step.event === 'reset' || step.seq <= v.seq) return;
+  if (step.event === 'reset' || (step.durable || step.event !== 'log') && step.seq <= v.seq) return; // live lines have numbers of their own
   if (step.durable) v.seq = step.seq;
   if (!ended(v.state)) v.state = 'running';
   applyEvent(v, step);
@@ -93,6 +93,7 @@ function applyEvent(v: TaskView, e: TaskEvent): void {
       return;
     case 'log':
       v.log.append(e.body.first_line, e.body.lines);
+      if (e.body.missing_lines) v.log.remark(`lines ${e.body.first_line}–${e.body.first_line + e.body.missing_lines - 1} cannot be had any more: no task runner has them`);
       return;
     case 'artifact':
       v.artifacts.push(e.body);

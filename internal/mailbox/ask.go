@@ -1,0 +1,175 @@
+package mailbox
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/socketmeta"
+	"github.com/wscluster/wscluster/pkg/wire"
+)
+
+const (
+	maxAsks      = 256                    // questions to runners that wait for answers
+	readWithin   = 5 * time.Second        // an answer to a ReadLog
+	gatherWithin = 500 * time.Millisecond // the answers to a FindRuns
+)
+
+// errNoRunner says that a log is nowhere within reach.
+var errNoRunner = wire.Errorf(wire.CodeLogUnavailable, "no task runner that can be reached has this log")
+
+// ask publishes a question; answers arrive on the channel, of which room are kept, until forget is called.
+func (m *Mailbox) ask(ctx context.Context, to broker.Address, name wire.RunID, question wire.ControlMessage, room int) (answers <-chan wire.ControlMessage, sent broker.Receipt, gone <-chan struct{}, forget func(), err error) {
+	m.mu.Lock()
+	s := m.service
+	ch := make(chan wire.ControlMessage, room)
+	full := len(m.asks) >= maxAsks
+	if s != nil && !full {
+		put(&m.asks, name, ch)
+	}
+	m.mu.Unlock()
+	switch {
+	case s == nil:
+		return nil, nil, nil, nil, wire.Errorf(wire.CodeUnavailable, "this worker has no broker now; try again")
+	case full:
+		return nil, nil, nil, nil, wire.Errorf(wire.CodeOverloaded, "%d questions to task runners wait for answers; try again", maxAsks)
+	}
+	forget = func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.asks, name)
+	}
+	sent, err = s.link.Publish(ctx, to, broker.Message{
+		Type: question.ControlType(), App: string(m.o.Server), Transient: true, Time: time.Now(), Body: wire.EncodeControl(question),
+	})
+	if err != nil {
+		forget()
+		return nil, nil, nil, nil, wire.Errorf(wire.CodeUnavailable, "the broker takes no questions now; try again")
+	}
+	return ch, sent, s.stopped, forget, nil
+}
+
+// answered gives an answer to who asked, if that still waits. It never blocks.
+func (m *Mailbox) answered(name wire.RunID, answer wire.ControlMessage) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	select {
+	case m.asks[name] <- answer:
+	default: // nobody waits, or it came twice
+	}
+}
+
+// ReadLog asks a runner for a piece of a log and waits for it, at most readWithin. From and Ask of the
+// question are set here. Errors are *wire.Error: log_unavailable, unavailable or overloaded.
+func (m *Mailbox) ReadLog(ctx context.Context, runner string, q wire.ReadLog) (*wire.LogChunk, error) {
+	ctx, cancel := context.WithTimeout(ctx, readWithin)
+	defer cancel()
+	q.From, q.Ask = m.o.Server, wire.NewRunID()
+	answers, sent, gone, forget, err := m.ask(ctx, broker.ToControl(broker.Runner(runner)), q.Ask, &q, 1)
+	if err != nil {
+		return nil, err
+	}
+	defer forget()
+	receipt := sent.Done()
+	for {
+		select {
+		case a := <-answers:
+			chunk, ok := a.(*wire.LogChunk)
+			if !ok || chunk.Missing {
+				return nil, errNoRunner
+			}
+			return chunk, nil
+		case <-receipt:
+			if sent.Outcome() == broker.Returned {
+				return nil, errNoRunner
+			}
+			receipt = nil
+		case <-gone:
+			return nil, wire.Errorf(wire.CodeUnavailable, "the broker went away; try again")
+		case <-ctx.Done():
+			return nil, wire.Errorf(wire.CodeLogUnavailable, "the task runner %s did not answer in time", runner)
+		}
+	}
+}
+
+// FindRuns asks all runners what they have of a client's tasks and gathers the answers of gatherWithin. Of
+// one task it returns all runs, else the latest run of each task; the latest submitted first, at most
+// q.Limit. more says that there are others, submitted earlier. Errors are *wire.Error: unavailable or overloaded.
+func (m *Mailbox) FindRuns(ctx context.Context, q wire.FindRuns) (runs []wire.RunInfo, more bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, gatherWithin)
+	defer cancel()
+	q.From, q.Ask = m.o.Server, wire.NewRunID()
+	answers, _, gone, forget, err := m.ask(ctx, broker.ToAll(), q.Ask, &q, maxRunners)
+	if err != nil {
+		return nil, false, err
+	}
+	defer forget()
+	for waiting := true; waiting; {
+		select {
+		case a := <-answers:
+			if found, ok := a.(*wire.RunsFound); ok {
+				runs = append(runs, found.Runs...)
+				more = more || found.More
+			}
+		case <-gone:
+			return nil, false, wire.Errorf(wire.CodeUnavailable, "the broker went away; try again")
+		case <-ctx.Done():
+			if cause := context.Cause(ctx); !errors.Is(cause, context.DeadlineExceeded) {
+				return nil, false, cause
+			}
+			waiting = false
+		}
+	}
+	if q.Task == "" {
+		runs = latest(runs)
+	}
+	slices.SortFunc(runs, func(x, y wire.RunInfo) int {
+		return cmp.Or(y.Submitted.Compare(x.Submitted.Time), cmp.Compare(x.Task, y.Task), y.Compare(&x))
+	})
+	if len(runs) > q.Limit {
+		runs, more = runs[:q.Limit], true
+	}
+	return runs, more, nil
+}
+
+// maxRunners is how many runners may answer one question.
+const maxRunners = 1024
+
+// latest keeps the latest run of each task.
+func latest(runs []wire.RunInfo) []wire.RunInfo {
+	at := map[wire.TaskID]int{}
+	out := runs[:0]
+	for _, r := range runs {
+		i, seen := at[r.Task]
+		switch {
+		case !seen:
+			at[r.Task] = len(out)
+			out = append(out, r)
+		case out[i].Compare(&r) < 0:
+			out[i] = r
+		}
+	}
+	return out
+}
+
+// LogOf finds who has the log of a task: its latest run, or the one given. Errors are as FindRuns has
+// them, and log_unavailable.
+func (m *Mailbox) LogOf(ctx context.Context, client socketmeta.ClientID, task wire.TaskID, run wire.RunID) (*wire.RunInfo, error) {
+	runs, _, err := m.FindRuns(ctx, wire.FindRuns{Client: client, Task: task, Limit: wire.MaxRuns})
+	if err != nil {
+		return nil, err
+	}
+	var found *wire.RunInfo
+	for i := range runs {
+		if r := &runs[i]; run == "" && (found == nil || found.Compare(r) < 0) || r.Run == run {
+			found = r
+		}
+	}
+	if found == nil {
+		return nil, errNoRunner
+	}
+	return found, nil
+}

@@ -1,0 +1,277 @@
+package worker
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/wscluster/wscluster/pkg/socketmeta"
+	"github.com/wscluster/wscluster/pkg/wire"
+)
+
+// This file is the HTTP side of tasks: how they stand, and their logs, from the runners' disks. A request
+// shows the client's token in the header X-Socket-Meta, or as a bearer, and sees that client's tasks
+// only. Any worker answers. Errors are problem+json (RFC 9457) with a code of the closed list.
+
+const (
+	pathTasks = "GET /v1/tasks"
+	pathTask  = "GET /v1/tasks/{id}"
+	pathLog   = "GET /v1/tasks/{id}/log"
+)
+
+// client reads the token of a request; it answers the request itself if there is none that is good.
+func (w *Worker) client(rw http.ResponseWriter, r *http.Request) (socketmeta.ClientID, bool) {
+	token := r.Header.Get(tokenHeader)
+	if bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); token == "" && ok {
+		token = bearer
+	}
+	t, err := w.o.Keys.VerifyToken(token, time.Now())
+	if err != nil {
+		rw.Header().Set("WWW-Authenticate", "Bearer")
+		problem(rw, wire.Errorf(wire.CodeUnauthorized, "the header %s must have the token of the client's last socket_meta: %s", tokenHeader, reasonOf(err)))
+		return socketmeta.ClientID{}, false
+	}
+	return t.Client, true
+}
+
+// task reads the task ID in a path; it answers the request itself if it is none.
+func task(rw http.ResponseWriter, r *http.Request) (wire.TaskID, bool) {
+	id, err := wire.ParseTaskID(r.PathValue("id"))
+	if err != nil {
+		problem(rw, wire.Errorf(wire.CodeBadFrame, "%v", err))
+	}
+	return id, err == nil
+}
+
+// statusOf is the HTTP status of a code.
+func statusOf(code wire.Code) int {
+	switch code {
+	case wire.CodeBadFrame, wire.CodeBadParams:
+		return http.StatusBadRequest
+	case wire.CodeUnauthorized:
+		return http.StatusUnauthorized
+	case wire.CodeUnknownTask, wire.CodeLogUnavailable:
+		return http.StatusNotFound
+	case wire.CodeUnavailable, wire.CodeOverloaded:
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
+
+// problem answers a request with an error.
+func problem(rw http.ResponseWriter, err error) {
+	e, ok := errors.AsType[*wire.Error](err)
+	if !ok {
+		e = wire.Errorf(wire.CodeInternal, "%v", err)
+	}
+	status := statusOf(e.Code)
+	rw.Header().Set("Content-Type", "application/problem+json")
+	if status == http.StatusServiceUnavailable {
+		rw.Header().Set("Retry-After", "1")
+	}
+	rw.WriteHeader(status)
+	_ = json.NewEncoder(rw).Encode(struct {
+		Title  string `json:"title"`
+		Status int    `json:"status"`
+		Detail string `json:"detail"`
+		*wire.Error
+	}{http.StatusText(status), status, e.Message, e})
+}
+
+func writeJSON(rw http.ResponseWriter, v any) {
+	rw.Header().Set("Content-Type", "application/json")
+	rw.Header().Set("Cache-Control", "no-store")
+	_ = json.NewEncoder(rw).Encode(v) // who asked is gone: nobody to tell
+}
+
+// listTasks answers with the latest run of each of the client's tasks, the latest submitted first:
+// ?limit= of 1 to wire.MaxRuns (default 50), ?before= a time, for the next page.
+func (w *Worker) listTasks(rw http.ResponseWriter, r *http.Request) {
+	client, ok := w.client(rw, r)
+	if !ok {
+		return
+	}
+	q := wire.FindRuns{Client: client, Limit: 50}
+	if limit := r.FormValue("limit"); limit != "" {
+		n, err := strconv.Atoi(limit)
+		if err != nil || n < 1 || n > wire.MaxRuns {
+			problem(rw, wire.Errorf(wire.CodeBadFrame, "limit must be a number of 1 to %d", wire.MaxRuns))
+			return
+		}
+		q.Limit = n
+	}
+	if before := r.FormValue("before"); before != "" {
+		at, err := time.Parse(time.RFC3339, before)
+		if err != nil {
+			problem(rw, wire.Errorf(wire.CodeBadFrame, "before must be a time as in RFC 3339, as 2026-03-14T09:26:53.589Z"))
+			return
+		}
+		q.Before = wire.Time{Time: at}
+	}
+	runs, more, err := w.mailbox.FindRuns(r.Context(), q)
+	if err != nil {
+		problem(rw, err)
+		return
+	}
+	if runs == nil {
+		runs = []wire.RunInfo{}
+	}
+	writeJSON(rw, struct {
+		Tasks []wire.RunInfo `json:"tasks"`
+		More  bool           `json:"more"`
+	}{runs, more})
+}
+
+// showTask answers with the runs of one task, the latest first.
+func (w *Worker) showTask(rw http.ResponseWriter, r *http.Request) {
+	client, ok := w.client(rw, r)
+	if !ok {
+		return
+	}
+	id, ok := task(rw, r)
+	if !ok {
+		return
+	}
+	runs, _, err := w.mailbox.FindRuns(r.Context(), wire.FindRuns{Client: client, Task: id, Limit: wire.MaxRuns})
+	switch {
+	case err != nil:
+		problem(rw, err)
+	case len(runs) == 0:
+		problem(rw, wire.Errorf(wire.CodeUnknownTask, "no task runner that can be reached has run task %s of this client; it may wait", id))
+	default:
+		writeJSON(rw, struct {
+			wire.RunInfo
+			Earlier []wire.RunInfo `json:"earlier_runs,omitempty"`
+		}{runs[0], runs[1:]})
+	}
+}
+
+// downloadLog answers with the log of a task: its latest run, or ?run_id=. As text it takes ranges
+// (RFC 9110 section 14) over what there is now, also while the task runs; with ?format=ndjson it is one object a line, from
+// ?from_line= on. It asks the runner for the next piece only when the last one was read.
+func (w *Worker) downloadLog(rw http.ResponseWriter, r *http.Request) {
+	client, ok := w.client(rw, r)
+	if !ok {
+		return
+	}
+	id, ok := task(rw, r)
+	if !ok {
+		return
+	}
+	run, err := wire.ParseRunID(r.FormValue("run_id"))
+	if r.FormValue("run_id") != "" && err != nil {
+		problem(rw, wire.Errorf(wire.CodeBadFrame, "%v", err))
+		return
+	}
+	found, err := w.mailbox.LogOf(r.Context(), client, id, run)
+	if err != nil {
+		problem(rw, err)
+		return
+	}
+	log := &remoteLog{ctx: r.Context(), worker: w, client: client, info: found}
+	rw.Header().Set("Cache-Control", "no-store")
+	rw.Header().Set("X-Content-Type-Options", "nosniff")
+	switch format := r.FormValue("format"); format {
+	case "", "text":
+		if found.Status != wire.RunRunning {
+			rw.Header().Set("ETag", strconv.Quote(string(found.Run)))
+		}
+		rw.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		rw.Header().Set("Content-Disposition", fmt.Sprintf(`attachment; filename="%s.log"`, id))
+		http.ServeContent(rw, r, "", time.Time{}, log)
+	case "ndjson":
+		log.serveLines(rw, r)
+	default:
+		problem(rw, wire.Errorf(wire.CodeBadFrame, "format %.40q must be text or ndjson", format))
+	}
+}
+
+// remoteLog reads a log from its runner, a piece at a time. Its size is that of when it was found.
+type remoteLog struct {
+	ctx    context.Context
+	worker *Worker
+	client socketmeta.ClientID
+	info   *wire.RunInfo
+	at     int64
+	piece  []byte // read already, from at on
+}
+
+var _ io.ReadSeeker = (*remoteLog)(nil)
+
+// Seek does not read.
+func (l *remoteLog) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += l.at
+	case io.SeekEnd:
+		offset += l.info.LogBytes
+	}
+	if offset < 0 {
+		return 0, errors.New("seek before the beginning")
+	}
+	l.at, l.piece = offset, nil
+	return offset, nil
+}
+
+func (l *remoteLog) Read(p []byte) (int, error) {
+	if l.at >= l.info.LogBytes {
+		return 0, io.EOF
+	}
+	if len(l.piece) == 0 {
+		chunk, err := l.get(wire.ReadLog{Offset: l.at})
+		if err != nil {
+			return 0, err
+		}
+		if l.piece = chunk.Data; len(l.piece) == 0 {
+			return 0, io.ErrUnexpectedEOF // it was removed, or is shorter than it was
+		}
+	}
+	n := copy(p, l.piece[:min(int64(len(l.piece)), l.info.LogBytes-l.at)])
+	l.piece, l.at = l.piece[n:], l.at+int64(n)
+	return n, nil
+}
+
+func (l *remoteLog) get(q wire.ReadLog) (*wire.LogChunk, error) {
+	q.Client, q.Task, q.Run, q.Max = l.client, l.info.Task, l.info.Run, wire.MaxLogChunk
+	return l.worker.mailbox.ReadLog(l.ctx, l.info.Runner, q)
+}
+
+// serveLines writes the lines that there are, one object each.
+func (l *remoteLog) serveLines(rw http.ResponseWriter, r *http.Request) {
+	line := int64(1)
+	if from := r.FormValue("from_line"); from != "" {
+		var err error
+		if line, err = strconv.ParseInt(from, 10, 64); err != nil || line < 1 {
+			problem(rw, wire.Errorf(wire.CodeBadFrame, "from_line must be a number from 1"))
+			return
+		}
+	}
+	rw.Header().Set("Content-Type", "application/x-ndjson")
+	out := json.NewEncoder(rw)
+	out.SetEscapeHTML(false)
+	for line <= l.info.LastLine {
+		chunk, err := l.get(wire.ReadLog{Line: line})
+		if err != nil || len(chunk.Data) == 0 {
+			panic(http.ErrAbortHandler) // the reader must not take half a log for a whole one
+		}
+		for text := range bytes.Lines(chunk.Data) {
+			if line > l.info.LastLine {
+				return
+			}
+			if out.Encode(struct {
+				Line int64  `json:"line"`
+				Text string `json:"text"`
+			}{line, strings.TrimSuffix(string(text), "\n")}) != nil {
+				return
+			}
+			line++
+		}
+	}
+}
