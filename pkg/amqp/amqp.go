@@ -56,6 +56,8 @@ type Options struct {
 type Broker struct {
 	o     Options
 	links atomic.Uint64 // made so far
+
+	refusals refusals
 }
 
 var _ broker.Broker = (*Broker)(nil)

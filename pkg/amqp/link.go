@@ -26,6 +26,7 @@ type link struct {
 	consuming  *conn
 	publisher  *publisher
 	inbox      chan broker.Message
+	refusals   *refusals
 
 	done    chan struct{} // closed when the link has ended
 	over    chan struct{} // closed when nothing of it runs any more
@@ -46,6 +47,7 @@ func (b *Broker) join(ctx context.Context, id broker.Identity, u string) (_ *lin
 	l := &link{
 		id: id, url: u, o: &b.o, log: b.o.Log.With(zap.Stringer("identity", id)),
 		inbox:     make(chan broker.Message, inboxSize),
+		refusals:  &b.refusals,
 		done:      make(chan struct{}),
 		over:      make(chan struct{}),
 		consumers: make(map[*consumer]struct{}),
@@ -88,7 +90,7 @@ func (l *link) open() error {
 			return err
 		}
 		ch.NotifyClose(closes[2])
-		l.publisher, err = newPublisher(l, ch, l.o.Window, l.o.ConfirmTimeout)
+		l.publisher, err = newPublisher(l, ch, l.o.Window, l.o.ConfirmTimeout, l.refusals)
 		return err
 	})
 	if err != nil {

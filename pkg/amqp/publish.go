@@ -27,6 +27,8 @@ type publisher struct {
 	alarm   alarm
 	timeout time.Duration // without an answer to the oldest publish
 
+	refusals *refusals // of all links of the process
+
 	closing chan struct{} // closed when no more publishes may start
 	window  chan struct{} // a token for each unanswered publish
 	turn    chan struct{} // cap 1: a lock that a context can leave; holds what follows
@@ -39,12 +41,13 @@ type publisher struct {
 }
 
 // newPublisher makes ch the channel of l for publishing.
-func newPublisher(l *link, ch *amqp091.Channel, window int, timeout time.Duration) (*publisher, error) {
+func newPublisher(l *link, ch *amqp091.Channel, window int, timeout time.Duration, refusals *refusals) (*publisher, error) {
 	if err := ch.Confirm(false); err != nil {
 		return nil, err
 	}
+	refusals.joined()
 	return &publisher{
-		ch: ch, link: l, timeout: timeout,
+		ch: ch, link: l, timeout: timeout, refusals: refusals,
 		closing: make(chan struct{}),
 		window:  make(chan struct{}, window),
 		turn:    make(chan struct{}, 1),
@@ -128,7 +131,7 @@ func (p *publisher) awaitCalm(ctx context.Context) error {
 
 // send numbers and writes one message. Called by the holder of the turn.
 func (p *publisher) send(to broker.Address, msg amqp091.Publishing) (*receipt, error) {
-	r := &receipt{publisher: p, number: p.next}
+	r := &receipt{publisher: p, number: p.next, to: to}
 	msg.Headers[headerPublish] = int64(r.number)
 	p.mu.Lock()
 	p.recent[r.number%uint64(len(p.recent))] = r // the Return may come before the write returns
@@ -204,6 +207,9 @@ func (p *publisher) judge(r *receipt) broker.Outcome {
 	default:
 		r.outcome = broker.Stored
 	}
+	if p.refusals.judged(r.to, r.outcome, time.Now()) {
+		p.link.end(fmt.Errorf("exchange %s, key %s: everything was refused for %v; a new channel may know better", r.to.Exchange, r.to.Key, stuckAfter))
+	}
 	return r.outcome
 }
 
@@ -245,6 +251,7 @@ func (p *publisher) drain(ctx context.Context) error {
 type receipt struct {
 	publisher    *publisher
 	number       uint64
+	to           broker.Address
 	confirmation *amqp091.DeferredConfirmation
 
 	returned bool           // guarded by publisher.mu
