@@ -54,12 +54,7 @@ func (l *link) OpenTasks(ctx context.Context, kinds []string, slots int) (_ brok
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	t := &taker{
-		slots:  slots,
-		pauses: make(chan pause),
-		freed:  make(chan struct{}, 1),
-		held:   make(map[uint64]bool),
-	}
+	t := newTaker(slots)
 	for _, kind := range slices.Compact(slices.Sorted(slices.Values(kinds))) {
 		queue := broker.TasksQueue(kind)
 		if _, err := l.ensureQueue(queue, new(bool), taskArgs(), broker.ExchangeTasks, kind); err != nil {
@@ -67,14 +62,23 @@ func (l *link) OpenTasks(ctx context.Context, kinds []string, slots int) (_ brok
 		}
 		t.queues = append(t.queues, queue)
 	}
-	t.consumer, err = l.openConsumer("tasks", slots, func(ch *amqp091.Channel) error { return ch.Qos(1, 0, false) })
-	if err != nil {
+	if err := t.open(l, "tasks"); err != nil {
 		return nil, err
 	}
 	if err := t.start(t.run, func() {}); err != nil {
 		return nil, err
 	}
 	return t, nil
+}
+
+func newTaker(slots int) *taker {
+	return &taker{slots: slots, pauses: make(chan pause), freed: make(chan struct{}, 1), held: make(map[uint64]bool)}
+}
+
+// open opens the taker's channel. Nothing runs on it before start.
+func (t *taker) open(l *link, what string) (err error) {
+	t.consumer, err = l.openConsumer(what, t.slots, func(ch *amqp091.Channel) error { return ch.Qos(1, 0, false) })
+	return err
 }
 
 // Waiting looks at ctx before it begins.

@@ -54,6 +54,7 @@ func (l *link) declareTopology() error {
 		{broker.QueueParked, broker.ExchangeUnrouted, "", l.mailboxArgs()},
 		{broker.QueueDeadEvents, broker.ExchangeDead, broker.ToDeadEvents().Key, own},
 		{broker.QueueDeadTasks, broker.ExchangeDead, broker.ToDeadTasks().Key, own},
+		{broker.QueueKeptTasks, broker.ExchangeDead, broker.ToKeptTasks().Key, own},
 	} {
 		_, err := l.ensureQueue(q.name, &restricted, q.args, q.exchange, q.key)
 		if restricted && isCode(err, amqp091.NotFound) {

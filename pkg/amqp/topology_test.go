@@ -71,6 +71,7 @@ func TestShippedPoliciesApply(t *testing.T) {
 		broker.Worker(s).ControlQueue(): {"rabbit_classic_queue control ", `{<<"max-length">>,10000}`},
 		broker.QueueDeadEvents:          {"rabbit_classic_queue dead ", rejects, `{<<"max-length-bytes">>,536870912}`},
 		broker.QueueDeadTasks:           {"rabbit_classic_queue dead ", rejects, `{<<"max-length-bytes">>,536870912}`},
+		broker.QueueKeptTasks:           {"rabbit_classic_queue kept ", `{<<"overflow">>,<<"drop-head">>}`, `{<<"max-length">>,10000}`, `{<<"max-length-bytes">>,67108864}`, `{<<"message-ttl">>,604800000}`},
 	} {
 		if !strings.HasPrefix(found[queue], want[0]) {
 			t.Errorf("%s: %q, want %q", queue, found[queue], want[0])
@@ -105,6 +106,18 @@ func TestShippedRightsAreEnoughAndNoMore(t *testing.T) {
 	store(t, r, broker.ToMailbox(s), "event")
 	store(t, r, broker.ToControl(broker.Worker(s)), "control")
 	store(t, r, broker.ToDeadTasks(), "dead")
+	dead, err := r.OpenDeadTasks(bounded(t), 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id := ""; id != "dead"; { // other tests have left some
+		d := <-dead.Deliveries()
+		id = d.ID
+		store(t, r, broker.ToKeptTasks(), d.ID)
+		if err := dead.Ack(d.Tag); err != nil {
+			t.Fatal(err)
+		}
+	}
 	store(t, r, broker.ToAll(), "kinds")
 	ledger, err := r.OpenLedger(bounded(t), 0)
 	if err != nil {

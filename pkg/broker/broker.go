@@ -82,6 +82,12 @@ type Link interface {
 	// at most slots (1 to 65,535) unsettled ones over all kinds, of which there is at least one.
 	OpenTasks(ctx context.Context, kinds []string, slots int) (Consumer, error)
 
+	// OpenDeadTasks starts taking the tasks that were given up (ToDeadTasks): at most prefetch (1 to
+	// 65,535) unsettled ones. Each is given to one of all that take them, and again if that one does not
+	// settle it; Attempt means nothing. It makes no queue: it is an error, and the link lives, where that
+	// of the dead or that of the kept ones (ToKeptTasks) does not exist yet. It is for runners.
+	OpenDeadTasks(ctx context.Context, prefetch int) (Consumer, error)
+
 	// Waiting returns how many tasks of a kind wait in its queue, as far as the broker can tell; those
 	// that were delivered do not. It is an error if the kind has no queue.
 	Waiting(ctx context.Context, kind string) (int, error)
@@ -183,7 +189,7 @@ type Consumer interface {
 	// message will be delivered again, and nothing else was settled.
 	Ack(tag uint64) error
 
-	// Requeue gives the delivery back for another try, here or elsewhere. Tasks only: a mailbox
+	// Requeue gives the delivery back for another try, here or elsewhere. Tasks only, dead ones too: a mailbox
 	// would lose its order, so there it is an error and settles nothing.
 	Requeue(tag uint64) error
 

@@ -30,6 +30,7 @@ func TestNamesAreThoseOfTheProtocol(t *testing.T) {
 		{broker.ToTasks("make"), broker.Address{Exchange: "tasks", Key: "make"}},
 		{broker.ToDeadEvents(), broker.Address{Exchange: "dead", Key: "event"}},
 		{broker.ToDeadTasks(), broker.Address{Exchange: "dead", Key: "task"}},
+		{broker.ToKeptTasks(), broker.Address{Exchange: "dead", Key: "kept"}},
 	} {
 		if test.got != test.want {
 			t.Errorf("got %v, want %v", test.got, test.want)

@@ -11,13 +11,14 @@ const (
 	ExchangeAnnounce = "announce"       // fanout: all workers and runners
 	ExchangeTasks    = "tasks"          // direct: tasks, by kind; no alternate exchange
 	ExchangeHold     = "hold"           // direct: events beyond an owner's caps, by the mailbox's server ID
-	ExchangeDead     = "dead"           // direct: what could not be delivered (keys event, task)
+	ExchangeDead     = "dead"           // direct: what could not be delivered (keys event, task), and kept
 
 	ExchangeLedger = "ledger" // fanout: records of who runs which task, to the stream of that name
 
 	QueueParked     = "parked" // the mailbox of ParkedServer
 	QueueDeadEvents = "dead.events"
-	QueueDeadTasks  = "dead.tasks"
+	QueueDeadTasks  = "dead.tasks" // until a runner has seen to their end
+	QueueKeptTasks  = "kept.tasks" // the same after that: an operator looks at them
 
 	StreamServers = "servers" // the register: every worker appends its ID
 	StreamLedger  = "ledger"  // who runs which task: every runner writes and reads it
@@ -51,11 +52,14 @@ func ToTasks(kind string) Address { return Address{ExchangeTasks, kind} }
 // ToLedger addresses the ledger. It is Returned if nobody has ever opened it.
 func ToLedger() Address { return Address{ExchangeLedger, ""} }
 
-// ToDeadEvents and ToDeadTasks address what an operator looks at.
+// ToDeadEvents addresses the events that were given up: an operator looks at them.
 func ToDeadEvents() Address { return Address{ExchangeDead, "event"} }
 
-// ToDeadTasks addresses the tasks that were given up.
+// ToDeadTasks addresses the tasks that were given up, before their clients are told.
 func ToDeadTasks() Address { return Address{ExchangeDead, "task"} }
+
+// ToKeptTasks addresses the dead tasks whose end was seen to.
+func ToKeptTasks() Address { return Address{ExchangeDead, "kept"} }
 
 // MailboxQueue names the queue behind the mailbox of s.
 func MailboxQueue(s socketmeta.ServerID) string {

@@ -105,11 +105,12 @@ var (
 		Subject: "alice@example.org", Submitted: goldenTime, Trace: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 	}
 	goldenLedger = map[string]*LedgerRecord{
-		"ledger_claim":  {Op: LedgerClaim, Client: goldenClient, Task: goldenTask, Attempt: 2, Run: goldenRun, Runner: "r1", Fence: 120, Spool: "018f6d9a-3999-7000-8000-00005b001001", Body: must(EncodeTask(goldenTaskMessage))},
-		"ledger_done":   {Op: LedgerDone, Client: goldenClient, Task: goldenTask, Attempt: 2, Run: goldenRun, Runner: "r1"},
-		"ledger_free":   {Op: LedgerFree, Client: goldenClient, Task: goldenTask, Attempt: 2, Run: goldenRun, Runner: "r1"},
-		"ledger_cancel": {Op: LedgerCancel, Task: goldenTask, Client: goldenClient},
-		"ledger_mark":   {Op: LedgerMark, Run: goldenRun, Runner: "r1"},
+		"ledger_claim":      {Op: LedgerClaim, Client: goldenClient, Task: goldenTask, Attempt: 2, Run: goldenRun, Runner: "r1", Fence: 120, Spool: "018f6d9a-3999-7000-8000-00005b001001", Body: must(EncodeTask(goldenTaskMessage))},
+		"ledger_claim_dead": {Op: LedgerClaim, Client: goldenClient, Task: goldenTask, Attempt: DeadAttempt, Run: goldenRun, Runner: "r1", Fence: 120, Dead: DeadDeliveryLimit, Body: must(EncodeTask(goldenTaskMessage))},
+		"ledger_done":       {Op: LedgerDone, Client: goldenClient, Task: goldenTask, Attempt: 2, Run: goldenRun, Runner: "r1"},
+		"ledger_free":       {Op: LedgerFree, Client: goldenClient, Task: goldenTask, Attempt: 2, Run: goldenRun, Runner: "r1"},
+		"ledger_cancel":     {Op: LedgerCancel, Task: goldenTask, Client: goldenClient},
+		"ledger_mark":       {Op: LedgerMark, Run: goldenRun, Runner: "r1"},
 	}
 )
 
@@ -198,7 +199,7 @@ func TestGoldenControlMessages(t *testing.T) {
 
 func TestGoldenLedgerRecords(t *testing.T) {
 	for name, r := range goldenLedger {
-		if want := "ledger_" + string(r.Op); name != want {
+		if want := "ledger_" + string(r.Op); strings.TrimSuffix(name, "_dead") != want {
 			t.Errorf("%s is a %s", name, r.Op)
 		}
 		golden(t, name, must(EncodeLedger(r)))

@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/wscluster/wscluster/pkg/socketmeta"
 )
@@ -19,6 +20,7 @@ type LedgerRecord struct {
 	Client  string          `json:"client_id,omitempty"` // of all but a mark: whose task it is, a socketmeta.ClientID; task IDs are its own
 	Fence   int64           `json:"fence_s,omitempty"`   // of a claim: seconds without a broker after which its runner gives the run up
 	Spool   string          `json:"spool_id,omitempty"`  // of a claim: a UUIDv7, of the spool whose lock its process holds; may be left out
+	Dead    DeadReason      `json:"dead,omitempty"`      // of a claim: the task was given up; whoever has it ends it and runs nothing. At most MaxID bytes of [a-z_]
 	Body    json.RawMessage `json:"task,omitempty"`      // of a claim: the task as DecodeTask reads it
 }
 
@@ -92,6 +94,9 @@ func (r *LedgerRecord) check() error {
 	}
 	if _, err := ParseRunID(r.Spool); r.Spool != "" && err != nil {
 		return fmt.Errorf("spool_id: %w", err)
+	}
+	if len(r.Dead) > MaxID || strings.Trim(string(r.Dead), "abcdefghijklmnopqrstuvwxyz_") != "" {
+		return fmt.Errorf("dead %.80q must have at most %d bytes of [a-z_]", r.Dead, MaxID)
 	}
 	t, err := DecodeTask(r.Body)
 	if err != nil {

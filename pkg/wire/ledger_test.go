@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 )
 
@@ -25,6 +26,8 @@ func TestLedgerRecordRefusedBothWays(t *testing.T) {
 		"no fence":                func(r *LedgerRecord) { r.Fence = 0 },
 		"fence over the limit":    func(r *LedgerRecord) { r.Fence = MaxFence + 1 },
 		"spool is no UUIDv7":      func(r *LedgerRecord) { r.Spool = "spool" },
+		"dead for a sentence":     func(r *LedgerRecord) { r.Dead = "too often" },
+		"dead for too long":       func(r *LedgerRecord) { r.Dead = DeadReason(strings.Repeat("x", MaxID+1)) },
 		"claim without a task":    func(r *LedgerRecord) { r.Body = nil },
 		"claim of another's task": func(r *LedgerRecord) { r.Body = must(EncodeTask(&other)) },
 	} {

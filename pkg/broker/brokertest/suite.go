@@ -123,6 +123,10 @@ var promises = []struct {
 	{"TasksWaitForATaker", tasksWaitForATaker},
 	{"PausedTakerTakesNothing", pausedTakerTakesNothing},
 
+	{"DeadTaskIsTakenOnce", deadTaskIsTakenOnce},
+	{"UnsettledDeadTasksComeAgain", unsettledDeadTasksComeAgain},
+	{"PausedTakerLeavesDeadTasks", pausedTakerLeavesDeadTasks},
+
 	{"ControlReachesItsIdentityOnly", controlReachesItsIdentityOnly},
 	{"AnnounceReachesAll", announceReachesAll},
 	{"UnreadInboxDropsTheNewest", unreadInboxDropsTheNewest},

@@ -153,6 +153,21 @@ func (l *link) OpenTasks(ctx context.Context, kinds []string, slots int) (broker
 	return c, nil
 }
 
+func (l *link) OpenDeadTasks(ctx context.Context, prefetch int) (broker.Consumer, error) {
+	c, err := l.newConsumer(ctx, prefetch)
+	if err == nil {
+		err = l.call(ctx, func() error {
+			c.taker = l.b.store.ShareDead(l.in, prefetch, c.give)
+			l.consumers = append(l.consumers, c)
+			return nil
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the dead tasks: %w", err)
+	}
+	return c, nil
+}
+
 func (l *link) Lock(ctx context.Context, name string) (release func(), err error) {
 	if err := l.call(ctx, func() error { return l.in.Lock(name) }); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", name, err)

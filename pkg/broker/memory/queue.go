@@ -28,7 +28,7 @@ type limit struct{ messages, bytes int }
 type kind uint8
 
 const (
-	mail     kind = iota // to one taker, as it has room
+	mail     kind = iota // to one taker, as it has room; the dead tasks to all in turn
 	overflow             // to one taker, when it asks
 	tasks                // to all takers in turn, as they have room
 )

@@ -41,7 +41,7 @@ func NewStore(l Limits) *Store {
 	l.QueueMessages, l.QueueBytes = cmp.Or(l.QueueMessages, 200_000), cmp.Or(l.QueueBytes, 64<<20)
 	l.HoldMessages, l.HoldBytes = cmp.Or(l.HoldMessages, l.QueueMessages), cmp.Or(l.HoldBytes, l.QueueBytes)
 	s := &Store{limits: l, queues: map[string]*queue{}, servers: map[socketmeta.ServerID]bool{}}
-	for _, name := range []string{broker.QueueParked, broker.QueueDeadEvents, broker.QueueDeadTasks} {
+	for _, name := range []string{broker.QueueParked, broker.QueueDeadEvents, broker.QueueDeadTasks, broker.QueueKeptTasks} {
 		s.declare(name, mail)
 	}
 	return s
@@ -92,6 +92,8 @@ func (s *Store) route(to broker.Address) *queue {
 		return s.queues[broker.QueueDeadEvents]
 	case to == broker.ToDeadTasks():
 		return s.queues[broker.QueueDeadTasks]
+	case to == broker.ToKeptTasks():
+		return s.queues[broker.QueueKeptTasks]
 	}
 	return nil
 }
@@ -111,7 +113,7 @@ func (s *Store) Register(server socketmeta.ServerID) { s.servers[server] = true 
 func (s *Store) Servers() []socketmeta.ServerID { return slices.Sorted(maps.Keys(s.servers)) }
 
 // Messages returns what lies in the queue of that name (broker.MailboxQueue, HoldQueue, TasksQueue,
-// QueueParked, QueueDeadEvents, QueueDeadTasks): first what its takers hold unsettled, then what
+// QueueParked, QueueDeadEvents, QueueDeadTasks, QueueKeptTasks): first what its takers hold unsettled, then what
 // waits, each in order. It is nil for a queue that does not exist.
 func (s *Store) Messages(queue string) (ms []broker.Message) {
 	q := s.queues[queue]
@@ -197,5 +199,12 @@ func (s *Store) Share(in *Inbox, kinds []string, slots int, give func(broker.Del
 		qs = append(qs, s.declare(broker.TasksQueue(kind), tasks))
 	}
 	t.enter(qs...)
+	return t
+}
+
+// ShareDead makes a process one of the takers of the dead tasks.
+func (s *Store) ShareDead(in *Inbox, prefetch int, give func(broker.Delivery)) *Taker {
+	t := in.newTaker(prefetch, give)
+	t.enter(s.queues[broker.QueueDeadTasks])
 	return t
 }
