@@ -33,6 +33,7 @@ func newDesk(link broker.Link, s *shift) *desk {
 type hold struct {
 	from broker.Consumer
 	tag  uint64
+	dead *broker.Message // of a dead task: what to keep for the operator first; nil for others
 }
 
 func (h hold) settle(log *zap.Logger) {
@@ -132,13 +133,15 @@ func (d *desk) probe(ctx context.Context, g *errgroup.Group, runner string) erro
 }
 
 // settle acknowledges tasks and gives them back.
-func (d *desk) settle(ctx context.Context) error {
+func (d *desk) settle(ctx context.Context, g *errgroup.Group) error {
 	for {
 		o, err := d.settles.take(ctx)
 		if err != nil {
 			return err
 		}
-		if o.verb == settle {
+		if o.verb == settle && o.hold.dead != nil {
+			g.Go(func() error { d.shift.keep(ctx, d.link, o.hold); return nil })
+		} else if o.verb == settle {
 			o.hold.settle(d.shift.log)
 		} else if err := o.hold.from.Requeue(o.hold.tag); err != nil {
 			return fmt.Errorf("give a task back: %w", err)

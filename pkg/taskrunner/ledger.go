@@ -29,11 +29,12 @@ type standing struct {
 	attempt int
 	run     wire.RunID
 	runner  string
-	fence   time.Duration // after which runner gives the run up if it has no broker
-	spool   string        // whose lock the runner held; "" if it had none
-	free    bool          // was given up by who has it
-	since   int64         // which record said so
-	heard   time.Time     // when a record of the run was read last
+	fence   time.Duration   // after which runner gives the run up if it has no broker
+	spool   string          // whose lock the runner held; "" if it had none
+	dead    wire.DeadReason // it is to be ended and not run; "" for others
+	free    bool            // was given up by who has it
+	since   int64           // which record said so
+	heard   time.Time       // when a record of the run was read last
 }
 
 const (
@@ -101,7 +102,7 @@ func (l *ledger) add(r *wire.LedgerRecord, now time.Time) (c change) {
 			c.lost = have.run
 		}
 		c.began = &standing{task: task, attempt: r.Attempt, run: r.Run, runner: r.Runner,
-			fence: time.Duration(r.Fence) * time.Second, spool: r.Spool, since: l.read, heard: now}
+			fence: time.Duration(r.Fence) * time.Second, spool: r.Spool, dead: r.Dead, since: l.read, heard: now}
 		l.open[k] = c.began
 	case wire.LedgerCancel:
 		if l.ended[k] || l.canceled[k] {

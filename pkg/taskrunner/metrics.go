@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/wire"
 )
 
 // Metrics are what a Runner counts and shows. One belongs to one Runner.
@@ -22,6 +23,9 @@ type Metrics struct {
 	Seconds *prometheus.HistogramVec // of runs, by kind and outcome: succeeded, failed, given_back
 	Waited  *prometheus.HistogramVec // seconds from a task's submit to its first run, by kind; across two machines' clocks
 	Begun   *prometheus.CounterVec   // runs, by kind and attempt: first, again
+
+	// Dead counts the dead tasks that were taken and kept for the operator, by reason (wire.DeadReasons).
+	Dead *prometheus.CounterVec
 
 	shift atomic.Pointer[shift] // of the Run that goes on; nil before the first
 }
@@ -41,6 +45,11 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		Buckets: []float64{.01, .05, .1, .5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600}}, []string{"kind"})
 	m.Begun = f.NewCounterVec(prometheus.CounterOpts{Name: "wscluster_runner_task_runs_total",
 		Help: "Runs of tasks that began: the first of each task, or another one after a runner died or gave it back."}, []string{"kind", "attempt"})
+	m.Dead = f.NewCounterVec(prometheus.CounterOpts{Name: "wscluster_runner_dead_tasks_total",
+		Help: "Dead tasks whose end was seen to, and which lie in the queue kept.tasks now, by the reason why they were given up."}, []string{"reason"})
+	for _, reason := range wire.DeadReasons {
+		m.Dead.WithLabelValues(string(reason))
+	}
 	for _, outcome := range []string{"confirmed", "refused", "returned", "republished"} { // a rate needs the zero
 		m.Events.WithLabelValues(outcome, "true")
 		m.Events.WithLabelValues(outcome, "false")

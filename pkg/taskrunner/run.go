@@ -67,6 +67,8 @@ func newRun(j *job, s *shift) (context.Context, *run) {
 	switch {
 	case j.canceled:
 		u.refuse = errCanceled
+	case j.dead != "":
+		u.refuse = j.dead.Failure()
 	case j.attempt > s.maxAttempts:
 		u.refuse = refusal(wire.CodeAttempts, fmt.Sprintf("the task was started %d times without an end", j.attempt-1))
 	case u.kind.Handler == nil:

@@ -62,7 +62,7 @@ const (
 	defaultTimeout = time.Hour // for Kind.Timeout 0
 	defaultFence   = 2 * time.Minute
 	leaveTimeout   = 5 * time.Second // for telling the other runners what was given up
-	buryPause      = time.Second     // between two tries to publish to the dead tasks
+	insistPause    = time.Second     // between two tries to publish what must be stored
 )
 
 // Run takes tasks until ctx ends, whatever becomes of the broker meanwhile: it joins again and
@@ -78,6 +78,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.stopping = ctx.Done()
 	kept, leave := context.WithCancel(context.WithoutCancel(ctx))
 	defer leave()
 	var keeping sync.WaitGroup

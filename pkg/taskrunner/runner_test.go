@@ -105,7 +105,7 @@ func TestATaskWithoutParametersHasNone(t *testing.T) {
 	})
 }
 
-func TestATaskThatCannotBeReadGoesToTheDeadOnes(t *testing.T) {
+func TestATaskThatCannotBeReadGoesToTheDeadOnesAndIsKept(t *testing.T) {
 	inWorld(t, func(w *world) {
 		defer w.handle(returnNil)()
 		refused := 3
@@ -120,8 +120,8 @@ func TestATaskThatCannotBeReadGoesToTheDeadOnes(t *testing.T) {
 		pass(time.Second)
 		w.wantQueues(busy)
 		pass(3 * time.Second)
-		w.wantQueues(map[string][2]int{broker.QueueDeadTasks: {1, 0}})
-		if m := w.Messages(broker.QueueDeadTasks)[0]; m.Headers["reason"] != "bad_body" || string(m.Body) != `{"task_id": "../x"}` {
+		w.wantQueues(map[string][2]int{broker.QueueKeptTasks: {1, 0}})
+		if m := w.Messages(broker.QueueKeptTasks)[0]; m.Headers["reason"] != "bad_body" || string(m.Body) != `{"task_id": "../x"}` {
 			t.Errorf("got %v %s", m.Headers, m.Body)
 		}
 	})

@@ -43,16 +43,17 @@ type scheduler struct {
 	missing map[string]span // runners that were not there, since when and when they were looked for last
 }
 
-// job is one run that has a place, from its claim to its end.
+// job is one run, from its claim to its end.
 type job struct {
 	task    *wire.Task
 	attempt int
 	run     wire.RunID
 	fence   time.Duration
 	spool   string
-	holds   []hold     // deliveries to settle; those of lost links are taken out
-	held    time.Time  // since when there are some
-	mark    wire.RunID // the link over which it was claimed
+	dead    wire.DeadReason // it only ends its task, and takes no place; "" for a run
+	holds   []hold          // deliveries to settle; those of lost links are taken out
+	held    time.Time       // since when there are some
+	mark    wire.RunID      // the link over which it was claimed
 	state   state
 
 	canceled bool // its client wants it to end: it begins only to say so
@@ -238,10 +239,10 @@ func (s *scheduler) fill(now time.Time) {
 	if !s.current {
 		return
 	}
-	if !s.stopped && len(s.jobs) < s.slots {
+	if !s.stopped && s.placed() < s.slots {
 		for _, o := range s.ledger.orphans(func(o *standing) bool { return s.orphaned(o, now) }) {
-			if len(s.jobs) < s.slots {
-				s.claim(o.task, o.attempt+1, now)
+			if s.placed() < s.slots {
+				s.claim(o.task, o.attempt+1, o.dead, now)
 			}
 		}
 	}
@@ -254,18 +255,28 @@ func (s *scheduler) fill(now time.Time) {
 			s.order(order{verb: settle, hold: w.hold})
 		case j != nil: // a copy of what is being claimed
 			j.holds = append(j.holds, w.hold)
-		case s.stopped || len(s.jobs) >= s.slots:
+		case s.stopped || s.placed() >= s.slots:
 			s.waiting = append(s.waiting, w)
 		default:
-			j := s.claim(w.task, w.attempt, now)
+			j := s.claim(w.task, w.attempt, "", now)
 			j.holds = []hold{w.hold}
 		}
 	}
 }
 
-// claim gives a task a place, and asks for it.
-func (s *scheduler) claim(t *wire.Task, attempt int, now time.Time) *job {
-	j := &job{task: t, attempt: attempt, run: s.newRun(), fence: cmp.Or(s.kinds[t.Kind].Fence, defaultFence), spool: s.spool, held: now, mark: s.mark}
+// placed counts the jobs that have a place.
+func (s *scheduler) placed() (n int) {
+	for _, j := range s.jobs {
+		if j.dead == "" {
+			n++
+		}
+	}
+	return n
+}
+
+// claim asks for a task, and gives it a place unless it is dead.
+func (s *scheduler) claim(t *wire.Task, attempt int, dead wire.DeadReason, now time.Time) *job {
+	j := &job{task: t, attempt: attempt, run: s.newRun(), fence: cmp.Or(s.kinds[t.Kind].Fence, defaultFence), spool: s.spool, dead: dead, held: now, mark: s.mark}
 	s.jobs[keyOf(t)] = j
 	s.write(claimOf(j, s.self))
 	return j
@@ -278,7 +289,7 @@ func claimOf(j *job, runner string) *wire.LedgerRecord {
 		panic("a task that was decoded cannot be encoded: " + err.Error())
 	}
 	return &wire.LedgerRecord{Op: wire.LedgerClaim, Client: j.task.Client.String(), Task: j.task.Task, Attempt: j.attempt, Run: j.run,
-		Runner: runner, Fence: int64(j.fence / time.Second), Spool: j.spool, Body: body}
+		Runner: runner, Fence: int64(j.fence / time.Second), Spool: j.spool, Dead: j.dead, Body: body}
 }
 
 // over says that nothing of a run is left, and whether its final event is stored.
@@ -334,9 +345,11 @@ func (s *scheduler) idle() bool { return len(s.jobs)+len(s.owed) == 0 }
 func (s *scheduler) full() bool {
 	held := len(s.waiting)
 	for _, j := range s.jobs {
-		held += len(j.holds)
+		if j.dead == "" {
+			held += len(j.holds)
+		}
 	}
-	return s.stopped || len(s.jobs) >= s.slots && (held < s.slots || len(s.waiting) > 0)
+	return s.stopped || s.placed() >= s.slots && (held < s.slots || len(s.waiting) > 0)
 }
 
 // turnAway gives back what came without a place; to be called once deliveries are held off.

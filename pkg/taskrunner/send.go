@@ -214,18 +214,23 @@ func rest(ctx context.Context, link broker.Link, d time.Duration) bool {
 }
 
 func (u *run) message(e *wire.Event) broker.Message {
-	m := broker.Message{
-		ID:          fmt.Sprintf("%s.%d", e.Run, e.Seq),
-		Type:        string(e.Type),
-		Correlation: string(e.Task),
-		App:         "taskrunner " + u.story.runner,
-		Time:        u.now(),
-		Headers:     e.Headers(),
-		Body:        e.Body,
-		Transient:   !e.Durable,
-	}
+	m := messageOf(e, u.story.runner, u.now())
 	if u.task.Trace != "" {
 		m.Headers["traceparent"] = u.task.Trace
 	}
 	return m
+}
+
+// messageOf is an event as a runner publishes it.
+func messageOf(e *wire.Event, runner string, now time.Time) broker.Message {
+	return broker.Message{
+		ID:          fmt.Sprintf("%s.%d", e.Run, e.Seq),
+		Type:        string(e.Type),
+		Correlation: string(e.Task),
+		App:         "taskrunner " + runner,
+		Time:        now,
+		Headers:     e.Headers(),
+		Body:        e.Body,
+		Transient:   !e.Durable,
+	}
 }

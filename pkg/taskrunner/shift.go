@@ -28,8 +28,9 @@ type shift struct {
 	metrics     *Metrics
 	log         *zap.Logger
 
-	links *links
-	work  sync.WaitGroup // of the runs
+	links    *links
+	work     sync.WaitGroup  // of the runs
+	stopping <-chan struct{} // closed once the runner takes no more tasks
 
 	mu      sync.Mutex
 	clock   clock
@@ -99,9 +100,14 @@ func (s *shift) carryOut(o order) {
 
 // live is a run from its begin to its end.
 func (s *shift) live(ctx context.Context, u *run, j *job) {
-	u.log.Info("task begins", zap.String("kind", u.task.Kind), zap.Stringer("client_id", u.task.Client))
 	began := u.now()
 	_, ours := s.kinds[u.task.Kind] // others' names know no bounds
+	if j.dead != "" {
+		ours = false // it is no run
+		u.log.Warn("dead task: its client is told", zap.String("reason", string(j.dead)), zap.String("kind", u.task.Kind), zap.Stringer("client_id", u.task.Client))
+	} else {
+		u.log.Info("task begins", zap.String("kind", u.task.Kind), zap.Stringer("client_id", u.task.Client))
+	}
 	if ours {
 		s.metrics.begun(j, began)
 	}
@@ -154,12 +160,13 @@ func (s *shift) serve(ctx context.Context, link broker.Link) error {
 	g.Go(func() error { return s.follow(ctx, records) })
 	g.Go(func() error { return s.answer(ctx, link) })
 	g.Go(func() error { return d.write(ctx, g) })
-	g.Go(func() error { return d.settle(ctx) })
+	g.Go(func() error { return d.settle(ctx, g) })
 	g.Go(func() error {
 		if err := d.waitCurrent(ctx); err != nil {
 			return err
 		}
 		s.links.set(link)
+		g.Go(func() error { return s.takeDead(ctx, g, link) })
 		return s.take(ctx, g, link, d)
 	})
 	return g.Wait()
@@ -202,7 +209,7 @@ func (s *shift) take(ctx context.Context, g *errgroup.Group, link broker.Link, d
 			if !ok {
 				return fmt.Errorf("taking tasks ended: %w", cmp.Or(from.Err(), errors.New("the consumer was closed")))
 			}
-			h := hold{from, m.Tag}
+			h := hold{from: from, tag: m.Tag}
 			task, err := wire.DecodeTask(m.Body)
 			if err != nil {
 				s.log.Error("task cannot be read, moved to the dead tasks", zap.String("message_id", m.ID), zap.Error(err))
@@ -268,23 +275,33 @@ func (s *shift) load() (tasks map[string]int, events int) {
 // bury publishes what cannot be read to the dead tasks, and acknowledges it once it is stored
 // there. It tries again until ctx or the link ends.
 func (s *shift) bury(ctx context.Context, link broker.Link, h hold, m broker.Message) {
-	headers := maps.Clone(m.Headers)
-	if headers == nil {
-		headers = map[string]any{}
+	m.Headers = maps.Clone(m.Headers)
+	if m.Headers == nil {
+		m.Headers = map[string]any{}
 	}
-	headers["reason"] = "bad_body"
-	m.Headers = headers
-	for {
-		receipt, err := link.Publish(ctx, broker.ToDeadTasks(), m)
+	m.Headers["reason"] = string(wire.DeadBadBody)
+	if s.insist(ctx, link, broker.ToDeadTasks(), m) {
+		h.settle(s.log)
+	}
+}
+
+// insist publishes m until it is stored; false if ctx or the link ends first.
+func (s *shift) insist(ctx context.Context, link broker.Link, to broker.Address, m broker.Message) bool {
+	for said := false; ; said = true {
+		receipt, err := link.Publish(ctx, to, m)
 		if err != nil {
-			return
+			return false
 		}
-		if outcome, _ := broker.Await(ctx, receipt); outcome == broker.Stored {
-			h.settle(s.log)
-			return
+		outcome, _ := broker.Await(ctx, receipt)
+		if outcome == broker.Stored {
+			return true
 		}
-		if !rest(ctx, link, buryPause) {
-			return
+		if !said {
+			s.log.Warn("not stored, publishing it again until it is", zap.Stringer("outcome", outcome),
+				zap.String("exchange", to.Exchange), zap.String("key", to.Key), zap.String("message_id", m.ID))
+		}
+		if !rest(ctx, link, insistPause) {
+			return false
 		}
 	}
 }

@@ -32,6 +32,7 @@ type sim struct {
 
 	stream  []*wire.LedgerRecord
 	ready   []*simTask // the queue
+	dead    []*simTask // what the broker has given up
 	tasks   map[wire.TaskID]*simTask
 	runners []*simRunner
 	ids     int
@@ -62,10 +63,16 @@ type simRunner struct {
 	killedAt time.Time // of what it executes: the guards' doing
 
 	out    []order // waits to be written or settled
-	held   map[uint64]*simTask
+	held   map[uint64]simHold
 	tags   uint64
 	paused bool
 	runs   map[*job]*simRun
+}
+
+// simHold is a delivery, of the queue or of the dead.
+type simHold struct {
+	*simTask
+	dead bool
 }
 
 type simRun struct {
@@ -129,7 +136,7 @@ func simulate(seed uint64, tell func(format string, args ...any)) error {
 		t := w.tasks[id]
 		switch {
 		case t.finals == 0:
-			return fmt.Errorf("%s has no end; %d tries, %d ready", id, t.tries, len(w.ready))
+			return fmt.Errorf("%s has no end; %d tries, %d ready, %d dead", id, t.tries, len(w.ready), len(w.dead))
 		case !w.died && (t.finals > 1 || t.tries > 1):
 			return fmt.Errorf("%s ran %d times and ended %d times, and nothing had failed", id, t.tries, t.finals)
 		}
@@ -144,7 +151,7 @@ func (w *sim) over() bool {
 			return false
 		}
 	}
-	return len(w.ready) == 0 && w.now.Sub(simStart) > time.Hour
+	return len(w.ready)+len(w.dead) == 0 && w.now.Sub(simStart) > time.Hour
 }
 
 func (w *sim) submit() {
@@ -224,7 +231,7 @@ func (w *sim) cut(r *simRunner) {
 	}
 	r.linked = false
 	for _, tag := range slices.Sorted(maps.Keys(r.held)) {
-		w.ready = append([]*simTask{r.held[tag]}, w.ready...)
+		w.giveBack(r.held[tag])
 	}
 	clear(r.held)
 	sent := w.IntN(len(r.out) + 1) // the last words, which the broker may have read
@@ -236,11 +243,26 @@ func (w *sim) cut(r *simRunner) {
 	r.out = nil
 }
 
+func (w *sim) giveBack(h simHold) {
+	if h.dead {
+		w.dead = append([]*simTask{h.simTask}, w.dead...)
+	} else {
+		w.ready = append([]*simTask{h.simTask}, w.ready...)
+	}
+}
+
+// leaves is the end of what a job executes; a dead task executes nothing.
+func (w *sim) leaves(j *job) {
+	if j.dead == "" {
+		w.tasks[j.task.Task].executing--
+	}
+}
+
 func (w *sim) kill(r *simRunner) {
 	w.cut(r)
 	for j, u := range r.runs {
 		if !u.gone {
-			w.tasks[j.task.Task].executing--
+			w.leaves(j)
 		}
 	}
 	r.plan = nil
@@ -274,7 +296,7 @@ func (w *sim) step(r *simRunner) {
 		w.tell("%s has a link", r.name)
 		r.plan.from(w.now)
 		r.plan.spool = r.spool
-		r.linked, r.paused, r.held, r.out = true, false, map[uint64]*simTask{}, nil
+		r.linked, r.paused, r.held, r.out = true, false, map[uint64]simHold{}, nil
 		r.plan.join(w.now)
 	}
 	for range 1 + w.IntN(4) {
@@ -319,7 +341,7 @@ func (w *sim) standStill(r *simRunner) {
 		for j, u := range r.runs {
 			if !u.gone {
 				u.gone = true
-				w.tasks[j.task.Task].executing--
+				w.leaves(j)
 			}
 		}
 	}
@@ -342,16 +364,19 @@ func (w *sim) collect(r *simRunner) {
 		switch o.verb {
 		case begin:
 			t := w.tasks[o.job.task.Task]
-			t.tries++
-			if t.executing++; t.executing > 1 {
-				w.fail("%s runs %s, which %d others do", r.name, t.task.Task, t.executing-1)
+			w.tell("%s begins %s, attempt %d %s", r.name, t.task.Task, o.job.attempt, o.job.dead)
+			if o.job.dead == "" {
+				t.tries++
+				t.executing++
 			}
-			w.tell("%s begins %s, attempt %d", r.name, t.task.Task, o.job.attempt)
+			if t.executing > 1 || t.executing > 0 && o.job.dead != "" {
+				w.fail("%s runs or ends %s, which others run: %d in all", r.name, t.task.Task, t.executing)
+			}
 			length := w.within(20 * time.Second)
 			if w.IntN(4) == 0 {
 				length = w.within(15 * time.Minute)
 			}
-			if o.job.canceled {
+			if o.job.canceled || o.job.dead != "" {
 				length = 0
 			}
 			r.runs[o.job] = &simRun{endAt: w.now.Add(length)}
@@ -381,7 +406,7 @@ func (w *sim) carryOut(r *simRunner, o order) {
 	case settle:
 		delete(r.held, o.hold.tag)
 	case requeue:
-		w.ready = append([]*simTask{r.held[o.hold.tag]}, w.ready...)
+		w.giveBack(r.held[o.hold.tag])
 		delete(r.held, o.hold.tag)
 	case probe:
 		returned := true
@@ -399,6 +424,14 @@ func (w *sim) take(r *simRunner) {
 	if !r.linked || !r.plan.current {
 		return
 	}
+	if len(w.dead) > 0 && w.IntN(2) == 0 {
+		t := w.dead[0]
+		w.dead = w.dead[1:]
+		r.tags++
+		r.held[r.tags] = simHold{t, true}
+		r.plan.deliverDead(t.task, wire.DeadDeliveryLimit, hold{tag: r.tags}, w.now)
+		return
+	}
 	full := r.plan.full()
 	if full != r.paused && w.IntN(2) == 0 {
 		r.paused = full
@@ -407,14 +440,25 @@ func (w *sim) take(r *simRunner) {
 		r.plan.turnAway()
 		return
 	}
-	if len(w.ready) == 0 || len(r.held) >= r.plan.slots {
+	holds := 0
+	for _, h := range r.held {
+		if !h.dead {
+			holds++
+		}
+	}
+	if len(w.ready) == 0 || holds >= r.plan.slots {
 		return
 	}
 	t := w.ready[0]
 	w.ready = w.ready[1:]
+	if w.IntN(8) == 0 { // it was delivered too often
+		w.tell("%s is dead", t.task.Task)
+		w.dead = append(w.dead, t)
+		return
+	}
 	t.deliveries++
 	r.tags++
-	r.held[r.tags] = t
+	r.held[r.tags] = simHold{t, false}
 	r.plan.deliver(t.task, 1, hold{tag: r.tags}, w.now)
 }
 
@@ -428,7 +472,7 @@ func (w *sim) work(r *simRunner) {
 		case w.now.Before(u.endAt), !u.ending && !(r.linked && r.plan.current): // the final event needs a link
 			continue
 		default:
-			t.executing--
+			w.leaves(j)
 		}
 		stored := !u.ending && !u.gone
 		if stored {

@@ -15,9 +15,8 @@ import (
 // after the same time with this link, during which nobody else had this name. A task that was taken over
 // before waits, twice as long each time, for it may be what kills its runners.
 func (s *scheduler) orphaned(o *standing, now time.Time) bool {
-	_, ours := s.kinds[o.task.Kind]
 	switch {
-	case !ours, s.jobs[keyOf(o.task)] != nil, s.owed[keyOf(o.task)] != nil, now.Sub(o.heard) < pause(o.attempt):
+	case !s.takes(o), s.jobs[keyOf(o.task)] != nil, s.owed[keyOf(o.task)] != nil, now.Sub(o.heard) < pause(o.attempt):
 		return false
 	case o.free:
 		return true
@@ -27,6 +26,12 @@ func (s *scheduler) orphaned(o *standing, now time.Time) bool {
 		gone, is := s.missing[o.runner]
 		return is && gone.to.Sub(gone.from) >= o.fence+margin && now.Sub(gone.to) <= probeGap
 	}
+}
+
+// takes reports whether this runner can do what somebody has left: run a task of its kinds, or end a dead one.
+func (s *scheduler) takes(o *standing) bool {
+	_, ours := s.kinds[o.task.Kind]
+	return ours || o.dead != ""
 }
 
 // pause is how long a task waits after an attempt that did not end: not at all after the first, then 2 s,
@@ -103,7 +108,7 @@ func (s *scheduler) renew(now time.Time) {
 			continue
 		}
 		o.heard = now // once; should it be lost, after another hour
-		s.write(claimOf(&job{task: o.task, attempt: o.attempt, run: o.run, fence: o.fence, spool: o.spool}, o.runner))
+		s.write(claimOf(&job{task: o.task, attempt: o.attempt, run: o.run, fence: o.fence, spool: o.spool, dead: o.dead}, o.runner))
 		if o.free {
 			s.write(&wire.LedgerRecord{Op: wire.LedgerFree, Client: k.client, Task: k.task, Attempt: o.attempt, Run: o.run, Runner: o.runner})
 		}
@@ -118,8 +123,7 @@ func (s *scheduler) look(now time.Time) {
 	s.probing = now.Add(probeEvery)
 	maps.DeleteFunc(s.missing, func(_ string, gone span) bool { return now.Sub(gone.to) > probeGap }) // nobody looks for them any more
 	for _, runner := range s.ledger.owners(func(o *standing) bool {
-		_, ours := s.kinds[o.task.Kind]
-		return ours && !o.free && o.runner != s.self
+		return s.takes(o) && !o.free && o.runner != s.self
 	}) {
 		s.order(order{verb: probe, runner: runner})
 	}

@@ -181,7 +181,7 @@ func (w *world) wantQueues(want map[string][2]int) {
 	w.Helper()
 	synctest.Wait()
 	got := map[string][2]int{}
-	for _, q := range []string{"tasks.k", "mailbox.i1-w1", broker.QueueParked, broker.QueueDeadTasks} {
+	for _, q := range []string{"tasks.k", "mailbox.i1-w1", broker.QueueParked, broker.QueueDeadTasks, broker.QueueKeptTasks} {
 		if ready, unsettled := w.Depth(q); ready+unsettled > 0 {
 			got[q] = [2]int{ready, unsettled}
 		}
