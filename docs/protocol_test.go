@@ -138,9 +138,9 @@ func TestProtocolNamesWhatLiesInTheBroker(t *testing.T) {
 	text := section(t, "## 9.")
 	for _, name := range []string{
 		broker.ExchangeUtils, broker.ExchangeUnrouted, broker.ExchangeControl, broker.ExchangeAnnounce,
-		broker.ExchangeTasks, broker.ExchangeDead, broker.QueueParked, broker.QueueDeadEvents, broker.QueueDeadTasks,
+		broker.ExchangeTasks, broker.ExchangeDead, broker.QueueParked, broker.QueueDeadEvents, broker.QueueDeadTasks, broker.QueueKeptTasks,
 		broker.MailboxQueue("S"), broker.TasksQueue("K"), broker.Worker("S").ControlQueue(), broker.Runner("R").ControlQueue(),
-		broker.ToDeadEvents().Key, broker.ToDeadTasks().Key,
+		broker.ToDeadEvents().Key, broker.ToDeadTasks().Key, broker.ToKeptTasks().Key,
 	} {
 		if !strings.Contains(text, "`"+name+"`") {
 			t.Errorf("%s is not told to authors of runners", name)

@@ -192,6 +192,18 @@ func TestDeadTasksInHandAreNoJobs(t *testing.T) {
 	if s.deliver(&wire.Task{Meta: testTask.Meta, Task: "t2", Kind: "k"}, 1, hold{tag: 10}, now); !s.full() {
 		t.Error("two tasks for one place, and more are asked for")
 	}
+
+	s.stop()
+	s.orders = nil
+	s.deliverDead(&wire.Task{Meta: testTask.Meta, Task: "d9", Kind: "k"}, wire.DeadExpired, hold{tag: 11}, now)
+	if len(s.orders) != 1 || s.orders[0].verb != requeue || s.orders[0].hold.tag != 11 {
+		t.Errorf("a runner that stops does %+v with a dead task, want to give it back", s.orders)
+	}
+	s.part()
+	s.orders = nil
+	if s.deliverDead(testTask, wire.DeadExpired, hold{tag: 12}, now); len(s.orders) != 0 {
+		t.Errorf("a delivery of a link that is gone: %+v", s.orders)
+	}
 }
 
 func TestManyDeadTasksEndOnceEachWhoeverTakesThem(t *testing.T) {
@@ -316,7 +328,8 @@ func TestADeadTaskThatWasCanceledEndsSo(t *testing.T) {
 // unlit is a broker whose dead tasks cannot be taken while dark is set.
 type unlit struct {
 	broker.Broker
-	dark *atomic.Bool
+	dark  *atomic.Bool
+	joins *atomic.Int64
 }
 
 type unlitLink struct {
@@ -325,6 +338,7 @@ type unlitLink struct {
 }
 
 func (b unlit) Join(ctx context.Context, id broker.Identity) (broker.Link, error) {
+	b.joins.Add(1)
 	l, err := b.Broker.Join(ctx, id)
 	return unlitLink{l, b.dark}, err
 }
@@ -339,8 +353,9 @@ func (l unlitLink) OpenDeadTasks(ctx context.Context, prefetch int) (broker.Cons
 func TestARunnerThatMayNotTakeDeadTasksDoesAllElse(t *testing.T) {
 	inWorld(t, func(w *world) {
 		var dark atomic.Bool
+		var joins atomic.Int64
 		dark.Store(true)
-		defer w.run(&Runner{Broker: unlit{w.Broker, &dark}, Kinds: map[string]Kind{"k": {Handler: HandlerFunc(returnNil)}}})()
+		defer w.run(&Runner{Broker: unlit{w.Broker, &dark, &joins}, Kinds: map[string]Kind{"k": {Handler: HandlerFunc(returnNil)}}})()
 		w.die("t1", "k")
 		w.submit("t2", "k", nil)
 		pass(10 * time.Minute)
@@ -349,6 +364,9 @@ func TestARunnerThatMayNotTakeDeadTasksDoesAllElse(t *testing.T) {
 		dark.Store(false)
 		pass(deadPause)
 		w.want("t1", tooOften)
+		if n := joins.Load(); n != 1 {
+			t.Errorf("it joined %d times", n)
+		}
 	})
 }
 

@@ -365,6 +365,9 @@ func (w *sim) collect(r *simRunner) {
 		case begin:
 			t := w.tasks[o.job.task.Task]
 			w.tell("%s begins %s, attempt %d %s", r.name, t.task.Task, o.job.attempt, o.job.dead)
+			if o.job.dead == "" && o.job.attempt >= wire.DeadAttempt {
+				w.fail("%s runs %s, which is dead", r.name, t.task.Task)
+			}
 			if o.job.dead == "" {
 				t.tries++
 				t.executing++

@@ -23,7 +23,7 @@ const (
 	CodeTimeout        Code = "timeout"         // yes: the task ran longer than its kind allows
 	CodeFailed         Code = "failed"          // yes: the task ran and failed, as a build with an error does
 	CodeOutputLimit    Code = "output_limit"    // no:  the task wrote more output than its kind allows
-	CodeAttempts       Code = "attempts"        // no:  the task was started too often without an end
+	CodeAttempts       Code = "attempts"        // no:  the task was started, or given to runners, too often without an end
 	CodeCanceled       Code = "canceled"        // no:  the client asked for it
 	CodeInternal       Code = "internal"        // yes: a fault of ours; the operator's log has the rest
 )
