@@ -165,14 +165,45 @@ func TestConsoleFollowsABuild(t *testing.T) {
 
 func TestHostileLogLinesAreText(t *testing.T) {
 	b := openConsole(t, 1280, 800)
-	b.submit("build", "")
-	b.until(`count() >= 8`)
-	check(b, `document.querySelectorAll(".line")[0].textContent`, `<img src=x onerror="window.harmed=1"><script>window.harmed=2</script>`)
-	check(b, `document.querySelectorAll(".line")[1].textContent`, "link red")
+	b.submit("hostile-end", "")
+	b.until(`$("error-message") && count() === 8`)
+	for i, want := range []string{
+		`<img src=x onerror="window.harmed=1"><script>window.harmed=2</script>`,
+		"link red",
+		"  spaces\tand a tab ",
+		"",
+		`</div></div><a href="javascript:window.harmed=4">click</a>&lt;b&gt;<svg onload=window.harmed=5>`,
+		"here there",
+		"abcde",
+		"ackground:url(//evil.example/)mstyle",
+	} {
+		check(b, fmt.Sprintf(`document.querySelectorAll(".line")[%d].textContent`, i), want)
+	}
 	check(b, `document.querySelectorAll(".line")[1].querySelector("span").className`, "fg1")
-	check(b, `document.querySelectorAll(".line")[2].textContent`, "  spaces\tand a tab ")
-	check(b, `document.querySelectorAll(".line")[3].textContent`, "")
-	check(b, `document.querySelectorAll(".lines img, .lines a, .lines script").length`, 0)
+	check(b, `[...document.querySelectorAll(".lines *")].every((e) => ["DIV", "SPAN"].includes(e.tagName) && [...e.attributes].every((a) => ["class", "data-n", "style"].includes(a.name)))`, true)
+	check(b, `document.title`, "wscluster")
+	b.unharmed()
+}
+
+// Whatever else a runner says is text as well: the name of a step, a message, an artifact, an error, a result.
+func TestWhatARunnerSaysIsText(t *testing.T) {
+	b := openConsole(t, 1280, 800)
+	const evil = "<img src=x onerror=\"window.harmed=7\"><script>window.harmed=8</script>\x1b]8;;javascript:window.harmed=9\a\x1b[2J\"'><b>"
+	b.submit("hostile-end", "")
+	b.until(`$("error-message")`)
+	check(b, `$("error-message").textContent`, evil)
+	check(b, `$("message").textContent`, evil)
+	check(b, `$("step").querySelector(".name").textContent`, evil)
+	check(b, `[...document.querySelectorAll("header.task .quiet")].some((e) => e.textContent.startsWith("on <img"))`, true)
+	b.submit("hostile-result", "")
+	b.until(`$("result")`)
+	check(b, `Object.entries(JSON.parse($("result").textContent))[0].join()`, evil+","+evil)
+	check(b, `$("artifact").textContent.split("<script>").length`, 4)
+	const strange = `document.querySelectorAll("img, a[href^=javascript], svg[onload], b, body script, [onerror], [onload]").length`
+	check(b, strange, 0)
+	b.reload() // what the journal kept is no better
+	b.until(`$("result")`)
+	check(b, strange, 0)
 	check(b, `document.title`, "wscluster")
 	b.unharmed()
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"time"
 
@@ -95,7 +94,11 @@ func (h *handler) Run(ctx context.Context, t *taskrunner.Task) (_ any, err error
 	for i, s := range h.steps {
 		t.Step(s.Name)
 		fmt.Fprintf(t.Log(), "$ %s\n", commandLine(argvs[i]))
-		p := process{path: s.path, argv: argvs[i], env: env, dir: filepath.Join(w.path, s.Dir), grace: h.recipe.Grace, lease: t.Lease}
+		dir, err := w.dir(s.Dir)
+		if err != nil {
+			return nil, fmt.Errorf("step %q cannot begin: %w", s.Name, err)
+		}
+		p := process{path: s.path, argv: argvs[i], env: env, dir: dir, grace: h.recipe.Grace, lease: t.Lease}
 		out := &output{log: t.Log(), limit: &left, match: s.match}
 		if s.Progress != nil {
 			total := counts[s.Progress.TotalOf]

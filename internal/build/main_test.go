@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -29,8 +30,10 @@ func TestMain(m *testing.M) {
 
 func program(what string, args []string) {
 	switch what {
-	case "argv": // prints its arguments
-		fmt.Println(asJSON(args))
+	case "bytes": // prints each argument on a line, as shown does
+		for _, a := range args {
+			fmt.Println(shown(a))
+		}
 	case "env": // prints its environment
 		fmt.Println(asJSON(os.Environ()))
 	case "print": // prints each argument on a line
@@ -43,6 +46,23 @@ func program(what string, args []string) {
 		for {
 			fmt.Println(strings.Repeat("x", 1000))
 		}
+	case "write": // prints a text, as it stands between quotes, so many times
+		text, _ := strconv.Unquote(args[0])
+		left, _ := strconv.Atoi(args[1])
+		for many := max(1, 32<<10/len(text)); left > 0; left -= many {
+			os.Stdout.WriteString(strings.Repeat(text, min(many, left)))
+		}
+	case "replace": // puts a symbolic link in the place of what is there; "." is where it is itself
+		if args[0] == "." {
+			args[0], _ = os.Getwd()
+			os.Chdir("/")
+		}
+		os.RemoveAll(args[0])
+		if err := os.Symlink(args[1], args[0]); err != nil {
+			panic(err)
+		}
+	case "touch": // makes a file where it is
+		os.WriteFile("touched", nil, 0o600)
 	case "polite": // takes its time to end, and says so
 		term := make(chan os.Signal, 1)
 		signal.Notify(term, syscall.SIGTERM)

@@ -5,13 +5,16 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/wscluster/wscluster/pkg/wire"
 )
 
-// maxSeen is how much of a line is looked at for progress and captured values, in bytes.
-const maxSeen = 1 << 10
+const (
+	maxSeen        = 1 << 10 // bytes of a line that are looked at for progress and captured values
+	maxCommandLine = 4 << 10 // bytes of a step's program and arguments that its log shows
+)
 
 // output is what one step says, on its way to the log.
 type output struct {
@@ -81,16 +84,21 @@ func (o *output) end() {
 	}
 }
 
-// commandLine is argv as a person reads it. It is not meant for a shell.
+// commandLine is argv as a person reads it: one line of at most maxCommandLine bytes, in which nothing is
+// hidden or moves what stands beside it. It is not meant for a shell.
 func commandLine(argv []string) string {
 	words := make([]string, len(argv))
 	for i, a := range argv {
 		words[i] = a
 		if a == "" || strings.ContainsFunc(a, func(r rune) bool {
-			return r <= ' ' || strings.ContainsRune("\"'\\$`;|&<>()*?[]#~!{}", r) || r == 0x7f || r > 0x7e && r < 0xa0
+			return r == ' ' || strings.ContainsRune("\"'\\$`;|&<>()*?[]#~!{}", r) || !strconv.IsPrint(r)
 		}) {
 			words[i] = fmt.Sprintf("%q", a)
 		}
 	}
-	return strings.Join(words, " ")
+	line := strings.Join(words, " ")
+	if len(line) > maxCommandLine {
+		line = strings.ToValidUTF8(line[:maxCommandLine-len("…")], "") + "…"
+	}
+	return line
 }

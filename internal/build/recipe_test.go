@@ -114,7 +114,7 @@ func TestADirectoryThatIsNotThereIsSaid(t *testing.T) {
 
 func FuzzParseRecipe(f *testing.F) {
 	f.Add([]byte(minimal))
-	f.Add([]byte(argvRecipe))
+	f.Add([]byte(hostileRecipe))
 	files, err := shipped.ReadDir("recipes")
 	if err != nil {
 		f.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -43,7 +44,7 @@ func repository(t *testing.T, root string) (repo string, old, head string) {
 	put("a/a.go", "package a\n\nfunc Two() int { return 2 }\n", 0o644)
 	put("a/a_test.go", "package a\n\nimport \"testing\"\n\nfunc TestTwo(t *testing.T) {\n\tif Two() != 2 {\n\t\tt.Error(\"not two\")\n\t}\n}\n", 0o644)
 	put("b/b.go", "package b\n", 0o644)
-	put("Makefile", "hello:\n\t@echo hello from make\nfails:\n\t@exit 7\n", 0o644)
+	put("Makefile", "hello:\n\t@echo hello from make\nenvironment:\n\t@echo the environment:; env\nfails:\n\t@exit 7\n", 0o644)
 	git("init", "--quiet", "--initial-branch=main")
 	git("add", ".")
 	git("commit", "--quiet", "-m", "one")
@@ -157,33 +158,39 @@ func TestShippedRecipesRefuseBadParameters(t *testing.T) {
 		t.Fatal(err)
 	}
 	kinds := shippedKinds(t, Options{WorkDir: t.TempDir(), RepoRoots: []string{root}})
-	evil := []string{"; id", "$(id)", "-o/x", "../../etc/passwd", "a\x00b", "a\nb", "", "--upload-pack=id", "a:b", "+a", "ext::sh -c id"}
-	var all []map[string]any
-	for _, e := range evil {
+	type try struct {
+		named  string // the parameter that must be to blame
+		params map[string]any
+	}
+	var all []try
+	for _, a := range attacks {
 		all = append(all,
-			map[string]any{"repo": e},
-			map[string]any{"repo": repo, "ref": e},
-			map[string]any{"repo": repo, "packages": []string{e}},
-			map[string]any{"repo": repo, "target": e})
+			try{"repo", map[string]any{"repo": a.value}},
+			try{"ref", map[string]any{"repo": repo, "ref": a.value}},
+			try{"packages", map[string]any{"repo": repo, "packages": []any{a.value}}},
+			try{"repo", map[string]any{"repo": a.value, "target": "x"}},
+			try{"ref", map[string]any{"repo": repo, "ref": a.value, "target": "x"}},
+			try{"target", map[string]any{"repo": repo, "target": a.value}})
 	}
 	for _, p := range []string{link, outside, filepath.Join(repo, "../.."), filepath.Join(repo, "go.mod"), repo + "/none", "repo", "/etc/passwd"} {
-		all = append(all, map[string]any{"repo": p}, map[string]any{"repo": p, "target": "x"})
+		all = append(all, try{"repo", map[string]any{"repo": p}}, try{"repo", map[string]any{"repo": p, "target": "x"}})
 	}
 	all = append(all,
-		map[string]any{"repo": repo, "packages": []string{}},
-		map[string]any{"repo": repo, "packages": []string{"./a/../../b"}},
-		map[string]any{"repo": repo, "packages": []string{"std"}},
-		map[string]any{"repo": repo, "packages": "./a"},
-		map[string]any{"repo": repo, "target": "SHELL=/x"},
-		map[string]any{})
-	for _, params := range all {
+		try{"packages", map[string]any{"repo": repo, "packages": []string{}}},
+		try{"packages", map[string]any{"repo": repo, "packages": []string{"./a/../../b"}}},
+		try{"packages", map[string]any{"repo": repo, "packages": []string{"std"}}},
+		try{"packages", map[string]any{"repo": repo, "packages": "./a"}},
+		try{"target", map[string]any{"repo": repo, "target": "SHELL=/x"}},
+		try{"repo", map[string]any{}})
+	for _, try := range all {
 		kind := "go-build"
-		if _, ok := params["target"]; ok {
+		if _, ok := try.params["target"]; ok {
 			kind = "make"
 		}
-		t.Run(kind+"/"+fmt.Sprintf("%.60q", asJSON(params)), func(t *testing.T) {
-			if o := do(t, kinds, kind, params); o.failure.Code != wire.CodeBadParams || len(o.events) > 0 {
-				t.Errorf("got %v, %q", o.failure, o.events)
+		t.Run(kind+"/"+fmt.Sprintf("%.60q", asJSON(try.params)), func(t *testing.T) {
+			o := do(t, kinds, kind, try.params)
+			if o.failure.Code != wire.CodeBadParams || !strings.Contains(o.failure.Message, try.named) || len(o.events)+len(o.log) > 0 {
+				t.Errorf("got %v, %q, %q; want bad_params for %s, before anything is started", o.failure, o.events, o.log, try.named)
 			}
 		})
 	}
@@ -201,5 +208,58 @@ func TestARepositoryIsTakenByItsRealPath(t *testing.T) {
 	got, err := within([]string{root}, link)
 	if err != nil || got != repo {
 		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// A repository may have any name that a directory can: for Git it is a path, whatever it looks like.
+func TestARepositoryWithAHostileNameIsOnlyARepository(t *testing.T) {
+	for _, name := range []string{"--upload-pack=touch hooked", "ext::sh -c touch% hooked", "file:x", "user@host:x", "a\nb; $(touch hooked)", "'\"`*?[~", "\u202e\x1b]0;x\a"} {
+		t.Run(fmt.Sprintf("%q", name), func(t *testing.T) {
+			root, work := t.TempDir(), t.TempDir()
+			repo, _, head := repository(t, root)
+			named := filepath.Join(root, name)
+			if err := os.Rename(repo, named); err != nil {
+				t.Fatal(err)
+			}
+			o := do(t, shippedKinds(t, Options{WorkDir: work, RepoRoots: []string{root}}), "make", map[string]any{"repo": named, "target": "hello"})
+			if o.result.Values["commit"] != head || !slices.Contains(o.log, "hello from make") {
+				t.Errorf("got %v, %v, log %q", o.result, o.failure, o.log)
+			}
+			if _, err := os.Stat(filepath.Join(root, "hooked")); err == nil {
+				t.Error("a part of the name was run")
+			}
+			if line := lastWith(o.log, "$ git fetch "); strings.ContainsFunc(line, func(r rune) bool { return !strconv.IsPrint(r) }) {
+				t.Errorf("the log shows the name as %q", line)
+			}
+		})
+	}
+}
+
+// What the runner knows stays with it: of its environment a shipped recipe's programs have what the recipe lists.
+func TestShippedRecipesHideTheRunnersEnvironment(t *testing.T) {
+	root := t.TempDir()
+	repo, _, _ := repository(t, root)
+	secret := []string{"AMQP_URL", "LD_PRELOAD", "BASH_ENV", "ENV", "IFS", "MAKEFLAGS", "GIT_SSH_COMMAND", "GIT_EXTERNAL_DIFF", "GIT_CONFIG_COUNT", "GIT_DIR", "SSH_AUTH_SOCK", "AWS_SECRET_ACCESS_KEY"}
+	environ := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + root, "LANG=C.UTF-8"}
+	for _, name := range secret {
+		environ = append(environ, name+"=/secret")
+	}
+	kinds := shippedKinds(t, Options{WorkDir: t.TempDir(), RepoRoots: []string{root}, Environ: environ})
+	o := do(t, kinds, "make", map[string]any{"repo": repo, "target": "environment"})
+	var names []string
+	for _, line := range o.log[slices.Index(o.log, "the environment:")+1:] {
+		name, value, _ := strings.Cut(line, "=")
+		if strings.Contains(value, "secret") {
+			t.Errorf("the target has %s", line)
+		}
+		names = append(names, name)
+	}
+	// make and the shell of the target have some of their own
+	names = slices.DeleteFunc(names, func(n string) bool {
+		return strings.HasPrefix(n, "MAKE") || slices.Contains([]string{"MFLAGS", "PWD", "OLDPWD", "SHLVL", "_"}, n)
+	})
+	want := []string{"GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM", "GIT_TERMINAL_PROMPT", "HOME", "LANG", "PATH", "TMPDIR"}
+	if slices.Sort(names); !slices.Equal(names, want) {
+		t.Errorf("the target has %q (%v), want %q", names, o.failure, want)
 	}
 }

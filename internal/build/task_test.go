@@ -30,13 +30,39 @@ type outcome struct {
 // do runs one task over a broker in memory, to its end.
 func do(t *testing.T, kinds map[string]taskrunner.Kind, kind string, params any) (o outcome) {
 	t.Helper()
-	b := memory.New(memory.Options{})
+	began := time.Now()
+	follow(t, kinds, kind, params, func(d broker.Delivery) {
+		switch wire.EventType(d.Type) {
+		case wire.EventStep:
+			u := decode[wire.Update](t, d.Body)
+			o.events = append(o.events, fmt.Sprintf("%s %s", u.Message, u.Status))
+		case wire.EventProgress:
+			u := decode[wire.Update](t, d.Body)
+			o.events = append(o.events, fmt.Sprintf("%d/%d %s", u.CurrentStep, u.TotalSteps, u.Message))
+		case wire.EventLog:
+			o.log = append(o.log, decode[wire.Log](t, d.Body).Lines...)
+		case wire.EventResult:
+			r := decode[wire.Result](t, d.Body)
+			o.value = string(r.Value)
+			o.result = decode[Result](t, r.Value)
+		case wire.EventError:
+			o.failure = decode[wire.Failure](t, d.Body)
+		}
+	})
+	o.duration = time.Since(began)
+	return o
+}
+
+// follow runs one task over a broker in memory, and hands each of its events to see, up to the final one.
+func follow(t *testing.T, kinds map[string]taskrunner.Kind, kind string, params any, see func(broker.Delivery)) {
+	t.Helper()
+	b := memory.New(memory.Options{Limits: memory.Limits{QueueBytes: 4 << 20}}) // a flood waits for its reader
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
 	up := make(chan struct{})
-	r := taskrunner.Runner{Name: "r", Broker: b, Kinds: kinds, Slots: 1, Grace: -1, LogBytes: -1, OnState: func(s broker.State) {
+	r := taskrunner.Runner{Name: "r", Broker: b, Kinds: kinds, Slots: 1, Grace: -1, SpoolBytes: -1, LogBytes: -1, OnState: func(s broker.State) {
 		if s.Phase == broker.Up {
 			close(up)
 		}
@@ -53,7 +79,7 @@ func do(t *testing.T, kinds map[string]taskrunner.Kind, kind string, params any)
 		t.Fatal(err)
 	}
 	defer worker.Close(context.Background())
-	mailbox, err := worker.OpenMailbox(ctx, "i1-w1", 1000)
+	mailbox, err := worker.OpenMailbox(ctx, "i1-w1", 100)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +91,6 @@ func do(t *testing.T, kinds map[string]taskrunner.Kind, kind string, params any)
 	if err != nil {
 		t.Fatal(err)
 	}
-	began := time.Now()
 	for { // the runner opens its queues just after it is up
 		receipt, err := worker.Publish(ctx, broker.ToTasks(kind), broker.Message{Body: body})
 		if err != nil {
@@ -76,32 +101,15 @@ func do(t *testing.T, kinds map[string]taskrunner.Kind, kind string, params any)
 		}
 	}
 	for d := range mailbox.Deliveries() {
-		switch wire.EventType(d.Type) {
-		case wire.EventStep:
-			u := decode[wire.Update](t, d.Body)
-			o.events = append(o.events, fmt.Sprintf("%s %s", u.Message, u.Status))
-		case wire.EventProgress:
-			u := decode[wire.Update](t, d.Body)
-			o.events = append(o.events, fmt.Sprintf("%d/%d %s", u.CurrentStep, u.TotalSteps, u.Message))
-		case wire.EventLog:
-			o.log = append(o.log, decode[wire.Log](t, d.Body).Lines...)
-		case wire.EventResult:
-			r := decode[wire.Result](t, d.Body)
-			o.value = string(r.Value)
-			o.result = decode[Result](t, r.Value)
-			o.duration = time.Since(began)
-			return o
-		case wire.EventError:
-			o.failure = decode[wire.Failure](t, d.Body)
-			o.duration = time.Since(began)
-			return o
+		see(d)
+		if typ := wire.EventType(d.Type); typ == wire.EventResult || typ == wire.EventError {
+			return
 		}
 		if err := mailbox.Ack(d.Tag); err != nil {
 			t.Fatal(err)
 		}
 	}
 	t.Fatal("the mailbox was closed")
-	return o
 }
 
 func decode[T any](t *testing.T, b []byte) (v T) {

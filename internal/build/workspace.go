@@ -43,6 +43,27 @@ func newWorkspace(parent, name string, files map[string]string) (_ *workspace, e
 	return w, nil
 }
 
+// dir returns the path of rel, a directory of the workspace. What the repository or a step before has put
+// in its way cannot lead elsewhere: a symbolic link that leaves the workspace is an error, and so is what
+// is no directory.
+func (w *workspace) dir(rel string) (string, error) {
+	if info, err := w.parent.Lstat(w.name); err != nil || !info.IsDir() {
+		return "", errors.New("the workspace is gone")
+	}
+	root, err := w.parent.OpenRoot(w.name)
+	if err != nil {
+		return "", err
+	}
+	info, err := root.Stat(filepath.Clean(rel))
+	switch {
+	case err != nil:
+		err = fmt.Errorf("directory %q: %w", rel, err)
+	case !info.IsDir():
+		err = fmt.Errorf("%q is no directory", rel)
+	}
+	return filepath.Join(w.path, rel), errors.Join(err, root.Close())
+}
+
 // remove deletes the workspace with all that is in it, also what a build has made read-only.
 func (w *workspace) remove() error {
 	err := w.parent.RemoveAll(w.name)

@@ -15,12 +15,25 @@
     '\x1b]8;;javascript:window.harmed=3\x07link\x1b]8;;\x07 \x1b]0;title\x07\x1b[2J\x1b[31mred\x1b[0m\x1b[',
     '  spaces\tand a tab ',
     '',
+    '</div></div><a href="javascript:window.harmed=4">click</a>&lt;b&gt;<svg onload=window.harmed=5>',
+    '\x1b]8;;javascript:window.harmed=6\x1b\\here\x1b]8;;\x1b\\ \x1b]8;;https://evil.example/\x1b\\there',
+    'a\x1b[1;1Hb\x1b[99Ac\x1b[2K\x1b[?1049hd\x1b]52;c;aWQ=\x07\x1bPq#0\x1b\\e\x1bc\x07\x9b',
+    '\x1b[38;2;1;2;3;background:url(//evil.example/)mstyle',
+  ];
+  const evil = '<img src=x onerror="window.harmed=7"><script>window.harmed=8</script>\x1b]8;;javascript:window.harmed=9\x07\x1b[2J"\'><b>';
+  const told = [
+    { event: 'started', body: { kind: evil, runner: evil, total_steps: 2 } },
+    step(1, 2, evil, 'running'),
+    text(1, hostile),
+    { event: 'progress', body: { workflow_id: '', status: 'running', current_step: 1, total_steps: 2, message: evil } },
+    { event: 'artifact', body: { name: evil, content_type: evil, size_bytes: 1, sha256: evil } },
+    step(1, 2, evil, 'failed'),
   ];
   const stories = {
-    // four steps, each with progress and 25 log events of 10 lines; the first ten events are hostile
+    // four steps, each with progress and 25 log events of 10 lines; the first four lines are hostile
     build: [
       { event: 'started', body: { kind: 'build', runner: 'r1', total_steps: 4 } },
-      text(1, hostile),
+      text(1, hostile.slice(0, 4)),
       ...['clone', 'go vet', 'go build', 'go test ./pkg/socketmeta ./pkg/wire'].flatMap((name, s) => [
         step(s + 1, 4, name, 'running'),
         ...Array.from({ length: 25 }, (_, i) => [
@@ -32,6 +45,9 @@
       { event: 'artifact', body: { name: 'app.tar.gz', content_type: 'application/gzip', size_bytes: 1048576, sha256: 'ab'.repeat(32) } },
       { event: 'result', body: { value: { packages: 60, failed: 0 }, last_line: 1004 } },
     ],
+    // all that a runner says is a stranger's
+    'hostile-end': [...told, { event: 'error', body: { code: 'failed', message: evil, retryable: true, last_line: 8 } }],
+    'hostile-result': [...told, { event: 'result', body: { value: { [evil]: evil }, last_line: 8 } }],
     flood: flood(20_000),
     'long-flood': flood(100_000),
     // 35,000,000 characters: more than a log shows, and more than the journal keeps
@@ -63,7 +79,7 @@
       { event: 'error', body: { code: 'failed', message: 'step go vet: exit status 1', retryable: true, last_line: 1 } },
     ],
   };
-  const everyMs = { build: 8, flood: 1, 'long-flood': 1, heavy: 1, broken: 5, away: 5, vanished: 5 };
+  const everyMs = { build: 8, flood: 1, 'long-flood': 1, heavy: 1, broken: 5, away: 5, vanished: 5, 'hostile-end': 5, 'hostile-result': 5 };
   const run = '018f6d9a-30aa-7b11-9c22-abcdefabcdef';
   const stored = JSON.parse(sessionStorage.getItem('fake-worker') ?? '{"tasks":{},"epoch":1}');
   const save = () => sessionStorage.setItem('fake-worker', JSON.stringify(stored));
