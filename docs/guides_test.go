@@ -1,6 +1,7 @@
 package docs_test
 
 import (
+	"bytes"
 	"os"
 	"regexp"
 	"testing"
@@ -19,5 +20,15 @@ func TestTheRecipeInTheOperatorsGuideIsOne(t *testing.T) {
 	}
 	if r, err := build.ParseRecipe(recipe[1]); err != nil || r.Kind != "make" {
 		t.Errorf("the recipe reads as %+v, %v", r, err)
+	}
+}
+
+// TestTheExamplesAreAsShortAsTheGuideSays: in under 60 lines each.
+func TestTheExamplesAreAsShortAsTheGuideSays(t *testing.T) {
+	for _, file := range []string{"python/runner.py", "node/runner.mjs"} {
+		text, err := os.ReadFile("../examples/" + file)
+		if lines := bytes.Count(text, []byte("\n")); err != nil || lines >= 60 {
+			t.Errorf("%s has %d lines (%v)", file, lines, err)
+		}
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
 	"github.com/wscluster/wscluster/internal/rig"
 	"github.com/wscluster/wscluster/pkg/wire"
 	"github.com/wscluster/wscluster/pkg/wsclient"
@@ -42,6 +44,7 @@ func TestARunnerInAnotherLanguageBringsItsTasksHome(t *testing.T) {
 					return err
 				})
 				var steps []uint32
+				progress := 0
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				for e := range task.Events(ctx) {
@@ -49,8 +52,16 @@ func TestARunnerInAnotherLanguageBringsItsTasksHome(t *testing.T) {
 					if err := json.Unmarshal(e.Body, &u); err != nil {
 						t.Error(err)
 					}
-					if e.Type == wire.EventStep {
+					switch e.Type {
+					case wire.EventStep:
 						steps = append(steps, u.CurrentStep)
+					case wire.EventProgress:
+						progress++
+					}
+					if plain == "" {
+						keepsToItsSchema(t, "event/"+string(e.Type), e.Body)
+					} else {
+						keepsToItsSchema(t, "broker/plain", e.Body)
 					}
 				}
 				result, err := task.Wait(ctx)
@@ -61,12 +72,28 @@ func TestARunnerInAnotherLanguageBringsItsTasksHome(t *testing.T) {
 				if plain != "" {
 					want = nil
 				}
-				if !slices.Equal(steps, want) {
-					t.Errorf("told of steps %v, want %v", steps, want)
+				if !slices.Equal(steps, want) || (progress > 0) != (plain == "") {
+					t.Errorf("told of steps %v and %d times of progress, want steps %v", steps, progress, want)
 				}
 				c.isEmpty("tasks.count") // it has acknowledged the task: else that would come again
 			})
 		}
 	}
 	c.isQuietBut(0)
+}
+
+// keepsToItsSchema checks a body by a file of docs/schemas.
+func keepsToItsSchema(t *testing.T, name string, body []byte) {
+	t.Helper()
+	s, err := jsonschema.NewCompiler().Compile(filepath.Join(root, "docs/schemas", name+".json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(body))
+	if err == nil {
+		err = s.Validate(v)
+	}
+	if err != nil {
+		t.Errorf("%s: %s: %v", name, body, err)
+	}
 }

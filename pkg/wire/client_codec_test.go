@@ -96,6 +96,9 @@ func TestDecodeClientRefuses(t *testing.T) {
 		if strings.Contains(got.Message, "Go ") || strings.Contains(got.Message, "wire.") {
 			t.Errorf("%s: the message speaks of Go: %s", test.name, got.Message)
 		}
+		if got.Code != CodeFrameTooLarge {
+			refusedBySchema(t, test.name, "client", typeOf([]byte(test.frame)), []byte(test.frame))
+		}
 	}
 }
 

@@ -60,6 +60,7 @@ func TestDecodeControlRefuses(t *testing.T) {
 		if errors.Is(err, ErrUnknownType) || strings.ContainsAny(err.Error(), "\n") || strings.Contains(err.Error(), "Go ") {
 			t.Errorf("%s: it says %v", test.name, err)
 		}
+		refusedBySchema(t, test.name, "control", test.typ, []byte(test.body))
 	}
 }
 

@@ -49,6 +49,9 @@ func TestDecodeServerRefuses(t *testing.T) {
 		if err == nil || m != nil || !strings.Contains(err.Error(), test.message) {
 			t.Errorf("%s: got %v, %v, want %q", name, m, err, test.message)
 		}
+		if err != nil && !beyond(err) {
+			refusedBySchema(t, name, "server", typeOf([]byte(test.frame)), []byte(test.frame))
+		}
 	}
 	if _, err := DecodeServer(bytes.Repeat([]byte(" "), MaxServerFrame+1)); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("got %v, want ErrTooLarge", err)
