@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"regexp"
+	"slices"
 	"testing"
 
 	"github.com/wscluster/wscluster/internal/build"
@@ -30,5 +31,25 @@ func TestTheExamplesAreAsShortAsTheGuideSays(t *testing.T) {
 		if lines := bytes.Count(text, []byte("\n")); err != nil || lines >= 60 {
 			t.Errorf("%s has %d lines (%v)", file, lines, err)
 		}
+	}
+}
+
+// TestTheRunnerInTheGuideIsTheExample: the guide shows what is compiled, and the handler has 20 lines.
+func TestTheRunnerInTheGuideIsTheExample(t *testing.T) {
+	guide, err := os.ReadFile("guides/runner.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	example, err := os.ReadFile("../examples/go/main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, code, _ := bytes.Cut(example, []byte(")\n\n")) // behind the imports
+	if !bytes.Contains(guide, slices.Concat([]byte("```go\n"), code, []byte("```\n"))) {
+		t.Error("runner.md does not show examples/go/main.go from its first function on")
+	}
+	handler := regexp.MustCompile("(?s)^func squares.*?\n}\n").Find(code)
+	if lines := bytes.Count(handler, []byte("\n")); lines < 10 || lines > 20 {
+		t.Errorf("the handler has %d lines, the guide says 20", lines)
 	}
 }
