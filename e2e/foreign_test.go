@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -80,6 +81,39 @@ func TestARunnerInAnotherLanguageBringsItsTasksHome(t *testing.T) {
 		}
 	}
 	c.isQuietBut(0)
+}
+
+// TestTheRunnerOfTheGuideBringsItsTasksHome runs examples/go as it is shown.
+func TestTheRunnerOfTheGuideBringsItsTasksHome(t *testing.T) {
+	c := town(t)
+	program := filepath.Join(t.TempDir(), "squares")
+	build := exec.Command("go", "build", "-o", program, "./examples/go")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	p, err := rig.Start(rig.Program{Path: program, Env: append(os.Environ(), "AMQP_URL="+c.Rabbit.URLFor("runner"))})
+	c.must(err)
+	defer p.Kill()
+	cl, _ := client(t, c.Workers[0].Addr)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var task *wsclient.Task
+	await(t, 20*time.Second, func() (err error) {
+		task, err = cl.Submit(ctx, "squares", map[string]int{"upto": 4})
+		return err
+	})
+	var types []wire.EventType
+	for e := range task.Events(ctx) {
+		keepsToItsSchema(t, "event/"+string(e.Type), e.Body)
+		if e.Durable {
+			types = append(types, e.Type)
+		}
+	}
+	want := []wire.EventType{wire.EventStarted, wire.EventStep, wire.EventLog, wire.EventStep, wire.EventStep, wire.EventStep, wire.EventResult}
+	if result, err := task.Wait(ctx); err != nil || string(result) != `{"sum":14}` || !slices.Equal(types, want) {
+		t.Errorf("got %s, %v after %v, want %v", result, err, types, want)
+	}
 }
 
 // keepsToItsSchema checks a body by a file of docs/schemas.
