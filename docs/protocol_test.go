@@ -139,7 +139,7 @@ func TestProtocolNamesWhatLiesInTheBroker(t *testing.T) {
 	for _, name := range []string{
 		broker.ExchangeUtils, broker.ExchangeUnrouted, broker.ExchangeControl, broker.ExchangeAnnounce,
 		broker.ExchangeTasks, broker.ExchangeDead, broker.QueueParked, broker.QueueDeadEvents, broker.QueueDeadTasks, broker.QueueKeptTasks,
-		broker.MailboxQueue("S"), broker.TasksQueue("K"), broker.Worker("S").ControlQueue(), broker.Runner("R").ControlQueue(),
+		broker.MailboxQueue("S"), broker.TasksQueue("K", wire.Normal), broker.TasksQueue("K", wire.High), broker.Worker("S").ControlQueue(), broker.Runner("R").ControlQueue(),
 		broker.ToDeadEvents().Key, broker.ToDeadTasks().Key, broker.ToKeptTasks().Key,
 	} {
 		if !strings.Contains(text, "`"+name+"`") {

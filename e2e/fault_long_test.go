@@ -227,7 +227,7 @@ func (c *cluster) flood(each int) (gate chan struct{}) {
 		}
 	})
 	await(c.t, homeWithin, func() error {
-		_, err := c.Rabbit.QueueDepth(ctx, broker.TasksQueue("flood"))
+		_, err := c.Rabbit.QueueDepth(ctx, broker.TasksQueue("flood", wire.Normal))
 		return err
 	})
 	return gate

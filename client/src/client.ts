@@ -9,7 +9,7 @@ import type { Platform, SessionStorage } from './platform.ts';
 import { Store } from './store.ts';
 import { Feed, Task, TaskError } from './task.ts';
 import { maxOpenTasks, maxPositions } from './wire.ts';
-import type { LogLines, Position, Refused, ServerMessage, SocketMeta, Submit, TaskEvent, WireError } from './wire.ts';
+import type { LogLines, Position, Priority, Refused, ServerMessage, SocketMeta, Submit, TaskEvent, WireError } from './wire.ts';
 
 /** Positions are acknowledged after so many events or milliseconds, and when the page goes away. */
 export const ackEvery = 32;
@@ -134,9 +134,10 @@ export class Client {
    * refusal is told to the error listeners. An event of the task stands for its acceptance. params must be
    * JSON. Throws a TaskError if it is certain to be refused: a bad or taken ID, a bad kind, more than
    * 64 KiB, more than 100 open tasks; or if nothing more would come of it (over): this client saw the task
-   * end, or acknowledged events of it that were nobody's. Then take a new ID.
+   * end, or acknowledged events of it that were nobody's. Then take a new ID. A task of priority high is taken
+   * before normal ones of all kinds.
    */
-  submit(kind: string, params: object = {}, options: { taskId?: string } = {}): Task {
+  submit(kind: string, params: object = {}, options: { taskId?: string; priority?: Priority } = {}): Task {
     const id = options.taskId ?? uuid(this.#platform.now());
     const refuse = (code: string, message: string) => {
       throw new TaskError({ code, message, retryable: code === 'too_many_tasks' });
@@ -146,8 +147,8 @@ export class Client {
     if (this.#feeds.has(id)) refuse('conflict', `task ${id} is open already`);
     if (this.#over.has(id)) refuse('over', `task ${id} is over; submit under a new ID`);
     if (this.#feeds.size >= maxOpenTasks) refuse('too_many_tasks', `${maxOpenTasks} tasks are open; wait for one to end`);
-    if (!fits(submitMessage(id, kind, params))) refuse('frame_too_large', 'a submit must fit into 64 KiB');
-    const feed = this.#addFeed(kind, { task_id: id, attempt: 0, run_id: '', next: 0 }, params);
+    if (!fits(submitMessage(id, kind, params, options.priority))) refuse('frame_too_large', 'a submit must fit into 64 KiB');
+    const feed = this.#addFeed(kind, { task_id: id, attempt: 0, run_id: '', next: 0 }, params, options.priority);
     this.#persist(feed);
     this.#ask(feed);
     return feed.task;
@@ -184,7 +185,7 @@ export class Client {
     const submitted = [...this.#feeds.values()];
     this.#feeds.clear();
     for (const t of this.#store.tasks()) {
-      this.#emit('task', this.#addFeed(t.kind, t.position, t.params).task);
+      this.#emit('task', this.#addFeed(t.kind, t.position, t.params, t.priority).task);
     }
     for (const f of submitted) this.#feeds.set(f.task.id, f);
   }
@@ -327,7 +328,7 @@ export class Client {
   /** Submits a task, if the server does not have it, and it is open and due. */
   #ask(f: Feed): void {
     if (!f.params || f.over || f.retry || this.#state.name !== 'open') return;
-    this.#link?.send(submitMessage(f.task.id, f.task.kind, f.params));
+    this.#link?.send(submitMessage(f.task.id, f.task.kind, f.params, f.priority));
   }
 
   /** Says that the application wants the task to end, behind its submit. */
@@ -383,8 +384,8 @@ export class Client {
     return [...this.#feeds.values()].filter((f) => !f.params);
   }
 
-  #addFeed(kind: string, position: Position, params: object | undefined): Feed {
-    const feed = new Feed(kind, position, params, {
+  #addFeed(kind: string, position: Position, params: object | undefined, priority: Priority | undefined): Feed {
+    const feed = new Feed(kind, position, params, priority, {
       moved: (f) => {
         if (f.order.finished) this.#end(f);
         else this.#persist(f);
@@ -399,7 +400,7 @@ export class Client {
   }
 
   #persist(f: Feed): void {
-    if (this.#restored) this.#store.putTask({ kind: f.task.kind, position: f.order.position, params: f.params });
+    if (this.#restored) this.#store.putTask({ kind: f.task.kind, position: f.order.position, params: f.params, priority: f.priority });
   }
 
   #end(f: Feed): void {
@@ -498,6 +499,6 @@ const logPrefix = 'log:';
 /** Before the task's ID in the request ID of a cancel, to tell its refusal from that of a submit. */
 const cancelPrefix = 'cancel:';
 
-function submitMessage(id: string, kind: string, params: object): Submit {
-  return { type: 'submit', id, task_id: id, kind, params };
+function submitMessage(id: string, kind: string, params: object, priority: Priority | undefined): Submit {
+  return { type: 'submit', id, task_id: id, kind, params, ...(priority && { priority }) };
 }

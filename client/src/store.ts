@@ -1,5 +1,5 @@
 import type { SessionStorage } from './platform.ts';
-import type { Position } from './wire.ts';
+import type { Position, Priority } from './wire.ts';
 
 /** What is kept of the session. */
 export interface StoredMeta {
@@ -8,11 +8,12 @@ export interface StoredMeta {
   route: string;
 }
 
-/** What is kept of an open task; params only until the server has accepted it. */
+/** What is kept of an open task; params and priority only until the server has accepted it. */
 export interface StoredTask {
   kind: string;
   position: Position;
   params?: object | undefined;
+  priority?: Priority | undefined;
 }
 
 /**

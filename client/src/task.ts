@@ -1,7 +1,7 @@
 import { LogReader } from './log.ts';
 import { Order } from './order.ts';
 import type { Step } from './order.ts';
-import type { Position, TaskEvent, WireError } from './wire.ts';
+import type { Position, Priority, TaskEvent, WireError } from './wire.ts';
 
 /**
  * Why a task was refused, failed or was lost. code is one of the server's closed list, or 'lost': the
@@ -130,6 +130,7 @@ export class Feed {
   readonly ended = deferred<void>();
   /** What to submit; undefined once the server has it. */
   params: object | undefined;
+  priority: Priority | undefined;
   /** Refusals that left in doubt whether the server has it, and the timer to ask again after the last. */
   doubts = 0;
   retry: unknown;
@@ -142,10 +143,11 @@ export class Feed {
   #handlers: { name: string; fn: (step: Step) => unknown }[] = [];
   #busy = false;
 
-  constructor(kind: string, position: Position, params: object | undefined, owner: FeedOwner) {
+  constructor(kind: string, position: Position, params: object | undefined, priority: Priority | undefined, owner: FeedOwner) {
     this.order = new Order(position);
     this.log = new LogReader(position.task_id);
     this.params = params;
+    this.priority = priority;
     this.#owner = owner;
     this.task = new Task(this, kind);
     if (!params) this.accepted.resolve({});
@@ -166,7 +168,7 @@ export class Feed {
 
   /** The server has the task. */
   accept(a: Acceptance): void {
-    this.params = undefined;
+    this.params = this.priority = undefined;
     this.accepted.resolve(a);
   }
 

@@ -39,7 +39,10 @@ export interface Submit {
   task_id: string;
   kind: string;
   params?: object;
+  priority?: Priority;
 }
+/** High ones are taken before normal ones of all kinds. */
+export type Priority = 'normal' | 'high';
 /** Asks for the end of a task of this client, whether it waits or runs. */
 export interface Cancel {
   type: 'cancel';

@@ -228,6 +228,17 @@ test('a submit without its reply is sent again under the same ID on every socket
   assert.deepEqual(reloaded.restored.map((t) => [t.id, t.kind]), [[task.id, 'make']]);
 });
 
+test('a priority is asked for until the task is accepted, also after a reload, and only where it is named', async () => {
+  const w = new World();
+  const { client } = await openOn(w);
+  client.submit('make', {}, { taskId: 'a', priority: 'high' });
+  client.submit('make', {}, { taskId: 'b' });
+  assert.deepEqual(w.socket.of('submit').map((m) => m.priority), ['high', undefined]);
+  const after = new World(w.storage);
+  await openOn(after);
+  assert.deepEqual(after.socket.of('submit').map((m) => m.priority), ['high', undefined]);
+});
+
 test('an event is as good as the reply', async () => {
   const w = new World();
   const { client } = await openOn(w);

@@ -56,6 +56,7 @@ const fromClient: Record<string, ClientMessage> = {
   log_read: { type: 'log_read', id: 'r3', task_id, runner: 'r1', run_id: position.run_id, from_line: 41 },
   ping: { type: 'ping', id: 'p1' },
   submit: { type: 'submit', id: 'r1', task_id, kind: 'go-build', params: { repo: '/srv/git/app', ref: 'main', packages: ['./...'] } },
+  submit_high: { type: 'submit', id: 'r1', task_id, kind: 'go-build', priority: 'high' },
 };
 
 for (const name of index.server) {

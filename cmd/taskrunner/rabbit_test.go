@@ -203,7 +203,7 @@ func (s *site) submit(l broker.Link) {
 		s.Fatal(err)
 	}
 	s.await("a runner", func() bool { return s.logs.FilterMessage("takes tasks").Len() > 0 })
-	r, err := l.Publish(s.Context(), broker.ToTasks(s.kind), broker.Message{Body: body})
+	r, err := l.Publish(s.Context(), broker.ToTasks(s.kind, wire.Normal), broker.Message{Body: body})
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -248,7 +248,7 @@ func (s *site) shown(name string) float64 {
 func (s *site) tasks() string {
 	s.Helper()
 	return s.eval(fmt.Sprintf(`{ok, Q} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"%s">>)),
-		{ok, {_, N}, _} = ra:local_query(amqqueue:get_pid(Q), fun rabbit_fifo:query_messages_total/1), io:format("~p", [N])`, broker.TasksQueue(s.kind)))
+		{ok, {_, N}, _} = ra:local_query(amqqueue:get_pid(Q), fun rabbit_fifo:query_messages_total/1), io:format("~p", [N])`, broker.TasksQueue(s.kind, wire.Normal)))
 }
 
 func (s *site) eval(expressions string) string {

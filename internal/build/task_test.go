@@ -92,7 +92,7 @@ func follow(t *testing.T, kinds map[string]taskrunner.Kind, kind string, params 
 		t.Fatal(err)
 	}
 	for { // the runner opens its queues just after it is up
-		receipt, err := worker.Publish(ctx, broker.ToTasks(kind), broker.Message{Body: body})
+		receipt, err := worker.Publish(ctx, broker.ToTasks(kind, wire.Normal), broker.Message{Body: body})
 		if err != nil {
 			t.Fatal(err)
 		}

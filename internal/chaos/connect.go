@@ -8,6 +8,7 @@ import (
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
 	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/wire"
 )
 
 const (
@@ -70,7 +71,7 @@ func (p *Publisher) connect() (_ *connection, err error) {
 	if err := c.giving.Confirm(false); err != nil {
 		return nil, fmt.Errorf("ask for confirms: %w", err)
 	}
-	queue := broker.TasksQueue(TaskKind)
+	queue := broker.TasksQueue(TaskKind, wire.Normal)
 	if _, err := c.taking.QueueDeclare(queue, true, false, false, false, amqp091.Table{
 		"x-queue-type":              amqp091.QueueTypeQuorum,
 		"x-dead-letter-exchange":    broker.ExchangeDead,

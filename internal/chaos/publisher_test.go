@@ -70,9 +70,9 @@ func TestAPublisherThatIsCutOffStoresAllInOrder(t *testing.T) {
 	}()
 
 	submit(ctx, t, ch, &task)
-	awaitDepth(ctx, t, rabbit, broker.TasksQueue(TaskKind), func(q rig.Queue) bool { return q.Unacked == 1 })
+	awaitDepth(ctx, t, rabbit, broker.TasksQueue(TaskKind, wire.Normal), func(q rig.Queue) bool { return q.Unacked == 1 })
 	submit(ctx, t, ch, &task) // by a worker that did not hear the broker's answer
-	awaitDepth(ctx, t, rabbit, broker.TasksQueue(TaskKind), func(q rig.Queue) bool { return q.Unacked == 2 })
+	awaitDepth(ctx, t, rabbit, broker.TasksQueue(TaskKind, wire.Normal), func(q rig.Queue) bool { return q.Unacked == 2 })
 	mailbox := broker.MailboxQueue(task.Server)
 	if _, err := ch.QueueDeclare(mailbox, true, false, false, false, nil); err != nil {
 		t.Fatal(err)
@@ -87,7 +87,7 @@ func TestAPublisherThatIsCutOffStoresAllInOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	awaitDepth(ctx, t, rabbit, broker.TasksQueue(TaskKind), func(q rig.Queue) bool { return q.Ready+q.Unacked == 0 }) // it is settled
+	awaitDepth(ctx, t, rabbit, broker.TasksQueue(TaskKind, wire.Normal), func(q rig.Queue) bool { return q.Ready+q.Unacked == 0 }) // it is settled
 	stop()
 	if err := <-ended; err != nil {
 		t.Error(err)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/wire"
 )
 
 const (
@@ -13,15 +14,15 @@ const (
 	aheadWithin = 50 * time.Millisecond // an answer to a client waits no longer for it
 )
 
-// queues tells how many tasks of a kind wait, roughly: for the position in the answers to submits. One
+// queues tells how many tasks are ahead of one of a kind and priority, roughly: for the position in the answers to submits. One
 // belongs to one link. It is for one goroutine, but for what it starts.
 type queues struct {
 	link  broker.Link
-	kinds map[string]*depth // of tasks that were stored: as many as there are kinds with runners
+	known map[string]*depth // by queue, of tasks that were stored: at most two for each kind with runners
 	asked sync.WaitGroup
 }
 
-// depth is one queue.
+// depth is what is ahead of who joins one queue.
 type depth struct {
 	at     time.Time     // when it was asked last
 	answer chan struct{} // closed when waits and known are there
@@ -30,19 +31,21 @@ type depth struct {
 }
 
 func newQueues(link broker.Link) *queues {
-	return &queues{link: link, kinds: map[string]*depth{}}
+	return &queues{link: link, known: map[string]*depth{}}
 }
 
 // ahead returns how many tasks were waiting before the one that was just stored; nil if the broker does
 // not say in time.
-func (q *queues) ahead(ctx context.Context, kind string) *int {
-	d := q.kinds[kind]
+func (q *queues) ahead(ctx context.Context, t *wire.Task) *int {
+	kind, priority := t.Kind, t.Priority
+	queue := broker.TasksQueue(kind, priority)
+	d := q.known[queue]
 	if d == nil || time.Since(d.at) > aheadFor {
 		d = &depth{at: time.Now(), answer: make(chan struct{})}
-		q.kinds[kind] = d
+		q.known[queue] = d
 		q.asked.Go(func() {
 			defer close(d.answer)
-			waits, err := q.link.Waiting(ctx, kind)
+			waits, err := q.link.Waiting(ctx, kind, priority)
 			d.waits, d.known = waits, err == nil
 		})
 	}

@@ -262,8 +262,46 @@ func TestASubmitThatTheBrokerDoesNotAnswerIsRefusedInTimeAndMayBeRepeated(t *tes
 		if got := b.sockets.since(1, 1); !slices.Equal(got, want) {
 			t.Errorf("answers %v, want %v", got, want)
 		}
-		if ready, unsettled := b.broker.Depth(broker.TasksQueue("k")); ready+unsettled != 1 {
+		if ready, unsettled := b.broker.Depth(broker.TasksQueue("k", wire.Normal)); ready+unsettled != 1 {
 			t.Errorf("%d tasks, want 1", ready+unsettled)
+		}
+	})
+}
+
+func TestASubmitOfHighPriorityGoesToItsOwnQueue(t *testing.T) {
+	inBubble(t, Options{}, func(b *bench) {
+		link, err := b.broker.Join(t.Context(), broker.Runner("r1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer link.Close(context.Background())
+		tasks, err := link.OpenTasks(t.Context(), []string{"k"}, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 3 { // the first is taken, the others wait
+			b.submit(wire.TaskID(fmt.Sprint("normal", i)))
+		}
+		<-tasks.Deliveries()
+		s := b.o.Sessions.Find(1)
+		for _, p := range []wire.Priority{wire.High, wire.High, wire.Normal, ""} {
+			b.Submit(s, &wire.Submit{ID: "q", Task: "t", Kind: "k", Priority: p})
+			synctest.Wait()
+		}
+		b.Submit(s, &wire.Submit{ID: "q", Task: "u", Kind: "k", Priority: wire.Normal})
+		synctest.Wait()
+		b.Submit(s, &wire.Submit{ID: "q", Task: "u", Kind: "k"}) // the same
+		synctest.Wait()
+		want := []string{"accepted", "accepted", "accepted", "accepted", "accepted", "error conflict", "error conflict", "accepted", "accepted"}
+		if got := b.sockets.since(1, 1); !slices.Equal(got, want) {
+			t.Errorf("answers %v, want %v", got, want)
+		}
+		high := b.broker.Messages(broker.TasksQueue("k", wire.High))
+		if len(high) != 1 {
+			t.Fatalf("%d tasks of high priority, want 1", len(high))
+		}
+		if task, err := wire.DecodeTask(high[0].Body); err != nil || task.Priority != wire.High || task.Task != "t" {
+			t.Errorf("the task is %+v, %v", task, err)
 		}
 	})
 }
@@ -308,7 +346,7 @@ func TestASubmitWhoseLinkTookTheAnswerWithItIsPublishedAgain(t *testing.T) {
 			b.t.Fatal(err)
 		}
 		b.broker.OnPublish(func(p memory.Publish) memory.Verdict {
-			if p.To == broker.ToTasks("k") {
+			if p.To == broker.ToTasks("k", wire.Normal) {
 				return memory.Verdict{Fate: memory.Hang}
 			}
 			return memory.Verdict{}

@@ -34,7 +34,7 @@ func (m *Mailbox) Submit(s *session.Session, request *wire.Submit) {
 	}
 	task := wire.Task{
 		Meta: socketmeta.Meta{Client: s.Client, Server: m.o.Server, Epoch: owner.Epoch},
-		Task: request.Task, Kind: request.Kind, Params: request.Params,
+		Task: request.Task, Kind: request.Kind, Params: request.Params, Priority: request.Priority,
 		Subject: owner.Subject, Submitted: wire.Time{Time: time.Now()},
 	}
 	body, err := wire.EncodeTask(&task)
@@ -110,7 +110,7 @@ func (m *Mailbox) publish(ctx context.Context, link broker.Link) error {
 			case !known:
 				m.keepDoubtful(a.submission)
 			case refusal == nil && a.cancel == nil:
-				m.accept(a.submission, queues.ahead(ctx, a.task.Kind))
+				m.accept(a.submission, queues.ahead(ctx, &a.task))
 			default:
 				m.answer(a.submission, refusal)
 			}
@@ -124,7 +124,7 @@ func (m *Mailbox) publish(ctx context.Context, link broker.Link) error {
 func (m *Mailbox) send(ctx context.Context, link broker.Link, s submission, flying chan<- awaited) error {
 	within, cancel := context.WithDeadline(ctx, s.by)
 	defer cancel()
-	to, typ := broker.ToTasks(s.task.Kind), "task"
+	to, typ := broker.ToTasks(s.task.Kind, s.task.Priority), "task"
 	if s.cancel != nil {
 		to, typ = broker.ToLedger(), string(wire.LedgerCancel)
 	}
@@ -189,10 +189,12 @@ func (m *Mailbox) judge(ctx context.Context, a awaited) (refusal *wire.Error, kn
 		return wire.Errorf(wire.CodeUnavailable, "no task runner that can cancel has ever been here"), true
 	case outcome == broker.Refused && a.cancel != nil:
 		return wire.Errorf(wire.CodeOverloaded, "the broker refused the cancel; try again"), true
+	case outcome == broker.Returned && a.task.Priority == wire.High:
+		return wire.Errorf(wire.CodeUnknownKind, "no task runner has ever offered the kind %q with high priority", a.task.Kind), true
 	case outcome == broker.Returned:
 		return wire.Errorf(wire.CodeUnknownKind, "no task runner has ever offered the kind %q", a.task.Kind), true
 	}
-	return wire.Errorf(wire.CodeOverloaded, "the queue %s is full; try again later", broker.TasksQueue(a.task.Kind)), true
+	return wire.Errorf(wire.CodeOverloaded, "the queue %s is full; try again later", broker.TasksQueue(a.task.Kind, a.task.Priority)), true
 }
 
 // refuseWaiting answers what has not been sent when a link ended.

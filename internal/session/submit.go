@@ -15,6 +15,9 @@ func digestOf(m *wire.Submit) digest {
 	h := sha256.New()
 	h.Write([]byte(m.Kind))
 	h.Write([]byte{0})
+	if m.Priority == wire.High {
+		h.Write([]byte{1})
+	}
 	var compact bytes.Buffer
 	if json.Compact(&compact, m.Params) != nil {
 		compact.Write(m.Params)

@@ -9,6 +9,7 @@ import (
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
 	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/wire"
 )
 
 func deleteQueue(t *testing.T, l *link, queue string) {
@@ -117,7 +118,7 @@ func TestConsumerEndsWhenItsQueueIsTakenAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	deleteQueue(t, l, broker.TasksQueue(kind))
+	deleteQueue(t, l, broker.TasksQueue(kind, wire.Normal))
 	if _, more := <-tasks.Deliveries(); more {
 		t.Error("a task from a queue that is gone")
 	}

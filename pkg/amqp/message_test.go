@@ -10,6 +10,7 @@ import (
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
 	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/wire"
 )
 
 func TestWhatAMQPCannotCarryIsNotSent(t *testing.T) {
@@ -32,7 +33,7 @@ func TestWhatAMQPCannotCarryIsNotSent(t *testing.T) {
 			t.Errorf("%s: got %v, want ErrTooLarge", name, err)
 		}
 	}
-	if _, err := l.Publish(bounded(t), broker.ToTasks(long), broker.Message{}); !errors.Is(err, broker.ErrTooLarge) {
+	if _, err := l.Publish(bounded(t), broker.ToTasks(long, wire.Normal), broker.Message{}); !errors.Is(err, broker.ErrTooLarge) {
 		t.Errorf("address: got %v, want ErrTooLarge", err)
 	}
 	delete(many, "a")

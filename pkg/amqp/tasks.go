@@ -1,6 +1,7 @@
 package amqp
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -10,27 +11,34 @@ import (
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
 	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/wire"
 )
 
 // taker takes tasks of several kinds into a number of slots that they share. Quorum queues know
 // no prefetch over several consumers, and a task held beyond the slots would wait for hours while
 // another runner is idle. So as long as there are tasks they are fetched one by one (basic.get),
-// from each kind in turn. Only when all kinds are empty do consumers wait on all of them, each
+// those of high priority first, and of each priority from each kind in turn; that costs a question
+// for each empty queue before the one that has something. Only when all are empty do consumers wait on all of them, each
 // with a prefetch of one, until something comes. If then tasks of several kinds come at the same
 // moment and exceed the slots, the rest goes back: that is the only time that an attempt is
 // counted which nobody saw.
 type taker struct {
 	*consumer
-	queues []string
+	turns  []turn // high priority first
 	slots  int
 	pauses chan pause    // unbuffered: taken by run
 	freed  chan struct{} // cap 1: a slot was freed
 
-	turn  int // run's own: the queue to ask first
 	count int // run's own: of AMQP consumers so far; a tag is never used again
 
 	mu   sync.Mutex
 	held map[uint64]bool // guarded by mu: the tags in the slots
+}
+
+// turn is the queues of one priority.
+type turn struct {
+	queues []string
+	next   int // run's own: the queue to ask first
 }
 
 // pause asks run to pause or to go on.
@@ -55,12 +63,17 @@ func (l *link) OpenTasks(ctx context.Context, kinds []string, slots int) (_ brok
 		return nil, context.Cause(ctx)
 	}
 	t := newTaker(slots)
-	for _, kind := range slices.Compact(slices.Sorted(slices.Values(kinds))) {
-		queue := broker.TasksQueue(kind)
-		if _, err := l.ensureQueue(queue, new(bool), taskArgs(), broker.ExchangeTasks, kind); err != nil {
-			return nil, err
+	kinds = slices.Compact(slices.Sorted(slices.Values(kinds)))
+	for _, p := range []wire.Priority{wire.High, wire.Normal} {
+		var queues []string
+		for _, kind := range kinds {
+			queue := broker.TasksQueue(kind, p)
+			if _, err := l.ensureQueue(queue, new(bool), taskArgs(), broker.ExchangeTasks, broker.ToTasks(kind, p).Key); err != nil {
+				return nil, err
+			}
+			queues = append(queues, queue)
 		}
-		t.queues = append(t.queues, queue)
+		t.turns = append(t.turns, turn{queues: queues})
 	}
 	if err := t.open(l, "tasks"); err != nil {
 		return nil, err
@@ -82,14 +95,23 @@ func (t *taker) open(l *link, what string) (err error) {
 }
 
 // Waiting looks at ctx before it begins.
-func (l *link) Waiting(ctx context.Context, kind string) (n int, err error) {
+func (l *link) Waiting(ctx context.Context, kind string, p wire.Priority) (n int, err error) {
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
+	queues := []string{broker.TasksQueue(kind, wire.High)}
+	if p != wire.High {
+		queues = append(queues, broker.TasksQueue(kind, wire.Normal))
+	}
 	err = l.consuming.try(func(ch *amqp091.Channel) error {
-		q, err := ch.QueueDeclarePassive(broker.TasksQueue(kind), true, false, false, false, nil)
-		n = q.Messages
-		return err
+		for _, queue := range queues {
+			q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
+			if err != nil {
+				return err
+			}
+			n += q.Messages
+		}
+		return nil
 	})
 	if err != nil {
 		return 0, fmt.Errorf("count the tasks of kind %s: %w", kind, err)
@@ -138,31 +160,35 @@ func (t *taker) run() {
 	}
 }
 
-// fetch takes one task, from the kind whose turn it is; false if there is none of any kind.
+// fetch takes one task, of the kind whose turn it is among those of the highest priority; false if
+// there is none at all.
 func (t *taker) fetch() (bool, error) {
-	for range t.queues {
-		queue := t.queues[t.turn]
-		t.turn = (t.turn + 1) % len(t.queues)
-		var d amqp091.Delivery
-		var ok bool
-		err := t.link.consuming.watched(func() (err error) {
-			d, ok, err = t.ch.Get(queue, false)
-			return err
-		})
-		if err != nil {
-			return false, err
-		}
-		if ok {
-			t.take(d)
-			return true, nil
+	for i := range t.turns {
+		c := &t.turns[i]
+		for range c.queues {
+			queue := c.queues[c.next]
+			c.next = (c.next + 1) % len(c.queues)
+			var d amqp091.Delivery
+			var ok bool
+			err := t.link.consuming.watched(func() (err error) {
+				d, ok, err = t.ch.Get(queue, false)
+				return err
+			})
+			if err != nil {
+				return false, err
+			}
+			if ok {
+				t.take(d)
+				return true, nil
+			}
 		}
 	}
 	return false, nil
 }
 
-// wait waits on all kinds until a task comes and takes it, or until there is other business.
+// wait waits on all queues until a task comes and takes it, or until there is other business.
 func (t *taker) wait(set func(pause)) error {
-	arrivals := make(chan amqp091.Delivery, len(t.queues)) // the prefetch is one each
+	arrivals := make(chan arrival, len(t.turns)*len(t.turns[0].queues)) // the prefetch is one each
 	var arriving sync.WaitGroup
 	stop := func(err error) error {
 		t.closeChannel() // ends the arrivals too
@@ -170,30 +196,32 @@ func (t *taker) wait(set func(pause)) error {
 		return err
 	}
 	var tags []string
-	for _, queue := range t.queues {
-		t.count++
-		tag := strconv.Itoa(t.count)
-		err := t.link.consuming.watched(func() error {
-			in, err := t.ch.Consume(queue, tag, false, false, false, false, nil)
-			if err == nil {
-				arriving.Go(func() {
-					for d := range in {
-						arrivals <- d
-					}
-				})
+	for i, c := range t.turns {
+		for _, queue := range c.queues {
+			t.count++
+			tag := strconv.Itoa(t.count)
+			err := t.link.consuming.watched(func() error {
+				in, err := t.ch.Consume(queue, tag, false, false, false, false, nil)
+				if err == nil {
+					arriving.Go(func() {
+						for d := range in {
+							arrivals <- arrival{d, i}
+						}
+					})
+				}
+				return err
+			})
+			if err != nil {
+				return stop(err)
 			}
-			return err
-		})
-		if err != nil {
-			return stop(err)
+			tags = append(tags, tag)
 		}
-		tags = append(tags, tag)
 	}
 	var other pause
-	var first []amqp091.Delivery
+	var came []arrival
 	select {
-	case d := <-arrivals:
-		first = append(first, d)
+	case a := <-arrivals:
+		came = append(came, a)
 	case other = <-t.pauses:
 	case <-t.stop:
 	}
@@ -206,13 +234,14 @@ func (t *taker) wait(set func(pause)) error {
 	close(arrivals)
 	// Given out only now: a task that is requeued while its consumer is being cancelled may be sent
 	// there again, come too late and go back, which counts as an attempt.
-	for _, d := range first {
-		t.take(d)
+	for a := range arrivals {
+		came = append(came, a)
 	}
-	for d := range arrivals {
+	slices.SortStableFunc(came, func(a, b arrival) int { return cmp.Compare(a.turn, b.turn) })
+	for _, a := range came {
 		if t.free() > 0 {
-			t.take(d)
-		} else if err := t.ch.Nack(d.DeliveryTag, false, true); err != nil {
+			t.take(a.Delivery)
+		} else if err := t.ch.Nack(a.DeliveryTag, false, true); err != nil {
 			return err
 		}
 	}
@@ -220,6 +249,12 @@ func (t *taker) wait(set func(pause)) error {
 		set(other)
 	}
 	return nil
+}
+
+// arrival is a delivery from a queue of that turn.
+type arrival struct {
+	amqp091.Delivery
+	turn int
 }
 
 // take puts a task into a free slot.

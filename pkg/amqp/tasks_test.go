@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/wire"
 )
 
 // A task is never held beyond the slots: it would wait for hours while another runner is idle.
@@ -28,7 +29,7 @@ func TestTasksBeyondTheSlotsAreLeftToOthers(t *testing.T) {
 		time.Sleep(5 * time.Millisecond)
 		var publishers sync.WaitGroup
 		for _, kind := range list {
-			publishers.Go(func() { store(t, other, broker.ToTasks(kind), kind) })
+			publishers.Go(func() { store(t, other, broker.ToTasks(kind, wire.Normal), kind) })
 		}
 		publishers.Wait()
 		first := <-busy.Deliveries()
@@ -75,7 +76,7 @@ func TestKindsTakeTurns(t *testing.T) {
 	}
 	for range 4 {
 		for _, kind := range kinds {
-			store(t, l, broker.ToTasks(kind), kind)
+			store(t, l, broker.ToTasks(kind, wire.Normal), kind)
 		}
 	}
 	if k, err = l.OpenTasks(bounded(t), kinds, 1); err != nil {
@@ -95,7 +96,7 @@ func TestTaskIsSettledOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store(t, l, broker.ToTasks(kind), "1", "2", "3")
+	store(t, l, broker.ToTasks(kind, wire.Normal), "1", "2", "3")
 	tag := expect(t, k, "1")[0]
 	if err := k.Ack(tag); err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/wire"
 )
 
 // Row D10 of the requirements: the mailbox is visible in RabbitMQ itself.
@@ -64,14 +65,15 @@ func TestShippedPoliciesApply(t *testing.T) {
 	}
 	const rejects = `{<<"overflow">>,<<"reject-publish">>}`
 	for queue, want := range map[string][]string{
-		broker.MailboxQueue(s):          {"rabbit_classic_queue mailbox ", rejects, `{<<"max-length">>,200000}`, `{<<"max-length-bytes">>,536870912}`, `{<<"expires">>,604800000}`},
-		broker.HoldQueue(s):             {"rabbit_classic_queue hold ", rejects, `{<<"max-length">>,200000}`, `{<<"max-length-bytes">>,536870912}`},
-		broker.QueueParked:              {"rabbit_classic_queue parked ", rejects, `{<<"max-length">>,200000}`, `{<<"max-length-bytes">>,536870912}`},
-		broker.TasksQueue("policies"):   {"rabbit_quorum_queue tasks ", rejects, `{<<"delivery-limit">>,100000}`, `{<<"dead-letter-strategy">>,<<"at-least-once">>}`},
-		broker.Worker(s).ControlQueue(): {"rabbit_classic_queue control ", `{<<"max-length">>,10000}`},
-		broker.QueueDeadEvents:          {"rabbit_classic_queue dead ", rejects, `{<<"max-length-bytes">>,536870912}`},
-		broker.QueueDeadTasks:           {"rabbit_classic_queue dead ", rejects, `{<<"max-length-bytes">>,536870912}`},
-		broker.QueueKeptTasks:           {"rabbit_classic_queue kept ", `{<<"overflow">>,<<"drop-head">>}`, `{<<"max-length">>,10000}`, `{<<"max-length-bytes">>,67108864}`, `{<<"message-ttl">>,604800000}`},
+		broker.MailboxQueue(s):                     {"rabbit_classic_queue mailbox ", rejects, `{<<"max-length">>,200000}`, `{<<"max-length-bytes">>,536870912}`, `{<<"expires">>,604800000}`},
+		broker.HoldQueue(s):                        {"rabbit_classic_queue hold ", rejects, `{<<"max-length">>,200000}`, `{<<"max-length-bytes">>,536870912}`},
+		broker.QueueParked:                         {"rabbit_classic_queue parked ", rejects, `{<<"max-length">>,200000}`, `{<<"max-length-bytes">>,536870912}`},
+		broker.TasksQueue("policies", wire.High):   {"rabbit_quorum_queue tasks ", rejects, `{<<"delivery-limit">>,100000}`, `{<<"dead-letter-strategy">>,<<"at-least-once">>}`},
+		broker.TasksQueue("policies", wire.Normal): {"rabbit_quorum_queue tasks ", rejects, `{<<"delivery-limit">>,100000}`, `{<<"dead-letter-strategy">>,<<"at-least-once">>}`},
+		broker.Worker(s).ControlQueue():            {"rabbit_classic_queue control ", `{<<"max-length">>,10000}`},
+		broker.QueueDeadEvents:                     {"rabbit_classic_queue dead ", rejects, `{<<"max-length-bytes">>,536870912}`},
+		broker.QueueDeadTasks:                      {"rabbit_classic_queue dead ", rejects, `{<<"max-length-bytes">>,536870912}`},
+		broker.QueueKeptTasks:                      {"rabbit_classic_queue kept ", `{<<"overflow">>,<<"drop-head">>}`, `{<<"max-length">>,10000}`, `{<<"max-length-bytes">>,67108864}`, `{<<"message-ttl">>,604800000}`},
 	} {
 		if !strings.HasPrefix(found[queue], want[0]) {
 			t.Errorf("%s: %q, want %q", queue, found[queue], want[0])
@@ -98,7 +100,7 @@ func TestShippedRightsAreEnoughAndNoMore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store(t, w, broker.ToTasks(kind), "task")
+	store(t, w, broker.ToTasks(kind, wire.Normal), "task")
 	store(t, w, broker.ToControl(broker.Runner("rights")), "cancel")
 	store(t, w, broker.ToAll(), "all")
 	store(t, w, broker.ToDeadEvents(), "dead")
@@ -192,7 +194,7 @@ func TestDriftIsToldAndUsedAsItIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = l.consuming.try(func(ch *amqp091.Channel) error {
-		_, err := ch.QueueDeclare(broker.TasksQueue(kind), true, false, false, false, amqp091.Table{"x-queue-type": Classic})
+		_, err := ch.QueueDeclare(broker.TasksQueue(kind, wire.Normal), true, false, false, false, amqp091.Table{"x-queue-type": Classic})
 		return err
 	})
 	if err != nil {
@@ -205,7 +207,7 @@ func TestDriftIsToldAndUsedAsItIs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store(t, l, broker.ToTasks(kind), "task")
+	store(t, l, broker.ToTasks(kind, wire.Normal), "task")
 	expect(t, tasks, "task")
 	if n := logged.FilterMessageSnippet("other arguments").Len(); n != 2 {
 		t.Errorf("told %d times, want once for each queue: %v", n, logged.All())

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/wscluster/wscluster/pkg/socketmeta"
+	"github.com/wscluster/wscluster/pkg/wire"
 )
 
 // Errors of this port. Drivers wrap them; other errors are faults of the broker or the network,
@@ -78,8 +79,11 @@ type Link interface {
 	Register(ctx context.Context, s socketmeta.ServerID) error
 	Servers(ctx context.Context) ([]socketmeta.ServerID, error)
 
-	// OpenTasks makes sure that the queues of the kinds exist and starts taking tasks from them:
-	// at most slots (1 to 65,535) unsettled ones over all kinds, of which there is at least one.
+	// OpenTasks makes sure that the queues of the kinds exist, two for each, and starts taking tasks
+	// from them: at most slots (1 to 65,535) unsettled ones over all kinds, of which there is at least
+	// one. Where there is a choice, tasks of high priority of any kind come before normal ones, and the
+	// kinds of one priority take turns. Nothing keeps normal ones from starving: for as long as high
+	// ones wait, no normal one is taken.
 	OpenTasks(ctx context.Context, kinds []string, slots int) (Consumer, error)
 
 	// OpenDeadTasks starts taking the tasks that were given up (ToDeadTasks): at most prefetch (1 to
@@ -88,9 +92,10 @@ type Link interface {
 	// of the dead or that of the kept ones (ToKeptTasks) does not exist yet. It is for runners.
 	OpenDeadTasks(ctx context.Context, prefetch int) (Consumer, error)
 
-	// Waiting returns how many tasks of a kind wait in its queue, as far as the broker can tell; those
-	// that were delivered do not. It is an error if the kind has no queue.
-	Waiting(ctx context.Context, kind string) (int, error)
+	// Waiting returns how many tasks of a kind wait that are taken before a new one of that priority,
+	// as far as the broker can tell: for a normal one those of both priorities, else the high ones.
+	// Those that were delivered do not wait. It is an error if the kind has no queues.
+	Waiting(ctx context.Context, kind string, p wire.Priority) (int, error)
 
 	// OpenLedger makes sure that the ledger exists, and reads it from the record at offset from on, or
 	// from the first that it still has, whichever is later. What this link publishes after that to

@@ -6,13 +6,16 @@ import (
 	"testing"
 
 	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/wire"
 )
 
 func TestNamesAreThoseOfTheProtocol(t *testing.T) {
 	for _, test := range []struct{ got, want string }{
 		{broker.MailboxQueue("i1-w3"), "mailbox.i1-w3"},
 		{broker.MailboxQueue(broker.ParkedServer), "parked"},
-		{broker.TasksQueue("go-build"), "tasks.go-build"},
+		{broker.TasksQueue("go-build", wire.Normal), "tasks.go-build"},
+		{broker.TasksQueue("go-build", ""), "tasks.go-build"},
+		{broker.TasksQueue("go-build", wire.High), "tasks.go-build.high"},
 		{broker.Worker("i1-w3").Key(), "i1-w3"},
 		{broker.Runner("r1").Key(), "r.r1"},
 		{broker.Runner("r1").String(), "r.r1"},
@@ -27,7 +30,8 @@ func TestNamesAreThoseOfTheProtocol(t *testing.T) {
 		{broker.ToMailbox("i1-w3"), broker.Address{Exchange: "utils", Key: "i1-w3"}},
 		{broker.ToControl(broker.Runner("r1")), broker.Address{Exchange: "control", Key: "r.r1"}},
 		{broker.ToAll(), broker.Address{Exchange: "announce"}},
-		{broker.ToTasks("make"), broker.Address{Exchange: "tasks", Key: "make"}},
+		{broker.ToTasks("make", wire.Normal), broker.Address{Exchange: "tasks", Key: "make"}},
+		{broker.ToTasks("make", wire.High), broker.Address{Exchange: "tasks", Key: "make.high"}},
 		{broker.ToDeadEvents(), broker.Address{Exchange: "dead", Key: "event"}},
 		{broker.ToDeadTasks(), broker.Address{Exchange: "dead", Key: "task"}},
 		{broker.ToKeptTasks(), broker.Address{Exchange: "dead", Key: "kept"}},

@@ -1,6 +1,9 @@
 package broker
 
-import "github.com/wscluster/wscluster/pkg/socketmeta"
+import (
+	"github.com/wscluster/wscluster/pkg/socketmeta"
+	"github.com/wscluster/wscluster/pkg/wire"
+)
 
 // Every exchange and queue of wscluster. docs/PROTOCOL.md tells the same to authors of runners;
 // deploy/rabbitmq/ holds what an operator may change (policies and rights).
@@ -9,7 +12,7 @@ const (
 	ExchangeUnrouted = "utils.unrouted" // fanout, internal: utils' alternate exchange
 	ExchangeControl  = "control"        // direct: one worker (key S) or one runner (key r.R)
 	ExchangeAnnounce = "announce"       // fanout: all workers and runners
-	ExchangeTasks    = "tasks"          // direct: tasks, by kind; no alternate exchange
+	ExchangeTasks    = "tasks"          // direct: tasks, by kind (keys K and K.high); no alternate exchange
 	ExchangeHold     = "hold"           // direct: events beyond an owner's caps, by the mailbox's server ID
 	ExchangeDead     = "dead"           // direct: what could not be delivered (keys event, task), and kept
 
@@ -47,7 +50,7 @@ func ToControl(id Identity) Address { return Address{ExchangeControl, id.Key()} 
 func ToAll() Address { return Address{ExchangeAnnounce, ""} }
 
 // ToTasks addresses the runners of a kind. It is Returned when none has ever offered it.
-func ToTasks(kind string) Address { return Address{ExchangeTasks, kind} }
+func ToTasks(kind string, p wire.Priority) Address { return Address{ExchangeTasks, tasksKey(kind, p)} }
 
 // ToLedger addresses the ledger. It is Returned if nobody has ever opened it.
 func ToLedger() Address { return Address{ExchangeLedger, ""} }
@@ -81,8 +84,16 @@ func HoldQueue(s socketmeta.ServerID) string {
 // holds a message.
 func LockQueue(s socketmeta.ServerID) string { return "lock." + MailboxQueue(s) }
 
-// TasksQueue names the queue of a kind.
-func TasksQueue(kind string) string { return "tasks." + kind }
+// TasksQueue names the queue of a kind for tasks of that priority.
+func TasksQueue(kind string, p wire.Priority) string { return "tasks." + tasksKey(kind, p) }
+
+// tasksKey cannot be the name of another kind, which has no dot.
+func tasksKey(kind string, p wire.Priority) string {
+	if p == wire.High {
+		return kind + ".high"
+	}
+	return kind
+}
 
 // Identity is what one process of the cluster is known by. At most one process holds it at a time.
 type Identity struct{ prefix, name string }

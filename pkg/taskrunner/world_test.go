@@ -131,7 +131,7 @@ func (w *world) publish(kind string, body []byte) {
 	w.mu.Lock()
 	l := w.link
 	w.mu.Unlock()
-	r, err := l.Publish(w.Context(), broker.ToTasks(kind), broker.Message{ID: string(wire.NewTaskID()), Body: body})
+	r, err := l.Publish(w.Context(), broker.ToTasks(kind, wire.Normal), broker.Message{ID: string(wire.NewTaskID()), Body: body})
 	if err != nil {
 		w.Fatal(err)
 	}

@@ -43,6 +43,8 @@ type Submit struct {
 	Task   TaskID          `json:"task_id"`
 	Kind   string          `json:"kind"`
 	Params json.RawMessage `json:"params,omitempty"` // an object; what it may hold is the kind's affair
+
+	Priority Priority `json:"priority,omitempty"`
 }
 
 // Cancel asks for the end of a task that this client submitted, whether it waits or runs. It may be

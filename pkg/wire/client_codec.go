@@ -133,7 +133,7 @@ func (m *Submit) check() error {
 	if m.Params != nil && !isObject(m.Params) {
 		return errors.New("params must be an object")
 	}
-	return nil
+	return CheckPriority(m.Priority)
 }
 
 func (m *Cancel) check() error {

@@ -35,14 +35,15 @@ var (
 // TypeScript tests.
 var (
 	goldenFromClient = map[string]ClientMessage{
-		"hello":     &Hello{},
-		"hello_all": &Hello{Auth: "eyJ.auth.sig", Token: "eyJ.resume.sig", Tasks: []Position{{goldenTask, 1, goldenRun, 6}, {"build-new", 0, "", 0}}},
-		"confirm":   &Confirm{Epoch: goldenMeta.Epoch + 1},
-		"submit":    &Submit{ID: "r1", Task: goldenTask, Kind: "go-build", Params: json.RawMessage(`{"repo":"/srv/git/app","ref":"main","packages":["./..."]}`)},
-		"cancel":    &Cancel{ID: "r2", Task: goldenTask},
-		"log_read":  &LogRead{ID: "r3", Task: goldenTask, Runner: "r1", Run: goldenRun, From: 41},
-		"ack":       &Ack{Tasks: []Position{{goldenTask, 1, goldenRun, 6}}},
-		"ping":      &Ping{ID: "p1"},
+		"hello":       &Hello{},
+		"hello_all":   &Hello{Auth: "eyJ.auth.sig", Token: "eyJ.resume.sig", Tasks: []Position{{goldenTask, 1, goldenRun, 6}, {"build-new", 0, "", 0}}},
+		"confirm":     &Confirm{Epoch: goldenMeta.Epoch + 1},
+		"submit":      &Submit{ID: "r1", Task: goldenTask, Kind: "go-build", Params: json.RawMessage(`{"repo":"/srv/git/app","ref":"main","packages":["./..."]}`)},
+		"submit_high": &Submit{ID: "r1", Task: goldenTask, Kind: "go-build", Priority: High},
+		"cancel":      &Cancel{ID: "r2", Task: goldenTask},
+		"log_read":    &LogRead{ID: "r3", Task: goldenTask, Runner: "r1", Run: goldenRun, From: 41},
+		"ack":         &Ack{Tasks: []Position{{goldenTask, 1, goldenRun, 6}}},
+		"ping":        &Ping{ID: "p1"},
 	}
 	goldenFromServer = map[string]ServerMessage{
 		"socket_meta": &SocketMeta{
@@ -101,7 +102,7 @@ var (
 		EventGap:      &Gap{FromSeq: 2, Reason: GapExpired, Timestamp: goldenTime},
 	}
 	goldenTaskMessage = &Task{
-		Meta: goldenMeta, Task: goldenTask, Kind: "go-build", Params: json.RawMessage(`{"ref":"main"}`),
+		Meta: goldenMeta, Task: goldenTask, Kind: "go-build", Params: json.RawMessage(`{"ref":"main"}`), Priority: High,
 		Subject: "alice@example.org", Submitted: goldenTime, Trace: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 	}
 	goldenLedger = map[string]*LedgerRecord{

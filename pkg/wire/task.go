@@ -15,9 +15,28 @@ type Task struct {
 	Task      TaskID          `json:"task_id"`
 	Kind      string          `json:"kind"`
 	Params    json.RawMessage `json:"params,omitempty"`
+	Priority  Priority        `json:"priority,omitempty"`
 	Subject   string          `json:"subject,omitempty"`
 	Submitted Time            `json:"submitted_at"`
 	Trace     string          `json:"traceparent,omitempty"` // W3C Trace Context
+}
+
+// Priority says which tasks of a kind runners take first. What is not High is Normal: "" too.
+type Priority string
+
+// The priorities.
+const (
+	Normal Priority = "normal"
+	High   Priority = "high"
+)
+
+// CheckPriority refuses what is no priority.
+func CheckPriority(p Priority) error {
+	switch p {
+	case "", Normal, High:
+		return nil
+	}
+	return fmt.Errorf("priority %.20q must be normal or high", string(p))
 }
 
 // EncodeTask returns t as it crosses the broker, or an error for a t that DecodeTask would refuse.
@@ -63,6 +82,9 @@ func (t *Task) check() error {
 	}
 	if err := CheckKind(t.Kind); err != nil {
 		return fmt.Errorf("kind: %w", err)
+	}
+	if err := CheckPriority(t.Priority); err != nil {
+		return err
 	}
 	switch year := t.Submitted.UTC().Year(); {
 	case year < 1 || year > 9999:

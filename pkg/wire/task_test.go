@@ -23,6 +23,7 @@ func TestTaskRefusedBothWays(t *testing.T) {
 		"no kind":            func(t *Task) { t.Kind = "" },
 		"bad kind":           func(t *Task) { t.Kind = "a.b" },
 		"params is a list":   func(t *Task) { t.Params = json.RawMessage(`[]`) },
+		"unknown priority":   func(t *Task) { t.Priority = "urgent" },
 		"params over limit":  func(t *Task) { t.Params = json.RawMessage(pad(`{"a":1`, MaxTask)) },
 		"before our time":    func(t *Task) { t.Submitted.Time = time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC) },
 		"subject over limit": func(t *Task) { t.Subject = strings.Repeat("s", MaxTask) },

@@ -422,6 +422,9 @@ func TestSubmitRefusesHereWhatTheServerWouldRefuse(t *testing.T) {
 			t.Errorf("SubmitAs(%s, %s) = %v, want it to speak of %s", test.id, test.kind, err, test.want)
 		}
 	}
+	if _, err := c.SubmitRequest(t.Context(), Request{ID: "t", Kind: "count", Priority: "urgent"}); err == nil || !strings.Contains(err.Error(), "priority") {
+		t.Errorf("a priority that is none: %v", err)
+	}
 	if len(c.Tasks()) != 0 {
 		t.Error("a refused task is open")
 	}
@@ -483,8 +486,12 @@ func TestReload(t *testing.T) {
 		p := s.next()
 		p.welcome("one")
 		task := p.submit(c)
-		go func() { _, _ = c.SubmitAs(t.Context(), "u", "count", map[string]int{"n": 1}) }()
-		receive[*wire.Submit](p) // not answered
+		go func() {
+			_, _ = c.SubmitRequest(t.Context(), Request{ID: "u", Kind: "count", Params: map[string]int{"n": 1}, Priority: wire.High})
+		}()
+		if m := receive[*wire.Submit](p); m.Priority != wire.High { // not answered
+			t.Errorf("submitted %+v, want it with high priority", m)
+		}
 		p.events(step(1, 0), step(2, 1), step(4, 3))
 		numbers(t, task, 1)
 		state := c.State()
@@ -505,7 +512,7 @@ func TestReload(t *testing.T) {
 		if h.Token != "one" || !slices.Equal(h.Tasks, []wire.Position{want}) {
 			t.Errorf("hello %+v, want %+v", h, want)
 		}
-		if m := p.accept(); m.Task != "u" || string(m.Params) != `{"n":1}` {
+		if m := p.accept(); m.Task != "u" || string(m.Params) != `{"n":1}` || m.Priority != wire.High {
 			t.Errorf("submitted %+v, want the one without an answer", m)
 		}
 		tasks := c.Tasks()

@@ -21,6 +21,7 @@ type OpenTask struct {
 	wire.Position
 	Kind     string          `json:"kind"`
 	Params   json.RawMessage `json:"params,omitempty"`
+	Priority wire.Priority   `json:"priority,omitempty"`
 	Accepted bool            `json:"accepted"` // if not, it is submitted again
 }
 
@@ -32,9 +33,9 @@ func (c *Client) State() State {
 	defer c.mu.Unlock()
 	s := State{Token: c.meta.Token, Route: c.meta.Route}
 	for id, t := range c.tasks {
-		open := OpenTask{Position: c.in.open[id].had, Kind: t.kind, Accepted: t.accepted}
+		open := OpenTask{Position: c.in.open[id].had, Kind: t.submit.Kind, Accepted: t.accepted}
 		if !t.accepted {
-			open.Params = t.params
+			open.Params, open.Priority = t.submit.Params, t.submit.Priority
 		}
 		s.Tasks = append(s.Tasks, open)
 	}
@@ -46,7 +47,7 @@ func (c *Client) State() State {
 func (c *Client) restore(s State) {
 	c.meta.Token, c.meta.Route = s.Token, s.Route
 	for _, open := range s.Tasks {
-		t := c.begin(open.Position, open.Kind, open.Params)
+		t := c.begin(open.Position, wire.Submit{Task: open.Task, Kind: open.Kind, Params: open.Params, Priority: open.Priority})
 		if open.Accepted {
 			t.accepted = true
 		} else {

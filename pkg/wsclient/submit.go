@@ -32,8 +32,27 @@ type ask struct {
 	refused int       // refusals in doubt
 }
 
-// Submit asks for a task under a fresh ID and waits until the cluster has stored it. params is
-// marshalled to a JSON object; nil is none.
+// Request is what SubmitRequest asks for.
+type Request struct {
+	ID       wire.TaskID   // required; wire.NewTaskID makes a fresh one
+	Kind     string        // required
+	Params   any           // marshalled to a JSON object; nil is none
+	Priority wire.Priority // "" means wire.Normal; wire.High is taken before normal tasks of all kinds
+}
+
+// Submit is SubmitRequest of a kind with its params, under a fresh ID.
+func (c *Client) Submit(ctx context.Context, kind string, params any) (*Task, error) {
+	return c.SubmitAs(ctx, wire.NewTaskID(), kind, params)
+}
+
+// SubmitAs is Submit under an ID of the caller's.
+func (c *Client) SubmitAs(ctx context.Context, id wire.TaskID, kind string, params any) (*Task, error) {
+	return c.SubmitRequest(ctx, Request{ID: id, Kind: kind, Params: params})
+}
+
+// SubmitRequest asks for a task and waits until the cluster has stored it. Submitted twice under one ID
+// with the same contents, it runs once. If the task is open at this client, its handle is returned once
+// the cluster has answered.
 //
 // It waits through any number of lost sockets, and through refusals that leave in doubt whether the
 // broker has stored the task (unavailable, overloaded, internal): it then asks again under the same
@@ -44,16 +63,10 @@ type ask struct {
 // If ctx ends or Run returns first, the error wraps ctx's cause or ErrStopped. A task that was never
 // sent will not run, and its ID may be submitted again. One that was sent may run all the same: the
 // error says so, its events are acknowledged and dropped, and SubmitAs under its ID is ErrTaskOver.
-func (c *Client) Submit(ctx context.Context, kind string, params any) (*Task, error) {
-	return c.SubmitAs(ctx, wire.NewTaskID(), kind, params)
-}
-
-// SubmitAs is Submit under an ID of the caller's: submitted twice with the same contents, it runs
-// once. If the task is open at this client, its handle is returned once the cluster has answered.
-func (c *Client) SubmitAs(ctx context.Context, id wire.TaskID, kind string, params any) (*Task, error) {
-	a, err := c.propose(id, kind, params)
+func (c *Client) SubmitRequest(ctx context.Context, r Request) (*Task, error) {
+	a, err := c.propose(&r)
 	if err != nil {
-		return nil, fmt.Errorf("submit %s: %w", kind, err)
+		return nil, fmt.Errorf("submit %s: %w", r.Kind, err)
 	}
 	select {
 	case <-a.done:
@@ -64,41 +77,43 @@ func (c *Client) SubmitAs(ctx context.Context, id wire.TaskID, kind string, para
 		err = c.withdraw(a, c.err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("submit %s as %s: %w", kind, id, err)
+		return nil, fmt.Errorf("submit %s as %s: %w", r.Kind, r.ID, err)
 	}
 	return a.task, nil
 }
 
 // propose checks what the server would refuse anyway, and asks it.
-func (c *Client) propose(id wire.TaskID, kind string, params any) (*ask, error) {
-	if _, err := wire.ParseTaskID(string(id)); err != nil {
+func (c *Client) propose(r *Request) (*ask, error) {
+	if _, err := wire.ParseTaskID(string(r.ID)); err != nil {
 		return nil, err
 	}
-	if err := wire.CheckKind(kind); err != nil {
+	if err := wire.CheckKind(r.Kind); err != nil {
 		return nil, err
 	}
-	var object json.RawMessage
-	if params != nil {
+	if err := wire.CheckPriority(r.Priority); err != nil {
+		return nil, err
+	}
+	msg := wire.Submit{Task: r.ID, Kind: r.Kind, Priority: r.Priority}
+	if r.Params != nil {
 		var err error
-		if object, err = json.Marshal(params); err != nil {
+		if msg.Params, err = json.Marshal(r.Params); err != nil {
 			return nil, fmt.Errorf("params: %w", err)
 		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	t, ok := c.tasks[id]
+	t, ok := c.tasks[r.ID]
 	if !ok {
-		if _, over := c.in.ended.position(id); over {
+		if _, over := c.in.ended.position(r.ID); over {
 			return nil, ErrTaskOver
 		}
-		t = &Task{id: id, kind: kind, params: object}
 	}
-	a := c.newAsk(t, kind, object)
+	a := c.newAsk(t, msg)
 	if n := len(wire.EncodeClient(a.msg)); n > wire.MaxClientFrame {
 		return nil, wire.Errorf(wire.CodeFrameTooLarge, "the submit has %d bytes and may have %d", n, wire.MaxClientFrame)
 	}
 	if !ok {
-		a.task = c.begin(wire.Position{Task: id}, kind, object)
+		a.task = c.begin(wire.Position{Task: r.ID}, msg)
 	}
 	c.asks = append(c.asks, a)
 	c.poke()
@@ -106,14 +121,12 @@ func (c *Client) propose(id wire.TaskID, kind string, params any) (*ask, error) 
 }
 
 // ask submits a task that is open but was not accepted in an earlier life. Guarded by c.mu.
-func (c *Client) ask(t *Task) { c.asks = append(c.asks, c.newAsk(t, t.kind, t.params)) }
+func (c *Client) ask(t *Task) { c.asks = append(c.asks, c.newAsk(t, t.submit)) }
 
-func (c *Client) newAsk(t *Task, kind string, params json.RawMessage) *ask {
+func (c *Client) newAsk(t *Task, msg wire.Submit) *ask {
 	c.asked++
-	return &ask{
-		msg:  &wire.Submit{ID: strconv.FormatUint(c.asked, 10), Task: t.id, Kind: kind, Params: params},
-		task: t, done: make(chan struct{}),
-	}
+	msg.ID = strconv.FormatUint(c.asked, 10)
+	return &ask{msg: &msg, task: t, done: make(chan struct{})}
 }
 
 // withdraw gives up waiting for a, because of err. If the answer was faster, that counts. A task that

@@ -13,8 +13,7 @@ import (
 type Task struct {
 	c      *Client
 	id     wire.TaskID
-	kind   string
-	params json.RawMessage
+	submit wire.Submit // what it is asked for with
 
 	wake  chan struct{} // cap 1: there is an event to take
 	taker chan struct{} // cap 1: holds a token while somebody takes the events
@@ -30,9 +29,9 @@ type Task struct {
 }
 
 // begin opens a task at p. Guarded by c.mu.
-func (c *Client) begin(p wire.Position, kind string, params json.RawMessage) *Task {
+func (c *Client) begin(p wire.Position, submit wire.Submit) *Task {
 	t := &Task{
-		c: c, id: p.Task, kind: kind, params: params,
+		c: c, id: p.Task, submit: submit,
 		wake: make(chan struct{}, 1), taker: make(chan struct{}, 1), over: make(chan struct{}),
 	}
 	if c.o.OnEvent != nil {
@@ -47,7 +46,7 @@ func (c *Client) begin(p wire.Position, kind string, params json.RawMessage) *Ta
 func (t *Task) ID() wire.TaskID { return t.id }
 
 // Kind returns the task's kind.
-func (t *Task) Kind() string { return t.kind }
+func (t *Task) Kind() string { return t.submit.Kind }
 
 // QueuePosition returns how many tasks were ahead when this one was accepted, roughly; false if
 // the server did not say.

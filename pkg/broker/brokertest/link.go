@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/wire"
 )
 
 func joinTakesTheLock(c *testCase) {
@@ -123,7 +124,7 @@ func (c *testCase) openAll() *opened {
 	o := &opened{link: c.joinAs(c.Broker(), broker.Worker(s))}
 	o.mailbox, o.tasks = c.own(o.link, s, 5), c.take(o.link, 5, kind)
 	c.store(o.link, broker.ToMailbox(s), "event")
-	c.store(o.link, broker.ToTasks(kind), "task")
+	c.store(o.link, broker.ToTasks(kind, wire.Normal), "task")
 	o.tags = map[string]uint64{
 		"mailbox": c.expect(o.mailbox, "event")[0].Tag,
 		"tasks":   c.expect(o.tasks, "task")[0].Tag,
@@ -192,7 +193,7 @@ func restartKeepsWhatWasStored(c *testCase) {
 	m := c.own(l, s, 3)
 	c.closeConsumer(c.take(l, 1, kind))
 	c.store(l, broker.ToMailbox(s), ids("e", 1, 6)...)
-	c.store(l, broker.ToTasks(kind), "task")
+	c.store(l, broker.ToTasks(kind, wire.Normal), "task")
 	c.store(l, broker.ToHold(s), ids("h", 1, 3)...)
 	c.expect(m, ids("e", 1, 3)...)
 	c.takeHeld(m, 2, "h1", "h2")

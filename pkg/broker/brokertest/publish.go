@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/wire"
 )
 
 func messageArrivesAsItWasSent(c *testCase) {
@@ -107,7 +108,7 @@ func headerOfAnotherTypeIsNotSent(c *testCase) {
 
 func taskOfUnknownKindIsReturned(c *testCase) {
 	l := c.join()
-	if o := c.outcome(l, broker.ToTasks(c.kind()), "t"); o != broker.Returned {
+	if o := c.outcome(l, broker.ToTasks(c.kind(), wire.Normal), "t"); o != broker.Returned {
 		c.Errorf("task of a kind that nobody ever offered: %v, want returned", o)
 	}
 	c.store(l, broker.ToAll(), "next")

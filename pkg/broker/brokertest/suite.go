@@ -122,6 +122,10 @@ var promises = []struct {
 	{"TaskOfGoneTakerIsTakenAgain", taskOfGoneTakerIsTakenAgain},
 	{"TasksWaitForATaker", tasksWaitForATaker},
 	{"PausedTakerTakesNothing", pausedTakerTakesNothing},
+	{"HighPriorityIsTakenFirst", highPriorityIsTakenFirst},
+	{"HighPriorityWaitsForASlotOnly", highPriorityWaitsForASlotOnly},
+	{"KindsOfOnePriorityTakeTurns", kindsOfOnePriorityTakeTurns},
+	{"WaitingCountsWhatIsTakenBefore", waitingCountsWhatIsTakenBefore},
 
 	{"DeadTaskIsTakenOnce", deadTaskIsTakenOnce},
 	{"UnsettledDeadTasksComeAgain", unsettledDeadTasksComeAgain},

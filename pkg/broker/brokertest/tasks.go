@@ -6,14 +6,15 @@ import (
 	"slices"
 
 	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/wire"
 )
 
 func slotsBoundTasksOverAllKinds(c *testCase) {
 	a, b := c.kind(), c.kind()
 	l := c.join()
 	k := c.take(l, 3, a, b)
-	c.store(l, broker.ToTasks(a), ids("a", 1, 3)...)
-	c.store(l, broker.ToTasks(b), ids("b", 1, 3)...)
+	c.store(l, broker.ToTasks(a, wire.Normal), ids("a", 1, 3)...)
+	c.store(l, broker.ToTasks(b, wire.Normal), ids("b", 1, 3)...)
 	var held []broker.Delivery
 	var got []string
 	receive := func() {
@@ -44,8 +45,8 @@ func takerKeepsNoTaskFromOthers(c *testCase) {
 	a, b := c.kind(), c.kind()
 	l := c.join()
 	busy := c.take(l, 1, a, b)
-	c.store(l, broker.ToTasks(a), "a")
-	c.store(l, broker.ToTasks(b), "b")
+	c.store(l, broker.ToTasks(a, wire.Normal), "a")
+	c.store(l, broker.ToTasks(b, wire.Normal), "b")
 	held := c.next(busy)
 	idle := c.take(c.join(), 1, a, b)
 	d := c.next(idle)
@@ -65,7 +66,7 @@ func takersShareTasks(c *testCase) {
 	for range 3 {
 		takers = append(takers, c.take(c.join(), 2, kind))
 	}
-	c.store(l, broker.ToTasks(kind), ids("t", 10, 35)...)
+	c.store(l, broker.ToTasks(kind, wire.Normal), ids("t", 10, 35)...)
 	var got []string
 	for range 2 {
 		for _, k := range takers { // each has its share, though nobody has settled anything
@@ -93,35 +94,37 @@ func takersShareTasks(c *testCase) {
 func waitingCountsWhatNobodyHas(c *testCase) {
 	kind := c.kind()
 	l := c.join()
-	if n, err := l.Waiting(c.ctx, kind); err == nil {
+	if n, err := l.Waiting(c.ctx, kind, wire.Normal); err == nil {
 		c.Errorf("%d tasks of a kind that nobody has", n)
 	}
 	k := c.take(l, 2, kind)
-	c.store(l, broker.ToTasks(kind), ids("t", 1, 5)...)
+	c.store(l, broker.ToTasks(kind, wire.Normal), ids("t", 1, 5)...)
 	first := c.next(k)
 	c.next(k)
-	wants := func(want int) {
-		c.Helper()
-		other := errors.New("another number")
-		c.soon(fmt.Sprint(want, " waiting tasks"), other, func() error { // a broker counts when it has the time
-			n, err := l.Waiting(c.ctx, kind)
-			if err == nil && n != want {
-				err = other
-			}
-			return err
-		})
-	}
-	wants(3)
+	c.waiting(l, kind, wire.Normal, 3)
 	c.ack(k, first)
 	c.next(k)
-	wants(2)
+	c.waiting(l, kind, wire.Normal, 2)
+}
+
+// waiting sees the broker count so many tasks, when it has the time to.
+func (c *testCase) waiting(l broker.Link, kind string, p wire.Priority, want int) {
+	c.Helper()
+	other := errors.New("another number")
+	c.soon(fmt.Sprint(want, " waiting tasks"), other, func() error {
+		n, err := l.Waiting(c.ctx, kind, p)
+		if err == nil && n != want {
+			err = other
+		}
+		return err
+	})
 }
 
 func requeueRaisesTheAttempt(c *testCase) {
 	kind := c.kind()
 	l := c.join()
 	k := c.take(l, 1, kind)
-	c.store(l, broker.ToTasks(kind), "t")
+	c.store(l, broker.ToTasks(kind, wire.Normal), "t")
 	for attempt := 1; attempt <= 4; attempt++ {
 		d := c.expect(k, "t")[0]
 		if d.Attempt != attempt || d.Redelivered != (attempt > 1) {
@@ -144,7 +147,7 @@ func taskOfGoneTakerIsTakenAgain(c *testCase) {
 	l := c.join()
 	first := c.join()
 	k := c.take(first, 1, kind)
-	c.store(l, broker.ToTasks(kind), "t")
+	c.store(l, broker.ToTasks(kind, wire.Normal), "t")
 	c.expect(k, "t")
 
 	c.cut(first)
@@ -165,7 +168,7 @@ func tasksWaitForATaker(c *testCase) {
 	kind := c.kind()
 	l := c.join()
 	c.closeConsumer(c.take(l, 1, kind))
-	c.store(l, broker.ToTasks(kind), ids("t", 1, 3)...)
+	c.store(l, broker.ToTasks(kind, wire.Normal), ids("t", 1, 3)...)
 	k := c.take(l, 5, kind)
 	for _, d := range c.expect(k, ids("t", 1, 3)...) {
 		if d.Attempt != 1 || d.Redelivered {
@@ -181,13 +184,85 @@ func pausedTakerTakesNothing(c *testCase) {
 	if err := paused.Pause(c.ctx); err != nil {
 		c.Fatalf("pause: %v", err)
 	}
-	c.store(l, broker.ToTasks(kind), ids("t", 1, 3)...)
+	c.store(l, broker.ToTasks(kind, wire.Normal), ids("t", 1, 3)...)
 	c.ack(other, c.expect(other, ids("t", 1, 3)...)...)
 	c.silent(paused)
 	c.closeConsumer(other)
 	if err := paused.Resume(c.ctx); err != nil {
 		c.Fatalf("resume: %v", err)
 	}
-	c.store(l, broker.ToTasks(kind), "t4")
+	c.store(l, broker.ToTasks(kind, wire.Normal), "t4")
 	c.ack(paused, c.expect(paused, "t4")...)
+}
+
+// highPriorityIsTakenFirst: of any kind, although normal tasks have waited for longer.
+func highPriorityIsTakenFirst(c *testCase) {
+	a, b := c.kind(), c.kind()
+	l := c.join()
+	c.closeConsumer(c.take(l, 1, a, b))
+	for _, kind := range []string{a, b} {
+		c.store(l, broker.ToTasks(kind, wire.Normal), ids("normal", 1, 2)...)
+	}
+	for _, kind := range []string{a, b} {
+		c.store(l, broker.ToTasks(kind, wire.High), ids("high", 1, 2)...)
+	}
+	k := c.take(l, 1, a, b)
+	for _, ids := range [][]string{{"high1", "high1", "high2", "high2"}, {"normal1", "normal1", "normal2", "normal2"}} {
+		for _, id := range ids {
+			c.ack(k, c.expect(k, id)...)
+		}
+	}
+	c.silent(k)
+}
+
+// highPriorityWaitsForASlotOnly: what came while all slots were taken is the next, before normal tasks
+// that came earlier; and nobody needs a normal one to be given a high one.
+func highPriorityWaitsForASlotOnly(c *testCase) {
+	kind := c.kind()
+	l := c.join()
+	k := c.take(l, 1, kind)
+	c.store(l, broker.ToTasks(kind, wire.High), "first")
+	d := c.expect(k, "first")[0]
+	c.store(l, broker.ToTasks(kind, wire.Normal), ids("normal", 1, 2)...)
+	c.store(l, broker.ToTasks(kind, wire.High), "second")
+	c.ack(k, d)
+	for _, id := range []string{"second", "normal1", "normal2"} {
+		c.ack(k, c.expect(k, id)...)
+	}
+}
+
+func kindsOfOnePriorityTakeTurns(c *testCase) {
+	kinds := []string{c.kind(), c.kind(), c.kind()}
+	l := c.join()
+	c.closeConsumer(c.take(l, 1, kinds...))
+	for _, p := range []wire.Priority{wire.Normal, wire.High} {
+		for i, kind := range kinds {
+			c.store(l, broker.ToTasks(kind, p), ids(fmt.Sprint(p, "-", i, "-"), 1, 4)...)
+		}
+	}
+	k := c.take(l, 1, kinds...)
+	for _, p := range []wire.Priority{wire.High, wire.Normal} {
+		for round := range 4 {
+			var got, want []string
+			for i := range kinds {
+				d := c.next(k)
+				got, want = append(got, d.ID), append(want, fmt.Sprint(p, "-", i, "-", round+1))
+				c.ack(k, d)
+			}
+			slices.Sort(got) // who is first in a round is the broker's choice
+			if !slices.Equal(got, want) {
+				c.Fatalf("round %d of the %s ones: got %v, want one of each kind, %v", round+1, p, got, want)
+			}
+		}
+	}
+}
+
+func waitingCountsWhatIsTakenBefore(c *testCase) {
+	kind := c.kind()
+	l := c.join()
+	c.closeConsumer(c.take(l, 1, kind))
+	c.store(l, broker.ToTasks(kind, wire.Normal), ids("normal", 1, 3)...)
+	c.store(l, broker.ToTasks(kind, wire.High), ids("high", 1, 2)...)
+	c.waiting(l, kind, wire.High, 2)
+	c.waiting(l, kind, wire.Normal, 5)
 }

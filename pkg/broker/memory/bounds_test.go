@@ -10,6 +10,7 @@ import (
 
 	"github.com/wscluster/wscluster/pkg/broker"
 	"github.com/wscluster/wscluster/pkg/broker/memory"
+	"github.com/wscluster/wscluster/pkg/wire"
 )
 
 func TestQueueRefusesBeyondItsMessages(t *testing.T) {
@@ -161,11 +162,11 @@ func TestKindNamedTwiceIsTakenOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		publish(t, l, broker.ToTasks("make"), broker.Message{ID: "t"})
+		publish(t, l, broker.ToTasks("make", wire.Normal), broker.Message{ID: "t"})
 		if err := k.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if got := names(b.Messages(broker.TasksQueue("make"))); !slices.Equal(got, []string{"t"}) {
+		if got := names(b.Messages(broker.TasksQueue("make", wire.Normal))); !slices.Equal(got, []string{"t"}) {
 			t.Errorf("given back: %v, want t once", got)
 		}
 	})

@@ -11,6 +11,7 @@ import (
 	"github.com/wscluster/wscluster/pkg/broker"
 	"github.com/wscluster/wscluster/pkg/broker/memory"
 	"github.com/wscluster/wscluster/pkg/socketmeta"
+	"github.com/wscluster/wscluster/pkg/wire"
 )
 
 const server socketmeta.ServerID = "i1-w1"
@@ -157,7 +158,7 @@ func TestCutLinksIsOneMoment(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		wants(t, broker.Stored, publish(t, join(t, b, broker.Worker(server)), broker.ToTasks("make"), broker.Message{}))
+		wants(t, broker.Stored, publish(t, join(t, b, broker.Worker(server)), broker.ToTasks("make", wire.Normal), broker.Message{}))
 		b.CutLinks()
 		k, err := join(t, b, broker.Runner("r4")).OpenTasks(t.Context(), []string{"make"}, 5)
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/wscluster/wscluster/pkg/broker"
 	"github.com/wscluster/wscluster/pkg/socketmeta"
+	"github.com/wscluster/wscluster/pkg/wire"
 )
 
 // maxPrefetch is AMQP's: basic.qos carries 16 bits.
@@ -189,12 +190,17 @@ func (l *link) Register(ctx context.Context, s socketmeta.ServerID) error {
 	})
 }
 
-func (l *link) Waiting(ctx context.Context, kind string) (n int, err error) {
+func (l *link) Waiting(ctx context.Context, kind string, p wire.Priority) (n int, err error) {
 	err = l.call(ctx, func() error {
-		if l.b.store.queues[broker.TasksQueue(kind)] == nil {
-			return fmt.Errorf("there is no queue %s", broker.TasksQueue(kind))
+		high := broker.TasksQueue(kind, wire.High)
+		if l.b.store.queues[high] == nil {
+			return fmt.Errorf("there is no queue %s", high)
 		}
-		n, _ = l.b.store.Depth(broker.TasksQueue(kind))
+		n, _ = l.b.store.Depth(high)
+		if p != wire.High {
+			normal, _ := l.b.store.Depth(broker.TasksQueue(kind, wire.Normal))
+			n += normal
+		}
 		return nil
 	})
 	return n, err

@@ -20,7 +20,7 @@ func (t *Taker) Unbind() error {
 		return fmt.Errorf("unbind the mailbox of %s: %w", t.server, broker.ErrLocked)
 	}
 	t.retiring = true
-	t.queues[0].bound, t.overflow.bound = false, false
+	t.mailbox().bound, t.overflow.bound = false, false
 	return nil
 }
 
@@ -32,7 +32,7 @@ func (t *Taker) Delete() error {
 		return fmt.Errorf("delete the mailbox of %s: %w", t.server, broker.ErrLinkGone)
 	case !t.retiring:
 		return fmt.Errorf("delete the mailbox of %s: unbind it first", t.server)
-	case !t.queues[0].empty() || !t.overflow.empty():
+	case !t.mailbox().empty() || !t.overflow.empty():
 		return fmt.Errorf("delete the mailbox of %s: %w", t.server, broker.ErrNotEmpty)
 	}
 	delete(t.in.s.queues, broker.MailboxQueue(t.server))

@@ -8,6 +8,7 @@ import (
 
 	"github.com/wscluster/wscluster/pkg/broker"
 	"github.com/wscluster/wscluster/pkg/socketmeta"
+	"github.com/wscluster/wscluster/pkg/wire"
 )
 
 // Store is what the broker holds: queues, the processes that have joined, what they take and lock,
@@ -87,7 +88,7 @@ func (s *Store) route(to broker.Address) *queue {
 	case to.Exchange == broker.ExchangeHold:
 		return s.bound(broker.HoldQueue(server))
 	case to.Exchange == broker.ExchangeTasks:
-		return s.queues[broker.TasksQueue(to.Key)]
+		return s.queues[broker.TasksQueue(to.Key, wire.Normal)] // a key of high priority says so itself
 	case to == broker.ToDeadEvents():
 		return s.queues[broker.QueueDeadEvents]
 	case to == broker.ToDeadTasks():
@@ -186,19 +187,23 @@ func (s *Store) own(in *Inbox, server socketmeta.ServerID, prefetch int, give fu
 	t.overflow = s.declare(broker.HoldQueue(server), overflow)
 	t.overflow.bound = true
 	t.overflow.takers = []*Taker{t}
-	t.enter(s.queues[broker.MailboxQueue(server)])
+	t.turns = []turn{{queues: []*queue{s.queues[broker.MailboxQueue(server)]}}}
+	t.enter()
 	return t
 }
 
-// Share makes a process one of the takers of the tasks of some kinds, each named once; their queues
-// are made if they are new.
+// Share makes a process one of the takers of the tasks of some kinds, each named once; their queues,
+// two for each, are made if they are new. It takes tasks of high priority first.
 func (s *Store) Share(in *Inbox, kinds []string, slots int, give func(broker.Delivery)) *Taker {
 	t := in.newTaker(slots, give)
-	var qs []*queue
-	for _, kind := range kinds {
-		qs = append(qs, s.declare(broker.TasksQueue(kind), tasks))
+	for _, p := range []wire.Priority{wire.High, wire.Normal} {
+		var qs []*queue
+		for _, kind := range kinds {
+			qs = append(qs, s.declare(broker.TasksQueue(kind, p), tasks))
+		}
+		t.turns = append(t.turns, turn{queues: qs})
 	}
-	t.enter(qs...)
+	t.enter()
 	return t
 }
 

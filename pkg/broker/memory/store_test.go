@@ -11,6 +11,7 @@ import (
 
 	"github.com/wscluster/wscluster/pkg/broker"
 	"github.com/wscluster/wscluster/pkg/socketmeta"
+	"github.com/wscluster/wscluster/pkg/wire"
 )
 
 // TestStoreKeepsItsPromises drives the store through schedules of processes that come, publish, own
@@ -202,13 +203,14 @@ func (w *world) dead(o *observed) {
 func (w *world) publish(t *rapid.T) {
 	to := draw(t, "address", []broker.Address{
 		broker.ToMailbox(servers[0]), broker.ToMailbox(servers[1]), broker.ToHold(servers[0]), broker.ToHold(servers[1]),
-		broker.ToTasks(kinds[0]), broker.ToTasks(kinds[1]),
+		broker.ToTasks(kinds[0], wire.Normal), broker.ToTasks(kinds[1], wire.Normal),
+		broker.ToTasks(kinds[0], wire.High), broker.ToTasks(kinds[1], wire.High),
 	})
 	server, limit := socketmeta.ServerID(to.Key), 20
 	queue := ""
 	switch to.Exchange {
 	case broker.ExchangeTasks:
-		if queue = broker.TasksQueue(to.Key); w.store.queues[queue] == nil {
+		if queue = "tasks." + to.Key; w.store.queues[queue] == nil {
 			queue = ""
 		}
 	case broker.ExchangeHold:
@@ -408,7 +410,7 @@ func (w *world) check(t *rapid.T) {
 		queues = append(queues, broker.MailboxQueue(s), broker.HoldQueue(s))
 	}
 	for _, kind := range kinds {
-		queues = append(queues, broker.TasksQueue(kind))
+		queues = append(queues, broker.TasksQueue(kind, wire.Normal), broker.TasksQueue(kind, wire.High))
 	}
 	for _, queue := range queues {
 		var want, got []string
@@ -442,7 +444,7 @@ func (w *world) check(t *rapid.T) {
 		if len(o.held) > o.limit {
 			t.Fatalf("taker %d holds %d of %d", i, len(o.held), o.limit)
 		}
-		for _, q := range o.queues {
+		for _, q := range o.queues() {
 			if !o.paused && len(o.held) < o.limit && len(q.ready) > 0 {
 				t.Fatalf("taker %d has room and %d messages wait", i, len(q.ready))
 			}

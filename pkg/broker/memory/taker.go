@@ -14,12 +14,11 @@ import (
 // nor call the store.
 type Taker struct {
 	in     *Inbox
-	queues []*queue // that it takes from as it has room
-	limit  int      // unsettled deliveries at most, over all of queues
+	turns  []turn // what it takes from as it has room: from the first that has something
+	limit  int    // unsettled deliveries at most, over all of its turns
 	give   func(broker.Delivery)
 	paused bool
 	closed bool
-	turn   int // which queue is asked next
 	tag    uint64
 	held   map[uint64]given // by tag
 	count  int              // of those in held that came from queues
@@ -29,6 +28,12 @@ type Taker struct {
 	overflow *queue
 	adopted  bool // control messages for the worker reach in
 	retiring bool // nobody can join as the worker
+}
+
+// turn is queues that are asked one after the other.
+type turn struct {
+	queues []*queue
+	next   int // which is asked next
 }
 
 // given is a delivery that is not settled.
@@ -44,28 +49,57 @@ func (in *Inbox) newTaker(limit int, give func(broker.Delivery)) *Taker {
 }
 
 // enter begins to take.
-func (t *Taker) enter(qs ...*queue) {
-	t.queues = qs
-	for _, q := range qs {
+func (t *Taker) enter() {
+	for _, q := range t.queues() {
 		q.takers = append(q.takers, t)
 	}
 	t.fill()
 }
 
+// mailbox is what an owner takes from.
+func (t *Taker) mailbox() *queue { return t.turns[0].queues[0] }
+
+// queues returns what t takes from as it has room, in the order of the turns.
+func (t *Taker) queues() (qs []*queue) {
+	for _, c := range t.turns {
+		qs = append(qs, c.queues...)
+	}
+	return qs
+}
+
 func (t *Taker) room() bool { return !t.paused && t.count < t.limit }
 
-// fill takes from the queues in turn while there is room.
+// fill takes from the queues while there is room: from those of a later turn only if those of the
+// earlier ones are empty.
 func (t *Taker) fill() {
-	for empty := 0; t.room() && empty < len(t.queues); {
-		q := t.queues[t.turn]
-		t.turn = (t.turn + 1) % len(t.queues)
-		if len(q.ready) == 0 {
-			empty++
-			continue
+	for t.room() {
+		q := t.first()
+		if q == nil {
+			return
 		}
-		empty = 0
 		t.give(t.take(q))
 	}
+}
+
+func (t *Taker) first() *queue {
+	for i := range t.turns {
+		if q := t.turns[i].ask(); q != nil {
+			return q
+		}
+	}
+	return nil
+}
+
+// ask returns the next queue that has something; nil if there is none.
+func (c *turn) ask() *queue {
+	for range c.queues {
+		q := c.queues[c.next]
+		c.next = (c.next + 1) % len(c.queues)
+		if len(q.ready) > 0 {
+			return q
+		}
+	}
+	return nil
 }
 
 // take makes the first ready message of q a delivery to t.
@@ -136,10 +170,10 @@ func closeAll(takers []*Taker) {
 		t.leave()
 	}
 	for _, t := range takers {
-		for _, q := range t.queues {
+		for _, q := range t.queues() {
 			q.pump()
 		}
-		t.queues = nil
+		t.turns = nil
 	}
 }
 
@@ -157,9 +191,9 @@ func (t *Taker) leave() {
 	}
 	clear(t.held)
 	t.count = 0
-	qs := t.queues
+	qs := t.queues()
 	if t.overflow != nil {
-		qs = append(slices.Clone(qs), t.overflow)
+		qs = append(qs, t.overflow)
 	}
 	for _, q := range qs {
 		q.leave(t)
