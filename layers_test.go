@@ -29,12 +29,14 @@ var floors = map[string]int{
 	"internal/config": 1,
 
 	"pkg/broker":   2,
+	"pkg/schema":   2,
 	"pkg/wsclient": 2,
 
 	"pkg/amqp":              3,
 	"pkg/broker/brokertest": 3,
 	"pkg/broker/memory":     3,
 	"pkg/taskrunner":        3,
+	"internal/catalog":      3,
 	"internal/session":      3,
 
 	"internal/mailbox": 4,
@@ -61,6 +63,8 @@ var forTests = []string{"pkg/broker/memory", "pkg/broker/brokertest", "internal/
 var drivers = map[string][]string{
 	"github.com/rabbitmq/amqp091-go": {"pkg/amqp", "internal/chaos", "bench/"},
 	"github.com/gobwas/ws":           {"internal/engine", "pkg/wsclient", "bench/", "e2e"},
+
+	"github.com/santhosh-tekuri/jsonschema/v6": {"pkg/schema"},
 }
 
 // TestLayers reads the imports of every Go file, under every build tag. It does not ask `go list`:

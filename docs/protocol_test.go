@@ -99,6 +99,7 @@ func TestProtocolListsEveryLimit(t *testing.T) {
 		"MaxClientFrame": wire.MaxClientFrame, "MaxServerFrame": wire.MaxServerFrame, "MaxEvent": wire.MaxEvent,
 		"MaxTask": wire.MaxTask, "MaxPositions": wire.MaxPositions, "MaxOpenTasks": wire.MaxOpenTasks,
 		"MaxID": wire.MaxID, "MaxToken": wire.MaxToken, "MaxClaims": wire.MaxClaims, "MaxRuns": wire.MaxRuns, "MaxLogChunk": wire.MaxLogChunk,
+		"MaxControl": wire.MaxControl, "MaxSchema": wire.MaxSchema,
 	}
 	var documented []string
 	for _, row := range regexp.MustCompile("(?m)^\\| `(Max\\w+)` \\| ([0-9,]+) \\|").FindAllStringSubmatch(section(t, "## 8."), -1) {

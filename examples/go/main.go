@@ -44,9 +44,10 @@ func main() {
 	runner := taskrunner.Runner{
 		Name:   "squares-1", // one process at a time has this name
 		Broker: rabbit,
-		Kinds: map[string]taskrunner.Kind{
-			"squares": {Handler: taskrunner.HandlerFunc(squares), Timeout: time.Minute, Steps: 2},
-		},
+		Kinds: map[string]taskrunner.Kind{"squares": {
+			Handler: taskrunner.HandlerFunc(squares), Timeout: time.Minute, Steps: 2,
+			Schema: []byte(`{"type": "object", "properties": {"upto": {"type": "integer", "minimum": 0, "maximum": 1000000}}}`),
+		}},
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -13,6 +13,17 @@ import (
 // and no repository.
 const CountdownKind = "countdown"
 
+// countdownSchema is what of its parameters a schema can say.
+const countdownSchema = `{
+	"title": "count lines down", "type": "object", "additionalProperties": false,
+	"properties": {
+		"lines": {"type": "integer", "minimum": 0, "maximum": 1000000, "description": "how many; 0 means 10"},
+		"interval_ms": {"type": "integer", "minimum": 0, "maximum": 60000, "description": "between two; 0 means 1000"},
+		"seconds": {"type": "integer", "minimum": 0, "maximum": 86400, "description": "how long it is to take, instead of lines"},
+		"steps": {"type": "integer", "minimum": 0, "maximum": 100, "description": "0 means 3"}
+	}
+}`
+
 // countdownParams are its parameters. Zero or missing means the default.
 type countdownParams struct {
 	Lines      int `json:"lines"`       // 1 to 1,000,000; default 10

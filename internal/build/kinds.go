@@ -72,7 +72,7 @@ func Kinds(recipes []*Recipe, o Options) (map[string]taskrunner.Kind, error) {
 	if err != nil {
 		return nil, err
 	}
-	kinds := map[string]taskrunner.Kind{CountdownKind: {Handler: taskrunner.HandlerFunc(countdown)}}
+	kinds := map[string]taskrunner.Kind{CountdownKind: {Handler: taskrunner.HandlerFunc(countdown), Schema: []byte(countdownSchema)}}
 	var errs []error
 	for _, r := range recipes {
 		h, err := newHandler(r, o)
@@ -83,7 +83,7 @@ func Kinds(recipes []*Recipe, o Options) (map[string]taskrunner.Kind, error) {
 			errs = append(errs, fmt.Errorf("recipe %s: %w", r.Kind, err))
 			continue
 		}
-		kinds[r.Kind] = taskrunner.Kind{Handler: h, Timeout: r.Timeout, Fence: r.Fence, Steps: uint32(len(r.Steps))}
+		kinds[r.Kind] = taskrunner.Kind{Handler: h, Schema: h.params.text, Timeout: r.Timeout, Fence: r.Fence, Steps: uint32(len(r.Steps))}
 	}
 	return kinds, errors.Join(errs...)
 }

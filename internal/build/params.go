@@ -11,7 +11,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/wscluster/wscluster/pkg/schema"
 )
 
 // repositoryFormat marks a parameter that names a repository on the runner's machine.
@@ -19,7 +19,8 @@ const repositoryFormat = "local-repository"
 
 // params checks the parameters of one recipe.
 type params struct {
-	schema     *jsonschema.Schema
+	text       json.RawMessage // the schema, as it is announced
+	schema     *schema.Schema
 	properties map[string]property
 	roots      []string // real paths
 }
@@ -27,7 +28,6 @@ type params struct {
 // property is what this package reads of a property's schema, beside the schema itself.
 type property struct {
 	Type      string    `json:"type"`
-	Default   any       `json:"default"`
 	Format    string    `json:"format"`
 	Enum      []any     `json:"enum"`
 	MaxLength *int      `json:"maxLength"`
@@ -36,11 +36,11 @@ type property struct {
 }
 
 // newParams compiles a schema. The error says why it is none, or leaves too much open.
-func newParams(schema map[string]any, roots []string) (*params, error) {
-	if schema == nil {
-		schema = map[string]any{"type": "object", "additionalProperties": false}
+func newParams(object map[string]any, roots []string) (*params, error) {
+	if object == nil {
+		object = map[string]any{"type": "object", "additionalProperties": false}
 	}
-	text, err := json.Marshal(schema) // YAML's types become JSON's
+	text, err := json.Marshal(object) // YAML's types become JSON's
 	if err != nil {
 		return nil, err
 	}
@@ -55,21 +55,11 @@ func newParams(schema map[string]any, roots []string) (*params, error) {
 	if own.Type != "object" || own.Additional == nil || *own.Additional {
 		return nil, errors.New("must have type object and additionalProperties false")
 	}
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	compiled, err := schema.Compile(text)
 	if err != nil {
 		return nil, err
 	}
-	c := jsonschema.NewCompiler()
-	c.UseLoader(jsonschema.SchemeURLLoader{}) // knows no scheme: a recipe is one file
-	const name = "recipe:params"
-	if err := c.AddResource(name, doc); err != nil {
-		return nil, err
-	}
-	compiled, err := c.Compile(name)
-	if err != nil {
-		return nil, errors.New(oneLine(err))
-	}
-	return &params{compiled, own.Properties, roots}, nil
+	return &params{text, compiled, own.Properties, roots}, nil
 }
 
 // usable says what is wrong with a as part of an argument vector.
@@ -102,17 +92,9 @@ func (p *params) usable(a arg) error {
 // read checks raw, a JSON object, and returns it with defaults filled in and repositories by
 // their real paths. The error is a *wire.Error with code bad_params.
 func (p *params) read(raw json.RawMessage) (map[string]any, error) {
-	var values map[string]any
-	if err := decodeNumbers(raw, &values); err != nil || values == nil {
-		return nil, badParams("the parameters must be an object")
-	}
-	for name, prop := range p.properties {
-		if _, given := values[name]; !given && prop.Default != nil {
-			values[name] = prop.Default
-		}
-	}
-	if err := p.schema.Validate(values); err != nil {
-		return nil, badParams("%s", oneLine(err))
+	values, err := p.schema.Read(raw)
+	if err != nil {
+		return nil, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.properties)) {
 		value, given := values[name].(string)
@@ -155,17 +137,4 @@ func decodeNumbers(text []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.UseNumber()
 	return d.Decode(into)
-}
-
-// oneLine puts a validation error, a list below a heading, on one line.
-func oneLine(err error) string {
-	_, list, ok := strings.Cut(err.Error(), "\n")
-	if !ok {
-		return err.Error()
-	}
-	var all []string
-	for line := range strings.Lines(list) {
-		all = append(all, strings.TrimLeft(strings.TrimSpace(line), "- "))
-	}
-	return strings.Join(all, "; ")
 }

@@ -56,6 +56,7 @@ type Mailbox struct {
 	nudge   chan struct{} // cap 1: pending has something
 	lives   atomic.Uint64 // ownerships so far
 	bytes   atomic.Int64  // held, over all owned mailboxes
+	kinds   offered
 
 	mu      sync.Mutex
 	state   broker.State // guarded by mu
@@ -81,7 +82,7 @@ func New(o Options) *Mailbox {
 	o.SubmitWithin = cmp.Or(o.SubmitWithin, 10*time.Second)
 	o.SweepEvery = cmp.Or(o.SweepEvery, 2*time.Second)
 	o.BrokerGrace = cmp.Or(o.BrokerGrace, 30*time.Second)
-	return &Mailbox{o: o, submits: make(chan submission, o.MaxSubmits), nudge: make(chan struct{}, 1)}
+	return &Mailbox{o: o, submits: make(chan submission, o.MaxSubmits), nudge: make(chan struct{}, 1), kinds: newOffered(o.Log)}
 }
 
 // Run serves the worker's mailboxes until ctx ends, through any number of lives of the broker. It

@@ -84,6 +84,7 @@ func (s *service) clerk(ctx context.Context, g *errgroup.Group) error {
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	s.core.joined(time.Now().UnixMilli())
+	s.say(order{verb: say, to: broker.ToAll(), message: &wire.AskKinds{From: s.o.Server}})
 	for {
 		for _, o := range s.core.takeOrders() {
 			s.carryOut(ctx, g, o)
@@ -135,7 +136,9 @@ func (s *service) hear(m broker.Message) {
 		s.answered(c.Ask, c)
 	case *wire.LogChunk:
 		s.answered(c.Ask, c)
-	case *wire.FindRuns, *wire.ReadLog: // for runners
+	case *wire.Kinds:
+		s.kinds.hear(c)
+	case *wire.AskKinds, *wire.FindRuns, *wire.ReadLog: // for runners
 	default:
 		s.core.heard(c, time.Now().UnixMilli())
 	}

@@ -25,11 +25,16 @@ type submission struct {
 }
 
 // Submit publishes a client's task and answers the client when the broker has: accepted once it
-// is stored. It never blocks: what cannot be taken now is refused at once. The task's meta is
+// is stored. It never blocks: what cannot be taken now is refused at once, as are parameters that no
+// runner which announces the kind takes. The task's meta is
 // set here from the session, never from the message.
 func (m *Mailbox) Submit(s *session.Session, request *wire.Submit) {
 	owner, publish := s.Submit(request)
 	if !publish {
+		return
+	}
+	if refusal := m.kinds.judge(request.Kind, request.Params); refusal != nil {
+		m.answer(submission{session: s, task: wire.Task{Task: request.Task}}, refusal)
 		return
 	}
 	task := wire.Task{

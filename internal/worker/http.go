@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/wscluster/wscluster/internal/catalog"
 	"github.com/wscluster/wscluster/pkg/socketmeta"
 )
 
@@ -23,6 +24,7 @@ func (w *Worker) http(o Options) http.Handler {
 	mux.HandleFunc(pathTasks, w.listTasks)
 	mux.HandleFunc(pathTask, w.showTask)
 	mux.HandleFunc(pathLog, w.downloadLog)
+	mux.HandleFunc("GET /v1/kinds", w.kinds)
 	if o.Site != nil {
 		mux.Handle("/", o.Site)
 	}
@@ -37,6 +39,16 @@ func (w *Worker) readyz(rw http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	writeHealth(rw, http.StatusOK, w.o.Server, nil)
+}
+
+// kinds answers with the kinds that runners announce, and their schemas: for a form, or for people. It
+// tells no secrets: who may submit may know what. A worker that has just joined knows few or none.
+func (w *Worker) kinds(rw http.ResponseWriter, _ *http.Request) {
+	rw.Header().Set("Content-Type", "application/json")
+	rw.Header().Set("Cache-Control", "no-store")
+	_ = json.NewEncoder(rw).Encode(struct {
+		Kinds []catalog.Kind `json:"kinds"`
+	}{w.mailbox.Kinds()}) // the client is gone: nobody to tell
 }
 
 func writeHealth(rw http.ResponseWriter, status int, s socketmeta.ServerID, why error) {

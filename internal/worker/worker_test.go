@@ -251,6 +251,34 @@ func TestSubmitsAreRefusedWithACode(t *testing.T) {
 	}
 }
 
+func TestAWorkerListsTheKindsAndRefusesWhatTheirSchemasDo(t *testing.T) {
+	c := newCluster(t)
+	w := c.worker("i1-w1")
+	if status, body := get(t, "http://"+w.addr+"/v1/kinds"); status != http.StatusOK || body != `{"kinds":[]}`+"\n" {
+		t.Errorf("before any runner: %d %s", status, body)
+	}
+	k := kinds(taskrunner.HandlerFunc(func(context.Context, *taskrunner.Task) (any, error) { return 1, nil }))["k"]
+	k.Schema, k.Timeout = json.RawMessage(`{"required":["a"]}`), time.Minute
+	c.runner(map[string]taskrunner.Kind{"k": k})
+	const want = `{"kinds":[{"kind":"k","runners":1,"schemas":1,"schema":{"required":["a"]},"timeout_ms":60000}]}` + "\n"
+	await(t, func() error {
+		if _, body := get(t, "http://"+w.addr+"/v1/kinds"); body != want {
+			return fmt.Errorf("kinds %s", body)
+		}
+		return nil
+	})
+	client, _ := c.client(w)
+	e, ok := errors.AsType[*wire.Error](second(client.Submit(t.Context(), "k", map[string]int{"b": 1})))
+	if !ok || e.Code != wire.CodeBadParams || e.Message != "a is missing" || e.Retryable {
+		t.Errorf("refused with %v", e)
+	}
+	if _, err := submit(t, client, map[string]int{"a": 1}).Wait(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
 func TestASecondProcessWithTheSameServerIDStaysUnreadyAndTheFirstIsUndisturbed(t *testing.T) {
 	c := newCluster(t)
 	first := c.worker("i1-w1")

@@ -33,7 +33,7 @@ func (l *link) OpenDeadTasks(ctx context.Context, prefetch int) (_ broker.Consum
 		}
 	}
 	t := newTaker(prefetch)
-	t.queues = []string{broker.QueueDeadTasks}
+	t.turns = []turn{{queues: []string{broker.QueueDeadTasks}}}
 	if err := t.open(l, "dead tasks"); err != nil {
 		return nil, err
 	}

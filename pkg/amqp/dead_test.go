@@ -24,7 +24,7 @@ func TestATaskBeyondItsDeliveryLimitIsDead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store(t, l, broker.ToTasks(kind), kind)
+	store(t, l, broker.ToTasks(kind, wire.Normal), kind)
 	for range 3 {
 		if err := tasks.Requeue(expect(t, tasks, kind)[0]); err != nil {
 			t.Fatal(err)
@@ -43,7 +43,7 @@ func TestATaskBeyondItsDeliveryLimitIsDead(t *testing.T) {
 			if d.ID != kind {
 				continue // another test has left it
 			}
-			if reason := wire.DeadReasonOf(d.Headers); reason != wire.DeadDeliveryLimit || d.Headers["x-first-death-queue"] != broker.TasksQueue(kind) {
+			if reason := wire.DeadReasonOf(d.Headers); reason != wire.DeadDeliveryLimit || d.Headers["x-first-death-queue"] != broker.TasksQueue(kind, wire.Normal) {
 				t.Errorf("dead for reason %s: %v", reason, d.Headers)
 			}
 			return

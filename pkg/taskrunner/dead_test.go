@@ -282,7 +282,7 @@ func TestADeadTaskThatNobodyCanReadEndsIfItSaysWhoseItIs(t *testing.T) {
 		m := NewMetrics(nil)
 		defer w.run(&Runner{Metrics: m, Kinds: map[string]Kind{"k": {Handler: never(t)}}})()
 		l := w.link
-		r, err := l.Publish(w.Context(), broker.ToTasks("k"), broker.Message{Correlation: "t1", Body: []byte(`{"kind": 7}`),
+		r, err := l.Publish(w.Context(), broker.ToTasks("k", wire.Normal), broker.Message{Correlation: "t1", Body: []byte(`{"kind": 7}`),
 			Headers: map[string]any{"client_id": w.client.String(), "server_id": string(testServer)}})
 		must(t, err)
 		if out, err := broker.Await(w.Context(), r); out != broker.Stored {

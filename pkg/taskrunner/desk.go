@@ -23,10 +23,15 @@ type desk struct {
 	current         chan struct{} // closed once the ledger was read up to this link
 	once            sync.Once
 	plans           chan struct{} // cap 1: the plan has changed
+
+	asked chan broker.Identity // cap maxAsked: workers that want to know the kinds
 }
 
+// maxAsked bounds the workers that wait for an answer; others hear the kinds when all do.
+const maxAsked = 100
+
 func newDesk(link broker.Link, s *shift) *desk {
-	return &desk{link: link, shift: s, writes: newInTray(), settles: newInTray(), current: make(chan struct{}), plans: make(chan struct{}, 1)}
+	return &desk{link: link, shift: s, writes: newInTray(), settles: newInTray(), current: make(chan struct{}), plans: make(chan struct{}, 1), asked: make(chan broker.Identity, maxAsked)}
 }
 
 // hold is one delivery that is to be settled.

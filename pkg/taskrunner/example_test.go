@@ -216,7 +216,7 @@ func client(b broker.Broker, kind, params string) {
 		panic(err)
 	}
 	for stored := broker.Returned; stored == broker.Returned; time.Sleep(time.Millisecond) { // until the runner is there
-		receipt, err := worker.Publish(ctx, broker.ToTasks(kind), broker.Message{Body: body})
+		receipt, err := worker.Publish(ctx, broker.ToTasks(kind, wire.Normal), broker.Message{Body: body})
 		if err != nil {
 			panic(err)
 		}

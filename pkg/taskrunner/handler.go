@@ -2,6 +2,7 @@ package taskrunner
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"time"
 )
@@ -34,7 +35,15 @@ func (f HandlerFunc) Run(ctx context.Context, t *Task) (any, error) { return f(c
 
 // Kind is how the tasks of one kind are run.
 type Kind struct {
-	Handler Handler       // required
+	Handler Handler // required
+
+	// Schema says what the parameters may be: a JSON Schema (2020-12) of at most wire.MaxSchema bytes, with
+	// patterns that mean the same in Go and in JavaScript, since pages may check by it too. Workers are
+	// told, and refuse a submit that no runner's schema of the kind takes; what comes all the same ends
+	// with code bad_params before Handler is called. A parameter that is missing is judged as if it had its
+	// default; Handler is not given that. nil takes any object.
+	Schema json.RawMessage
+
 	Timeout time.Duration // of one run; 0 means 1 hour
 	Fence   time.Duration // without a broker for so long, a run is given up, and others wait a minute longer for it; 0 means Runner.Fence
 	Steps   uint32        // how many steps a run has, for its started event; 0 if only Task.Steps knows

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/wscluster/wscluster/pkg/schema"
 	"github.com/wscluster/wscluster/pkg/wire"
 	"go.uber.org/zap"
 )
@@ -25,7 +26,8 @@ var (
 type run struct {
 	task   *wire.Task
 	kind   Kind
-	refuse *wire.Error // if set, the run is over before it begins
+	schema *schema.Schema // of the kind; nil if it has none
+	refuse *wire.Error    // if set, the run is over before it begins
 	log    *zap.Logger
 	now    func() time.Time
 	lease  func() time.Duration // for how long it may go on without a word of this process
@@ -51,7 +53,7 @@ type run struct {
 // newRun returns the run of a job, and the context that its abandon ends.
 func newRun(j *job, s *shift) (context.Context, *run) {
 	u := &run{
-		task: j.task, kind: s.kinds[j.task.Kind], now: time.Now, wake: make(chan struct{}, 1),
+		task: j.task, kind: s.kinds[j.task.Kind], schema: s.schemas[j.task.Kind], now: time.Now, wake: make(chan struct{}, 1),
 		metrics: s.metrics, book: s.book, file: s.spool.file(),
 		story: story{task: j.task, attempt: j.attempt, run: j.run, runner: s.name, out: outbox{limit: s.bufferBytes}},
 	}
@@ -92,6 +94,11 @@ func (u *run) play(ctx context.Context, links *links) (stored bool) {
 
 // handle calls the handler and tells how it began and ended.
 func (u *run) handle(ctx context.Context) {
+	if u.refuse == nil && u.schema != nil {
+		if _, err := u.schema.Read(u.task.Params); err != nil {
+			u.refuse = faultOf(ctx, err)
+		}
+	}
 	if u.refuse != nil {
 		u.finish(nil, u.refuse)
 		return

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/schema"
 	"github.com/wscluster/wscluster/pkg/wire"
 	"go.uber.org/zap"
 )
@@ -129,9 +130,17 @@ func (r *Runner) validate() error {
 		if k.Handler == nil || k.Timeout < 0 {
 			wrong("Kinds: %q must have a Handler and no negative Timeout", name)
 		}
+		if k.Schema != nil {
+			if _, err := schema.Compile(k.Schema); err != nil {
+				wrong("Kinds: %q: Schema: %w", name, err)
+			}
+		}
 		if !fenceable(k.Fence) {
 			wrong("Kinds: %q: Fence %v must be between 1s and %v, or 0 for the runner's", name, k.Fence, MaxFence)
 		}
+	}
+	if n := announcedBytes(offers(r.Kinds)); n > wire.MaxControl {
+		wrong("Kinds: names and Schemas of all together have %d bytes and may have %d", n, wire.MaxControl)
 	}
 	if r.Slots < 0 || r.Slots > MaxSlots {
 		wrong("Slots %d must be between 1 and %d, or 0 for one for each CPU", r.Slots, MaxSlots)
@@ -162,14 +171,20 @@ func (r *Runner) shift() (*shift, error) {
 	if err != nil {
 		return nil, fmt.Errorf("runner: %w: %w", ErrSpoolDir, err)
 	}
-	kinds := maps.Clone(r.Kinds)
+	kinds, schemas := maps.Clone(r.Kinds), map[string]*schema.Schema{}
 	for name, k := range kinds {
+		if k.Schema != nil {
+			var err error
+			if schemas[name], err = schema.Compile(k.Schema); err != nil {
+				return nil, fmt.Errorf("runner: Kinds: %q: Schema: %w", name, err) // it was tried before
+			}
+		}
 		k.Timeout = cmp.Or(k.Timeout, defaultTimeout)
 		k.Fence = cmp.Or(k.Fence, r.Fence, defaultFence)
 		kinds[name] = k
 	}
 	s := &shift{
-		name: r.Name, kinds: kinds, maxAttempts: cmp.Or(r.MaxAttempts, 10),
+		name: r.Name, kinds: kinds, schemas: schemas, maxAttempts: cmp.Or(r.MaxAttempts, 10),
 		bufferBytes: cmp.Or(r.BufferBytes, 1<<20), spool: disk, book: book, log: log,
 		links:   newLinks(),
 		plan:    newScheduler(r.Name, cmp.Or(r.Slots, runtime.GOMAXPROCS(0)), kinds, wire.NewRunID),

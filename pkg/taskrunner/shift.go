@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/schema"
 	"github.com/wscluster/wscluster/pkg/wire"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -21,6 +22,7 @@ import (
 type shift struct {
 	name        string
 	kinds       map[string]Kind
+	schemas     map[string]*schema.Schema // of the kinds that have one
 	maxAttempts int
 	bufferBytes int
 	spool       *spool   // nil if nothing goes to disk
@@ -158,7 +160,7 @@ func (s *shift) serve(ctx context.Context, link broker.Link) error {
 	})
 	defer s.links.set(nil)
 	g.Go(func() error { return s.follow(ctx, records) })
-	g.Go(func() error { return s.answer(ctx, link) })
+	g.Go(func() error { return s.hear(ctx, link, d) })
 	g.Go(func() error { return d.write(ctx, g) })
 	g.Go(func() error { return d.settle(ctx, g) })
 	g.Go(func() error {
@@ -203,6 +205,7 @@ func (s *shift) take(ctx context.Context, g *errgroup.Group, link broker.Link, d
 	}
 	s.log.Info("takes tasks", zap.Strings("kinds", kinds), zap.Int("slots", slots))
 	g.Go(func() error { return d.gate(ctx, from) })
+	g.Go(func() error { return s.announce(ctx, link, d, slots) })
 	for {
 		select {
 		case m, ok := <-from.Deliveries():

@@ -10,8 +10,8 @@ import (
 )
 
 // ControlMessage is what workers and runners say to each other through the broker: *Moved, *Seek, *Handback,
-// *Offer, *Owner or *Probe among workers, *FindRuns and *ReadLog to runners, which answer with *RunsFound
-// and *LogChunk. Each may be lost: whoever needs an answer asks again.
+// *Offer, *Owner or *Probe among workers; *AskKinds, *FindRuns and *ReadLog to runners, which answer with
+// *Kinds, *RunsFound and *LogChunk. Each may be lost: whoever needs an answer asks again.
 type ControlMessage interface {
 	ControlType() string
 	check() error
@@ -60,12 +60,34 @@ type Probe struct {
 	From socketmeta.ServerID `json:"from"`
 }
 
+// Kinds says which kinds a runner takes; none when it stops. It says so to all when it begins to take
+// tasks and every 30 s, and to a worker that asks.
+type Kinds struct {
+	Runner string      `json:"runner"`
+	Slots  int         `json:"slots"`
+	Kinds  []KindOffer `json:"kinds"`
+}
+
+// KindOffer is one kind of Kinds.
+type KindOffer struct {
+	Kind      string          `json:"kind"`
+	Schema    json.RawMessage `json:"schema,omitempty"` // a JSON Schema (2020-12) of the parameters; none takes any
+	TimeoutMS int64           `json:"timeout_ms"`       // of one run
+}
+
+// AskKinds asks all runners for their Kinds: From has just joined.
+type AskKinds struct {
+	From socketmeta.ServerID `json:"from"`
+}
+
 func (*Moved) ControlType() string    { return "moved" }
 func (*Seek) ControlType() string     { return "seek" }
 func (*Handback) ControlType() string { return "handback" }
 func (*Offer) ControlType() string    { return "offer" }
 func (*Owner) ControlType() string    { return "owner" }
 func (*Probe) ControlType() string    { return "probe" }
+func (*Kinds) ControlType() string    { return "kinds" }
+func (*AskKinds) ControlType() string { return "ask_kinds" }
 
 // EncodeControl returns the body of m as it crosses the broker; the message's type says which it is.
 func EncodeControl(m ControlMessage) []byte {
@@ -101,8 +123,15 @@ func DecodeControl(typ string, p []byte) (ControlMessage, error) {
 		m = new(ReadLog)
 	case "log_chunk":
 		m = new(LogChunk)
+	case "kinds":
+		m = new(Kinds)
+	case "ask_kinds":
+		m = new(AskKinds)
 	default:
 		return nil, fmt.Errorf("control message: %w: %.64q", ErrUnknownType, typ)
+	}
+	if len(p) > MaxControl {
+		return nil, fmt.Errorf("control message %s: %w: it has %d bytes and may have %d", typ, ErrTooLarge, len(p), MaxControl)
 	}
 	if err := json.Unmarshal(p, m); err != nil {
 		return nil, fmt.Errorf("control message %s: %s", typ, describe(err))
@@ -135,6 +164,31 @@ func (m *Handback) check() error { return checkMailbox(m.Mailbox) }
 func (m *Offer) check() error    { return cmp.Or(checkFrom(m.From, 1), checkMailbox(m.Mailbox)) }
 func (m *Owner) check() error    { return cmp.Or(checkFrom(m.From, 1), checkMailbox(m.Mailbox)) }
 func (m *Probe) check() error    { return checkFrom(m.From, 1) }
+func (m *AskKinds) check() error { return checkFrom(m.From, 1) }
+
+func (m *Kinds) check() error {
+	if err := CheckKind(m.Runner); err != nil { // a name has the letters of a kind
+		return fmt.Errorf("runner: %w", err)
+	}
+	if m.Slots < 0 || m.Slots > MaxNumber {
+		return fmt.Errorf("slots: %d is out of range", m.Slots)
+	}
+	for i, k := range m.Kinds {
+		if err := CheckKind(k.Kind); err != nil {
+			return fmt.Errorf("kinds[%d].kind: %w", i, err)
+		}
+		if len(k.Schema) > MaxSchema {
+			return fmt.Errorf("kinds[%d].schema: %w: it has %d bytes and may have %d", i, ErrTooLarge, len(k.Schema), MaxSchema)
+		}
+		if k.Schema != nil && !isObject(k.Schema) {
+			return fmt.Errorf("kinds[%d].schema must be an object", i)
+		}
+		if k.TimeoutMS < 0 || k.TimeoutMS > MaxNumber {
+			return fmt.Errorf("kinds[%d].timeout_ms: %d is out of range", i, k.TimeoutMS)
+		}
+	}
+	return nil
+}
 
 func checkFrom(s socketmeta.ServerID, clients int) error {
 	if _, err := socketmeta.ParseServerID(string(s)); err != nil {

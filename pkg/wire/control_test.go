@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -51,6 +53,17 @@ func TestDecodeControlRefuses(t *testing.T) {
 		{"offer of nothing", "offer", `{` + from + `}`, "mailbox"},
 		{"owner who", "owner", `{"mailbox":"i1-w3"}`, "from"},
 		{"owner of what", "owner", `{` + from + `}`, "mailbox"},
+
+		{"kinds of nobody", "kinds", `{"slots":1}`, "runner: not a valid name"},
+		{"kinds of a name that is none", "kinds", `{"runner":"R 1"}`, "runner: not a valid name"},
+		{"slots below none", "kinds", `{"runner":"r1","slots":-1}`, "slots: -1 is out of range"},
+		{"a kind that is null", "kinds", `{"runner":"r1","kinds":[null]}`, "kinds[0].kind: not a valid name"},
+		{"a kind with a dot", "kinds", `{"runner":"r1","kinds":[{"kind":"a.high"}]}`, "kinds[0].kind: not a valid name"},
+		{"a schema that is true", "kinds", `{"runner":"r1","kinds":[{"kind":"a"},{"kind":"b","schema":true}]}`, "kinds[1].schema must be an object"},
+		{"a schema over the limit", "kinds", `{"runner":"r1","kinds":[{"kind":"a","schema":` + pad(`{"a":1`, MaxSchema+1) + `}]}`, "has 65537 bytes and may have 65536"},
+		{"kinds over the limit", "kinds", pad(`{"runner":"r1"`, MaxControl+1), "has 262145 bytes and may have 262144"},
+		{"a timeout below none", "kinds", `{"runner":"r1","kinds":[{"kind":"a","timeout_ms":-1}]}`, "kinds[0].timeout_ms: -1 is out of range"},
+		{"nobody asks", "ask_kinds", `{}`, "from: not a server ID"},
 	} {
 		m, err := DecodeControl(test.typ, []byte(test.body))
 		if err == nil || m != nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), test.typ) {
@@ -124,8 +137,23 @@ func FuzzDecodeControl(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%#v was taken, and refused when encoded again: %v", m, err)
 		}
+		if k, ok := m.(*Kinds); ok { // white space is not kept
+			for i := range k.Kinds {
+				k.Kinds[i].Schema = compacted(t, k.Kinds[i].Schema)
+			}
+		}
 		if diff := cmp.Diff(m, again, cmpopts.EquateEmpty()); diff != "" {
 			t.Fatalf("encoding changed it (-want +got):\n%s", diff)
 		}
 	})
+}
+
+func compacted(t *testing.T, p json.RawMessage) json.RawMessage {
+	var b bytes.Buffer
+	if p != nil {
+		if err := json.Compact(&b, p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b.Bytes()
 }

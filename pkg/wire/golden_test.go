@@ -90,6 +90,11 @@ var (
 		}}},
 		"control_log_read":  &ReadLog{From: "i2-w1", Ask: goldenAsk, Client: goldenMeta.Client, Task: goldenTask, Run: goldenRun, Line: 42, Max: MaxLogChunk},
 		"control_log_chunk": &LogChunk{Ask: goldenAsk, Runner: "r1", Attempt: 1, Run: goldenRun, Line: 42, Offset: 4698, Data: []byte("FAIL app/web\n"), Lines: 42, Size: 4711, Ended: true},
+		"control_kinds": &Kinds{Runner: "r1", Slots: 2, Kinds: []KindOffer{
+			{Kind: "go-build", TimeoutMS: 1_800_000, Schema: json.RawMessage(`{"type":"object","required":["ref"],"properties":{"ref":{"type":"string","maxLength":200}}}`)},
+			{Kind: "sleep", TimeoutMS: 60_000},
+		}},
+		"control_ask_kinds": &AskKinds{From: "i1-w3"},
 	}
 	goldenBodies = map[EventType]any{
 		EventStarted:  &Started{Kind: "go-build", Runner: "r1", TotalSteps: 4, Timestamp: goldenTime},

@@ -31,6 +31,8 @@ const (
 	MaxClaims      = 1000      // clients that one control message names
 	MaxRuns        = 100       // runs in one RunsFound
 	MaxLogChunk    = 128 << 10 // bytes that a ReadLog asks for
+	MaxControl     = 256 << 10 // bytes of a control message
+	MaxSchema      = 64 << 10  // bytes of the JSON Schema of one kind's parameters
 )
 
 // ErrTooLarge is wrapped by every refusal of a message for its size.

@@ -210,6 +210,7 @@ func (s *Store) Share(in *Inbox, kinds []string, slots int, give func(broker.Del
 // ShareDead makes a process one of the takers of the dead tasks.
 func (s *Store) ShareDead(in *Inbox, prefetch int, give func(broker.Delivery)) *Taker {
 	t := in.newTaker(prefetch, give)
-	t.enter(s.queues[broker.QueueDeadTasks])
+	t.turns = []turn{{queues: []*queue{s.queues[broker.QueueDeadTasks]}}}
+	t.enter()
 	return t
 }

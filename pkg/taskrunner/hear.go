@@ -1,0 +1,58 @@
+package taskrunner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/wire"
+	"go.uber.org/zap"
+)
+
+// hear reads what others say to this runner, or to all, over one link, until ctx or the link ends. Workers
+// that ask what the logbook has are answered one after the other: each question costs one message of at most a log chunk
+// or wire.MaxRuns runs, so a reader gets no more than it asks for.
+func (s *shift) hear(ctx context.Context, link broker.Link, d *desk) error {
+	for {
+		select {
+		case m, ok := <-link.Inbox():
+			if !ok {
+				return fmt.Errorf("the inbox of %s: %w", s.name, broker.ErrLinkGone)
+			}
+			c, err := wire.DecodeControl(m.Type, m.Body)
+			switch {
+			case errors.Is(err, wire.ErrUnknownType): // of a newer version
+				continue
+			case err != nil:
+				s.log.Warn("a control message cannot be read and is dropped", zap.String("app", m.App), zap.Error(err))
+				continue
+			}
+			if err := s.answer(ctx, link, d, c); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// answer answers one message. What is not for runners is passed over.
+func (s *shift) answer(ctx context.Context, link broker.Link, d *desk, c wire.ControlMessage) error {
+	switch c := c.(type) {
+	case *wire.AskKinds:
+		select {
+		case d.asked <- broker.Worker(c.From):
+		default: // it hears what all are told
+		}
+	case *wire.FindRuns:
+		if s.book != nil {
+			return s.say(ctx, link, broker.ToControl(broker.Worker(c.From)), s.book.findRuns(c))
+		}
+	case *wire.ReadLog:
+		if s.book != nil {
+			return s.say(ctx, link, broker.ToControl(broker.Worker(c.From)), s.book.readLog(c))
+		}
+	}
+	return nil
+}
