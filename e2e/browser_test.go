@@ -87,7 +87,7 @@ func TestABuildIsCanceledInTheConsole(t *testing.T) {
 	if got := p.text(`[data-testid=error-code]`); got != "canceled" {
 		t.Errorf("it ended with %q, want canceled", got)
 	}
-	if eval[bool](p, `document.querySelector('[data-testid=cancel]') !== null || document.querySelector('[data-testid=retry]') === null`) {
+	if eval[bool](p, `document.querySelector('[data-testid=cancel]') !== null || document.querySelector('[data-testid=again]') === null`) {
 		t.Error("what is canceled cannot be canceled again, and can be submitted again")
 	}
 	p.shot("canceled")

@@ -156,10 +156,16 @@ func TestConsoleFollowsABuild(t *testing.T) {
 	check(b, `$$("step").map((s) => s.querySelector(".name").textContent).join()`, "clone,go vet,go build,go test ./pkg/socketmeta ./pkg/wire")
 	check(b, `JSON.stringify(JSON.parse($("result").textContent))`, `{"packages":60,"failed":0}`)
 	check(b, `$("task-id").textContent === $("task").dataset.task`, true)
+	check(b, `$("again").textContent`, "Run again")
 	if err := chromedp.Do(b.ctx, chromedp.EmulateViewport(1280, 500)); err != nil {
 		t.Fatal(err)
 	}
 	b.until(`innerHeight === 500 && ` + atEnd) // it follows the end in a smaller room, too
+
+	b.do(`$("again").click()`)
+	b.until(`$$("task").length === 2 && $("task-state").textContent === "succeeded" && $("task-id").textContent === $$("task")[0].dataset.task`)
+	check(b, `Object.values(JSON.parse(sessionStorage["fake-worker"]).tasks).map((t) => t.params.ref).join()`, "main,main")
+	check(b, `new Set($$("task").map((t) => t.dataset.task)).size`, 2)
 	b.unharmed()
 }
 
@@ -264,7 +270,7 @@ func TestFailedBuildOffersAnotherTry(t *testing.T) {
 	b.until(`$("error-code")?.textContent === "failed"`)
 	check(b, `$("error-message").textContent`, "step go vet: exit status 1")
 	check(b, `$("step").dataset.status`, "failed")
-	b.do(`$("retry").click()`)
+	b.do(`$("again").click()`)
 	b.until(`$$("task").length === 2 && $$("task").every((t) => t.dataset.state === "failed")`)
 	check(b, `Object.values(JSON.parse(sessionStorage["fake-worker"]).tasks).map((t) => t.params.ref).join()`, "x,x")
 	b.unharmed()
@@ -277,7 +283,7 @@ func TestRefusalIsToldAtTheFormAndInTheTask(t *testing.T) {
 	check(b, `$$("task").length`, 0)
 	b.submit("nope", "")
 	b.until(`$("error-code")?.textContent === "unknown_kind"`)
-	check(b, `$$("retry").length`, 0)
+	check(b, `$$("again").length`, 0)
 }
 
 func TestCutIsShownWithItsCountdown(t *testing.T) {
@@ -328,7 +334,7 @@ func TestWhatWasNotKeptIsSaidInTheLog(t *testing.T) {
 func TestATaskWhoseEndWasNotKeptIsOver(t *testing.T) {
 	b := openConsole(t, 1280, 800)
 	b.submit("vanished", "")
-	b.until(`$("task-state")?.textContent === "lost" && $("retry")`)
+	b.until(`$("task-state")?.textContent === "lost" && $("again")`)
 	check(b, `$("error-code").textContent`, "missed")
 	check(b, `$("error-message").textContent`, "the task is over, but how it ended was not kept: more waited for this page than the server keeps for one")
 	check(b, `document.querySelector(".lines .gap").textContent`, "event 3 was not kept: more waited for this page than the server keeps for one")

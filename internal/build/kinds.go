@@ -83,7 +83,7 @@ func Kinds(recipes []*Recipe, o Options) (map[string]taskrunner.Kind, error) {
 			errs = append(errs, fmt.Errorf("recipe %s: %w", r.Kind, err))
 			continue
 		}
-		kinds[r.Kind] = taskrunner.Kind{Handler: h, Schema: h.params.text, Timeout: r.Timeout, Fence: r.Fence, Steps: uint32(len(r.Steps))}
+		kinds[r.Kind] = taskrunner.Kind{Handler: h, Schema: h.params.text, Timeout: r.Timeout, Retries: r.Retries, Fence: r.Fence, Steps: uint32(len(r.Steps))}
 	}
 	return kinds, errors.Join(errs...)
 }

@@ -42,6 +42,7 @@ type Recipe struct {
 
 	Timeout          time.Duration `yaml:"timeout"`            // of the whole; 0 means 1 hour
 	Grace            time.Duration `yaml:"grace"`              // from SIGTERM to SIGKILL; 0 means 10 s
+	Retries          int           `yaml:"retries"`            // after how many starts at most a failure or timeout is not told, but the task run again; at most 9
 	Fence            time.Duration `yaml:"fence"`              // without a broker for so long the task is given up; 0 means the runner's
 	OutputLimitBytes int64         `yaml:"output_limit_bytes"` // of all steps together; 0 means 64 MiB
 
@@ -112,6 +113,9 @@ func (r *Recipe) validate() error {
 	}
 	if r.Fence != 0 && (r.Fence < time.Second || r.Fence > taskrunner.MaxFence) {
 		wrong("fence: %v must be between 1s and %v", r.Fence, taskrunner.MaxFence)
+	}
+	if r.Retries < 0 || r.Retries >= taskrunner.DefaultAttempts {
+		wrong("retries: %d must be between 0 and %d", r.Retries, taskrunner.DefaultAttempts-1)
 	}
 	if r.OutputLimitBytes < 0 {
 		wrong("output_limit_bytes: %d must not be negative", r.OutputLimitBytes)

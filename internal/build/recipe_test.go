@@ -32,6 +32,8 @@ func TestARecipeThatCannotBeTrustedIsRefused(t *testing.T) {
 		{"timeout without unit", minimal + "timeout: 600\n", "line 4: cannot unmarshal !!int `600` into time.Duration"},
 		{"negative timeout", minimal + "timeout: -1s\n", "timeout: -1s must not be negative"},
 		{"step timeout", "kind: k\nsteps: [{name: s, argv: [/p], timeout: -1s}]\n", "timeout: -1s must not be negative"},
+		{"negative retries", minimal + "retries: -1\n", "retries: -1 must be between 0 and 9"},
+		{"retries beyond the attempts", minimal + "retries: 10\n", "retries: 10 must be between 0 and 9"},
 		{"output limit", minimal + "output_limit_bytes: -1\n", "output_limit_bytes: -1 must not be negative"},
 		{"pattern", "kind: k\nsteps: [{name: s, argv: [/p], progress: {match: '('}}]\n", `progress: match: "(" must be a regular expression`},
 		{"total of a later step", "kind: k\nsteps: [{name: s, argv: [/p], progress: {match: x, total_of: s}}]\n", `total_of: "s" is no earlier step that has progress`},

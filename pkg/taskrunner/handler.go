@@ -19,7 +19,8 @@ type Handler interface {
 	// code timeout if the kind's time was over, else with code failed and the error's text, which
 	// the client reads. A panic ends it with code internal, and only the log has the rest.
 	//
-	// With ErrGiveBack in it the task is run again.
+	// With ErrGiveBack in it the task is run again. So it is after an error with code failed or timeout, by
+	// Kind.Retries; never after a panic, which would come again sooner than not, or any other code.
 	//
 	// ctx ends when the kind's time is over, when the runner stops, when it had no broker for the
 	// kind's fence, or when another runner has the task meanwhile. Run must return soon after that: nothing can end it from outside,
@@ -43,6 +44,12 @@ type Kind struct {
 	// with code bad_params before Handler is called. A parameter that is missing is judged as if it had its
 	// default; Handler is not given that. nil takes any object.
 	Schema json.RawMessage
+
+	// Retries is after how many starts of a task at most a run that fails with code failed or timeout is not
+	// told as its end: it is run again, by this runner or another one, at once the first time and then after
+	// 2 s, 4 s and so on up to a minute. A start that ended with its runner counts too. 0 tells the first
+	// failure; it must be lower than Runner.MaxAttempts, so that the last failure is told and not the limit.
+	Retries int
 
 	Timeout time.Duration // of one run; 0 means 1 hour
 	Fence   time.Duration // without a broker for so long, a run is given up, and others wait a minute longer for it; 0 means Runner.Fence

@@ -20,7 +20,7 @@ type Metrics struct {
 	// returned (there is no queue), republished (an event that goes out again, for whatever reason).
 	Events *prometheus.CounterVec
 
-	Seconds *prometheus.HistogramVec // of runs, by kind and outcome: succeeded, failed, given_back
+	Seconds *prometheus.HistogramVec // of runs, by kind and outcome: succeeded, failed, retried, given_back
 	Waited  *prometheus.HistogramVec // seconds from a task's submit to its first run, by kind; across two machines' clocks
 	Begun   *prometheus.CounterVec   // runs, by kind and attempt: first, again
 
@@ -44,7 +44,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		Help:    "How long tasks waited from their submit to their first run.",
 		Buckets: []float64{.01, .05, .1, .5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600}}, []string{"kind"})
 	m.Begun = f.NewCounterVec(prometheus.CounterOpts{Name: "wscluster_runner_task_runs_total",
-		Help: "Runs of tasks that began: the first of each task, or another one after a runner died or gave it back."}, []string{"kind", "attempt"})
+		Help: "Runs of tasks that began: the first of each task, or another one after a runner died, gave it back or tries it again."}, []string{"kind", "attempt"})
 	m.Dead = f.NewCounterVec(prometheus.CounterOpts{Name: "wscluster_runner_dead_tasks_total",
 		Help: "Dead tasks whose end was seen to, and which lie in the queue kept.tasks now, by the reason why they were given up."}, []string{"reason"})
 	for _, reason := range wire.DeadReasons {

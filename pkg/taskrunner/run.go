@@ -48,6 +48,7 @@ type run struct {
 	room    sync.Cond // the outbox has shrunk, or waiting has ended
 	waitEnd error     // guarded by mu: why nobody may wait for room any more
 	story   story     // guarded by mu
+	retried bool      // guarded by mu: it failed, and that is not told
 }
 
 // newRun returns the run of a job, and the context that its abandon ends.
@@ -117,9 +118,12 @@ func (u *run) handle(ctx context.Context) {
 	var result any
 	fault := refusal(wire.CodeInternal, "the task's handler ended without a result; the runner's log has the rest")
 	defer func() {
-		if errors.Is(err, ErrGiveBack) {
+		switch {
+		case errors.Is(err, ErrGiveBack):
 			u.abandon(err)
-		} else {
+		case fault != nil && u.retries(fault.Code):
+			u.retry(fault)
+		default:
 			u.finish(result, fault)
 		}
 	}()
@@ -155,6 +159,8 @@ func (u *run) outcome(stored bool) string {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	switch {
+	case u.retried:
+		return "retried"
 	case !stored:
 		return "given_back"
 	case u.story.fault != nil:

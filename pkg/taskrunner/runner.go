@@ -35,7 +35,7 @@ type Runner struct {
 	Kinds  map[string]Kind // required: the kinds that it takes, by name
 
 	Slots       int                // tasks that run at once, at most MaxSlots; 0 means one for each CPU
-	MaxAttempts int                // starts of one task before it fails with code attempts; 0 means 10
+	MaxAttempts int                // starts of one task before it fails with code attempts; 0 means DefaultAttempts
 	Fence       time.Duration      // without a broker for so long, running tasks are given up; 0 means 2 min; see Kind.Fence
 	Grace       time.Duration      // what running tasks get to end when Run's context has; 0 means 30 s, below 0 none
 	BufferBytes int                // events of one run that wait for the broker in memory; 0 means 1 MiB
@@ -55,6 +55,8 @@ var ErrSpoolDir = errors.New("SpoolDir cannot be used")
 const (
 	MaxSlots = 65535                       // the most that Runner.Slots may be: what a broker counts to
 	MaxFence = wire.MaxFence * time.Second // the same of Runner.Fence and Kind.Fence
+
+	DefaultAttempts = 10 // what Runner.MaxAttempts 0 means
 )
 
 const (
@@ -135,6 +137,9 @@ func (r *Runner) validate() error {
 				wrong("Kinds: %q: Schema: %w", name, err)
 			}
 		}
+		if limit := cmp.Or(r.MaxAttempts, DefaultAttempts); k.Retries < 0 || k.Retries >= max(limit, 1) {
+			wrong("Kinds: %q: Retries %d must be between 0 and %d, one less than MaxAttempts", name, k.Retries, max(limit, 1)-1)
+		}
 		if !fenceable(k.Fence) {
 			wrong("Kinds: %q: Fence %v must be between 1s and %v, or 0 for the runner's", name, k.Fence, MaxFence)
 		}
@@ -146,7 +151,7 @@ func (r *Runner) validate() error {
 		wrong("Slots %d must be between 1 and %d, or 0 for one for each CPU", r.Slots, MaxSlots)
 	}
 	if r.MaxAttempts < 0 {
-		wrong("MaxAttempts %d must be 1 or more, or 0 for 10", r.MaxAttempts)
+		wrong("MaxAttempts %d must be 1 or more, or 0 for %d", r.MaxAttempts, DefaultAttempts)
 	}
 	if !fenceable(r.Fence) {
 		wrong("Fence %v must be between 1s and %v, or 0 for %v", r.Fence, MaxFence, defaultFence)
@@ -184,7 +189,7 @@ func (r *Runner) shift() (*shift, error) {
 		kinds[name] = k
 	}
 	s := &shift{
-		name: r.Name, kinds: kinds, schemas: schemas, maxAttempts: cmp.Or(r.MaxAttempts, 10),
+		name: r.Name, kinds: kinds, schemas: schemas, maxAttempts: cmp.Or(r.MaxAttempts, DefaultAttempts),
 		bufferBytes: cmp.Or(r.BufferBytes, 1<<20), spool: disk, book: book, log: log,
 		links:   newLinks(),
 		plan:    newScheduler(r.Name, cmp.Or(r.Slots, runtime.GOMAXPROCS(0)), kinds, wire.NewRunID),

@@ -11,6 +11,7 @@ export function App({ session, kinds }: { session: Session; kinds: KindForm[] })
   const [selected, select] = useSelected();
   const task = session.tasks.find((t) => t.id === selected) ?? session.tasks[0];
   const submit = (kind: string, params: object) => select(session.submit(kind, params).id);
+  const params = task?.params;
   return (
     <>
       <header class="top">
@@ -28,7 +29,7 @@ export function App({ session, kinds }: { session: Session; kinds: KindForm[] })
           </p>
         )}
         {task ? (
-          <TaskPane key={task.id} task={task} session={session} retry={() => submit(task.kind, task.params)} />
+          <TaskPane key={task.id} task={task} session={session} again={params && (() => submit(task.kind, params))} />
         ) : (
           <p class="empty">No task yet. Submit one, and every step and line of it shows here as it happens.</p>
         )}

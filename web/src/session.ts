@@ -11,7 +11,7 @@ export const maxTasks = 20;
 interface Entry {
   id: string;
   kind: string;
-  params: object;
+  params?: object | undefined;
   at: number;
   end?: TaskState;
   error?: TaskView['error'];
@@ -150,7 +150,7 @@ export class Session {
 
   #restore(task: Task): void {
     let v = this.tasks.find((x) => x.id === task.id);
-    if (!v) this.#add((v = newTaskView(task.id, task.kind, {}, Date.now())));
+    if (!v) this.#add((v = newTaskView(task.id, task.kind, undefined, Date.now())));
     v.state = task.position.attempt || task.position.run_id ? 'running' : 'queued';
     void this.load(v);
     this.#follow(v, task);

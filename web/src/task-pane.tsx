@@ -8,11 +8,12 @@ import type { StepView, TaskView } from './task-view.ts';
 interface Props {
   task: TaskView;
   session: Session;
-  retry: () => void;
+  /** Submits the same under a new ID; undefined where the parameters are not known. */
+  again: (() => void) | undefined;
 }
 
 /** One task: how far it is, its steps, how it ended, and its log. */
-export function TaskPane({ task, session, retry }: Props) {
+export function TaskPane({ task, session, again }: Props) {
   const pane = useRef<HTMLElement>(null);
   useEffect(() => {
     void session.load(task);
@@ -22,7 +23,7 @@ export function TaskPane({ task, session, retry }: Props) {
     <article ref={pane} data-testid="task-pane" data-task={task.id} data-state={task.state}>
       <Heading task={task} />
       <Progress task={task} cancel={() => session.cancel(task)} />
-      <Outcome task={task} retry={retry} />
+      <Outcome task={task} again={again} />
       <div class="split">
         <Steps task={task} />
         <Log task={task} session={session} />
@@ -96,7 +97,12 @@ function Progress({ task, cancel }: { task: TaskView; cancel: () => void }) {
   );
 }
 
-function Outcome({ task, retry }: { task: TaskView; retry: () => void }) {
+function Outcome({ task, again }: Omit<Props, 'session'>) {
+  const button = again && (
+    <button type="button" onClick={again} data-testid="again">
+      Run again
+    </button>
+  );
   if (task.state === 'succeeded') {
     return (
       <section class="outcome good" aria-label="Result">
@@ -106,6 +112,7 @@ function Outcome({ task, retry }: { task: TaskView; retry: () => void }) {
             {a.name} <span class="quiet">{a.content_type}, {a.size_bytes.toLocaleString()} bytes, SHA-256 {a.sha256}</span>
           </p>
         ))}
+        {button}
       </section>
     );
   }
@@ -116,11 +123,7 @@ function Outcome({ task, retry }: { task: TaskView; retry: () => void }) {
       <p>
         <code data-testid="error-code">{e.code}</code> <span data-testid="error-message">{e.message}</span>
       </p>
-      {(e.retryable || task.state === 'canceled') && (
-        <button type="button" onClick={retry} data-testid="retry">
-          Submit again
-        </button>
-      )}
+      {(e.retryable || task.state !== 'refused') && button /* what was refused for good would be again */}
     </section>
   );
 }

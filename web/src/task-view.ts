@@ -16,7 +16,8 @@ export interface StepView {
 export interface TaskView {
   readonly id: string;
   readonly kind: string;
-  readonly params: object;
+  /** Undefined where another page has submitted the task. */
+  readonly params: object | undefined;
   readonly submittedAt: number;
   state: TaskState;
   queuePosition?: number | undefined;
@@ -41,7 +42,7 @@ export interface TaskView {
   seq: number;
 }
 
-export function newTaskView(id: string, kind: string, params: object, submittedAt: number): TaskView {
+export function newTaskView(id: string, kind: string, params: object | undefined, submittedAt: number): TaskView {
   return {
     id, kind, params, submittedAt, state: 'submitting',
     steps: [], totalSteps: 0, artifacts: [], log: new LogLines(), restarts: 0, attempt: 0, run: '', seq: 0,
