@@ -20,6 +20,7 @@ type figure struct {
 var figures = []figure{
 	cloneToFirstLogLine, idleMemory, unicastP50, connectRate,
 	adoption, handBack, killGap, rollingLost, rollingPeak, brokerKills,
+	acceptedP99, firstLineP99, trivialTask, logThroughput, logMemory, queuedTasks, taskList,
 }
 
 // sample is what one round measured. The baseline is what it is compared with, taken side by side

@@ -26,7 +26,7 @@ func (u *run) retry(fault *wire.Error) {
 	u.log.Info("handler failed, the task is tried again", zap.String("code", string(fault.Code)), zap.String("reason", clip(fault.Message)))
 	u.mu.Lock()
 	u.retried = true
-	err := errors.Join(u.story.tellLines(true), u.story.endStep(wire.StatusFailed, u.now()))
+	err := errors.Join(u.story.tellLines(true, u.now()), u.story.endStep(wire.StatusFailed, u.now()))
 	u.mu.Unlock()
 	u.told(err)
 	u.drain(retryTell)

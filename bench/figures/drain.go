@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/wscluster/wscluster/internal/rig"
+	"github.com/wscluster/wscluster/pkg/wsclient"
+)
+
+// queuedTasks is how many of 10,000 tasks, which were accepted while there was no runner, did not end
+// exactly once at their clients after two runners came.
+var queuedTasks = figure{
+	name: "queued-10k-lost-or-doubled", unit: "tasks", floor: floor{limit: 0},
+	measure: measureQueued,
+}
+
+const (
+	queueClients = 100
+	queueEach    = 100 // as many as one session may have open
+	queueWithin  = 10 * time.Minute
+)
+
+func measureQueued(ctx context.Context, l *lab) (_ []sample, err error) {
+	ctx, cancel := context.WithTimeout(ctx, queueWithin)
+	defer cancel()
+	c, err := l.cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1"}, Runners: []string{"r1", "r2"}, RunnerSettings: []string{"WSCLUSTER_SLOTS=20", "WSCLUSTER_LOG_LEVEL=info"}})
+	if err != nil {
+		return nil, err
+	}
+	defer l.stop(c)
+	if err := pause(ctx, 3*time.Second); err != nil { // the runners have made the queues
+		return nil, err
+	}
+	for _, r := range c.Runners {
+		r.Kill()
+	}
+	var mu sync.Mutex
+	ends := map[*wsclient.Task]int{}
+	running, stop := context.WithCancel(ctx)
+	var clients errgroup.Group
+	defer func() {
+		stop()
+		err = errors.Join(err, clients.Wait())
+	}()
+	tasks := make([]*wsclient.Task, 0, queueClients*queueEach)
+	g, submitting := errgroup.WithContext(ctx)
+	for range queueClients {
+		client, err := wsclient.New(wsclient.Options{URL: "ws://" + c.Workers[0].Addr + "/v1/ws", OnEvent: func(t *wsclient.Task, e wsclient.Event) {
+			if e.Last {
+				mu.Lock()
+				ends[t]++
+				mu.Unlock()
+			}
+		}})
+		if err != nil {
+			return nil, err
+		}
+		clients.Go(func() error {
+			if err := client.Run(running); running.Err() == nil {
+				return err
+			}
+			return nil
+		})
+		g.Go(func() error {
+			for range queueEach {
+				t, err := client.Submit(submitting, "countdown", map[string]int{"lines": 1, "interval_ms": 1})
+				if err != nil {
+					return err
+				}
+				mu.Lock()
+				tasks = append(tasks, t)
+				mu.Unlock()
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, fmt.Errorf("submit: %w", err)
+	}
+	began := time.Now()
+	for _, r := range c.Runners {
+		if err := r.Start(); err != nil {
+			return nil, err
+		}
+	}
+	wrong := 0
+	for _, t := range tasks {
+		if _, err := t.Wait(ctx); err != nil {
+			wrong++
+		}
+	}
+	took := time.Since(began)
+	mu.Lock()
+	defer mu.Unlock()
+	for _, t := range tasks {
+		if ends[t] != 1 {
+			wrong++
+		}
+	}
+	l.logf("  %d tasks ended in %.1f s", len(tasks), took.Seconds())
+	return []sample{{value: float64(wrong)}}, nil
+}
