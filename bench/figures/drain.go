@@ -29,7 +29,7 @@ const (
 func measureQueued(ctx context.Context, l *lab) (_ []sample, err error) {
 	ctx, cancel := context.WithTimeout(ctx, queueWithin)
 	defer cancel()
-	c, err := l.cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1"}, Runners: []string{"r1", "r2"}, RunnerSettings: []string{"WSCLUSTER_SLOTS=20", "WSCLUSTER_LOG_LEVEL=info"}})
+	c, err := l.cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1"}, Runners: []string{"r1", "r2"}, RunnerSettings: []string{"WSCLUSTER_SLOTS=20"}})
 	if err != nil {
 		return nil, err
 	}

@@ -60,7 +60,7 @@ func (l *lab) cluster(ctx context.Context, o rig.ClusterOptions) (*rig.Cluster, 
 		return nil, err
 	}
 	o.Bin = bin
-	o.Settings = append([]string{"WSCLUSTER_LOG_LEVEL=warn"}, o.Settings...)
+	o.WorkerSettings = append([]string{"WSCLUSTER_LOG_LEVEL=warn"}, o.WorkerSettings...) // runners have to say that they take tasks
 	ctx, cancel := context.WithTimeout(ctx, clusterStart)
 	defer cancel()
 	return rig.StartCluster(ctx, o)

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -141,6 +142,12 @@ func (c *Catalog) expire(now time.Time) {
 			c.drop(name)
 		}
 	}
+}
+
+// Runners returns the names of those that announce.
+func (c *Catalog) Runners(now time.Time) []string {
+	c.expire(now)
+	return slices.Sorted(maps.Keys(c.runners))
 }
 
 // Judges returns the schemas of a kind, each different one once, of which one must take the parameters of

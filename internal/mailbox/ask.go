@@ -3,7 +3,7 @@ package mailbox
 import (
 	"cmp"
 	"context"
-	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -95,44 +95,59 @@ func (m *Mailbox) ReadLog(ctx context.Context, runner string, q wire.ReadLog) (*
 	}
 }
 
-// FindRuns asks all runners what they have of a client's tasks and gathers the answers of gatherWithin. Of
-// one task it returns all runs, else the latest run of each task; the latest submitted first, at most
-// q.Limit. more says that there are others, submitted earlier. Errors are *wire.Error: unavailable or overloaded.
-func (m *Mailbox) FindRuns(ctx context.Context, q wire.FindRuns) (runs []wire.RunInfo, more bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, gatherWithin)
+// Found is what runners have of a client's tasks.
+type Found struct {
+	Runs    []wire.RunInfo // the latest submitted first
+	More    bool           // there are others, submitted earlier
+	Missing []string       // runners that announce themselves and did not answer in time: they may have more
+}
+
+// FindRuns asks all runners what they have of a client's tasks: of one task all runs, else the latest run of each
+// task, at most q.Limit. It returns when all runners that this worker knows have answered, and after gatherWithin at the latest,
+// also where it knows none. Errors are *wire.Error: unavailable or overloaded; or ctx's.
+func (m *Mailbox) FindRuns(ctx context.Context, q wire.FindRuns) (*Found, error) {
+	within, cancel := context.WithTimeout(ctx, gatherWithin)
 	defer cancel()
 	q.From, q.Ask = m.o.Server, wire.NewRunID()
-	answers, _, gone, forget, err := m.ask(ctx, broker.ToAll(), q.Ask, &q, maxRunners)
+	known := m.kinds.runners()
+	waiting := map[string]bool{}
+	for _, r := range known {
+		waiting[r] = true
+	}
+	answers, _, gone, forget, err := m.ask(within, broker.ToAll(), q.Ask, &q, maxRunners)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	defer forget()
-	for waiting := true; waiting; {
+	f := new(Found)
+	for late := false; !late && (len(known) == 0 || len(waiting) > 0); {
 		select {
 		case a := <-answers:
 			if found, ok := a.(*wire.RunsFound); ok {
-				runs = append(runs, found.Runs...)
-				more = more || found.More
+				delete(waiting, found.Runner)
+				f.Runs = append(f.Runs, found.Runs...)
+				f.More = f.More || found.More
 			}
 		case <-gone:
-			return nil, false, wire.Errorf(wire.CodeUnavailable, "the broker went away; try again")
-		case <-ctx.Done():
-			if cause := context.Cause(ctx); !errors.Is(cause, context.DeadlineExceeded) {
-				return nil, false, cause
+			return nil, wire.Errorf(wire.CodeUnavailable, "the broker went away; try again")
+		case <-within.Done():
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
 			}
-			waiting = false
+			late = true
 		}
 	}
+	f.Missing = slices.Sorted(maps.Keys(waiting))
 	if q.Task == "" {
-		runs = latest(runs)
+		f.Runs = latest(f.Runs)
 	}
-	slices.SortFunc(runs, func(x, y wire.RunInfo) int {
+	slices.SortFunc(f.Runs, func(x, y wire.RunInfo) int {
 		return cmp.Or(y.Submitted.Compare(x.Submitted.Time), cmp.Compare(x.Task, y.Task), y.Compare(&x))
 	})
-	if len(runs) > q.Limit {
-		runs, more = runs[:q.Limit], true
+	if len(f.Runs) > q.Limit {
+		f.Runs, f.More = f.Runs[:q.Limit], true
 	}
-	return runs, more, nil
+	return f, nil
 }
 
 // maxRunners is how many runners may answer one question.
@@ -158,13 +173,13 @@ func latest(runs []wire.RunInfo) []wire.RunInfo {
 // LogOf finds who has the log of a task: its latest run, or the one given. Errors are as FindRuns has
 // them, and log_unavailable.
 func (m *Mailbox) LogOf(ctx context.Context, client socketmeta.ClientID, task wire.TaskID, run wire.RunID) (*wire.RunInfo, error) {
-	runs, _, err := m.FindRuns(ctx, wire.FindRuns{Client: client, Task: task, Limit: wire.MaxRuns})
+	f, err := m.FindRuns(ctx, wire.FindRuns{Client: client, Task: task, Limit: wire.MaxRuns})
 	if err != nil {
 		return nil, err
 	}
 	var found *wire.RunInfo
-	for i := range runs {
-		if r := &runs[i]; run == "" && (found == nil || found.Compare(r) < 0) || r.Run == run {
+	for i := range f.Runs {
+		if r := &f.Runs[i]; run == "" && (found == nil || found.Compare(r) < 0) || r.Run == run {
 			found = r
 		}
 	}

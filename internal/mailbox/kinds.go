@@ -42,6 +42,13 @@ func (k offered) judge(kind string, params json.RawMessage) *wire.Error {
 	return judges.Refuse(params)
 }
 
+// runners names the runners that announce, as far as this worker knows.
+func (k offered) runners() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.catalog.Runners(time.Now())
+}
+
 // Kinds lists the kinds that runners announce, as far as this worker knows.
 func (m *Mailbox) Kinds() []catalog.Kind {
 	m.kinds.mu.Lock()

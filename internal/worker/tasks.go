@@ -92,7 +92,8 @@ func writeJSON(rw http.ResponseWriter, v any) {
 }
 
 // listTasks answers with the latest run of each of the client's tasks, the latest submitted first:
-// ?limit= of 1 to wire.MaxRuns (default 50), ?before= a time, for the next page.
+// ?limit= of 1 to wire.MaxRuns (default 50), ?before= a time, for the next page. Runners that did not answer are
+// named: the list may lack what they have.
 func (w *Worker) listTasks(rw http.ResponseWriter, r *http.Request) {
 	client, ok := w.client(rw, r)
 	if !ok {
@@ -115,18 +116,16 @@ func (w *Worker) listTasks(rw http.ResponseWriter, r *http.Request) {
 		}
 		q.Before = wire.Time{Time: at}
 	}
-	runs, more, err := w.mailbox.FindRuns(r.Context(), q)
+	found, err := w.mailbox.FindRuns(r.Context(), q)
 	if err != nil {
 		problem(rw, err)
 		return
 	}
-	if runs == nil {
-		runs = []wire.RunInfo{}
-	}
 	writeJSON(rw, struct {
-		Tasks []wire.RunInfo `json:"tasks"`
-		More  bool           `json:"more"`
-	}{runs, more})
+		Tasks   []wire.RunInfo `json:"tasks"`
+		More    bool           `json:"more"`
+		Missing []string       `json:"missing_runners,omitempty"`
+	}{append([]wire.RunInfo{}, found.Runs...), found.More, found.Missing})
 }
 
 // showTask answers with the runs of one task, the latest first.
@@ -139,17 +138,18 @@ func (w *Worker) showTask(rw http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	runs, _, err := w.mailbox.FindRuns(r.Context(), wire.FindRuns{Client: client, Task: id, Limit: wire.MaxRuns})
+	found, err := w.mailbox.FindRuns(r.Context(), wire.FindRuns{Client: client, Task: id, Limit: wire.MaxRuns})
 	switch {
 	case err != nil:
 		problem(rw, err)
-	case len(runs) == 0:
+	case len(found.Runs) == 0:
 		problem(rw, wire.Errorf(wire.CodeUnknownTask, "no task runner that can be reached has run task %s of this client; it may wait", id))
 	default:
 		writeJSON(rw, struct {
 			wire.RunInfo
 			Earlier []wire.RunInfo `json:"earlier_runs,omitempty"`
-		}{runs[0], runs[1:]})
+			Missing []string       `json:"missing_runners,omitempty"`
+		}{found.Runs[0], found.Runs[1:], found.Missing})
 	}
 }
 
