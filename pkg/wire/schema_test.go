@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
@@ -95,6 +96,7 @@ func everyMessage() (all []described) {
 	e := goldenEvent(5, 4, EventStep)
 	e.Client, e.Epoch, e.Home = goldenMeta.Client, goldenMeta.Epoch, goldenMeta.Server
 	all = append(all, described{"headers", "broker/headers", must(marshal(e.Headers())), nil, nil, decodeHeaders})
+	all = append(all, described{"headers of a task", "broker/task_headers", []byte(`{"client_id":"` + goldenClient + `","server_id":"i1-w3"}`), nil, nil, decodeTaskHeaders})
 	slices.SortFunc(all, func(a, b described) int { return strings.Compare(a.golden, b.golden) })
 	return all
 }
@@ -121,6 +123,18 @@ func decodeHeaders(p []byte) error {
 	}
 	_, err := DecodeEvent(typ, "t", h, []byte(`{"client_id":"`+goldenClient+`"}`))
 	return err
+}
+
+// decodeTaskHeaders reads the headers of a task, written as JSON, beside a body that says the same as they may.
+func decodeTaskHeaders(p []byte) error {
+	var h map[string]any
+	if err := json.Unmarshal(p, &h); err != nil {
+		return err
+	}
+	if _, ok := DecodeTaskAddress("t", h, []byte(`{"client_id":"`+goldenClient+`","server_id":"i1-w3","kind":7}`)); !ok {
+		return errors.New("whose task it is cannot be read")
+	}
+	return nil
 }
 
 func typeOf(p []byte) string {
@@ -166,8 +180,13 @@ var decoders = map[string]struct {
 	"DecodeControl": {"control", func(t *testing.T) []string { return cases(t, "control.go", "DecodeControl") }},
 	"DecodeLedger":  {"ledger", func(t *testing.T) []string { return typed(t, "LedgerOp") }},
 	"DecodeEvent":   {"event", func(t *testing.T) []string { return typed(t, "EventType") }},
-	"DecodeTask":    {"broker", func(*testing.T) []string { return []string{"task", "headers", "plain"} }}, // of DecodeEvent too
+	"DecodeTask":    {"broker", inBroker},
+
+	"DecodeTaskAddress": {"broker", inBroker},
 }
+
+// inBroker is what DecodeTask, DecodeTaskAddress and DecodeEvent read together.
+func inBroker(*testing.T) []string { return []string{"task", "task_headers", "headers", "plain"} }
 
 // TestEveryMessageHasASchema fails for a message that this package reads and docs/schemas lacks, and the
 // other way round.
@@ -217,6 +236,7 @@ func TestEveryMessageHasASchema(t *testing.T) {
 func TestSchemasHaveTheFieldsOfTheirTypes(t *testing.T) {
 	parts := map[string]reflect.Type{
 		"position": reflect.TypeFor[Position](), "task_status": reflect.TypeFor[TaskStatus](), "claim": reflect.TypeFor[Claim](),
+		"run": reflect.TypeFor[RunInfo](), "fault": reflect.TypeFor[Error](), "kind_offer": reflect.TypeFor[KindOffer](),
 	}
 	var common struct {
 		Defs map[string]fields `json:"$defs"`
