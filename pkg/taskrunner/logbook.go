@@ -60,6 +60,10 @@ const (
 	indexSuffix = ".idx"
 )
 
+// maxFound is how many bytes of an error's text a query gets. Escapes in JSON make up to six of each, and all
+// else of a run has less than 1,000: so wire.MaxRuns runs are less than wire.MaxControl.
+const maxFound = 256
+
 // openLogbook reads the pages in dir, which need not exist. Runs that had not ended belong to a process
 // that is gone, or that shares dir: they count as given up.
 func openLogbook(dir, runner string, limits logLimits, log *zap.Logger) (*logbook, error) {
@@ -240,7 +244,8 @@ func (b *logbook) find(k key, run wire.RunID) (found *entry) {
 	return found
 }
 
-// findRuns answers a worker that asks for the runs of a client.
+// findRuns answers a worker that asks for the runs of a client. Of each error's text it has the first maxFound
+// bytes, so that the answer always fits into a control message; the page on disk and the client's event have more.
 func (b *logbook) findRuns(q *wire.FindRuns) *wire.RunsFound {
 	answer := &wire.RunsFound{Ask: q.Ask, Runner: b.runner, Runs: []wire.RunInfo{}}
 	b.mu.Lock()
@@ -264,6 +269,13 @@ func (b *logbook) findRuns(q *wire.FindRuns) *wire.RunsFound {
 	})
 	if answer.More = len(answer.Runs) > q.Limit; answer.More {
 		answer.Runs = answer.Runs[:q.Limit]
+	}
+	for i := range answer.Runs {
+		if r := &answer.Runs[i]; r.Error != nil {
+			short := *r.Error // the page keeps its own
+			short.Message = clipTo(short.Message, maxFound)
+			r.Error = &short
+		}
 	}
 	return answer
 }

@@ -3,6 +3,7 @@ package taskrunner
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -248,6 +249,50 @@ func TestRunsAreFoundTheLatestFirstAndPageByPage(t *testing.T) {
 	}
 	if runs := b.findRuns(&wire.FindRuns{Client: client, Task: "t3", Limit: 9}).Runs; len(runs) != 2 || runs[0].Attempt != 2 || runs[0].Error.Code != wire.CodeFailed {
 		t.Errorf("the runs of one task: %+v", runs)
+	}
+}
+
+func TestAnAnswerOfManyRunsFitsIntoOneMessageHoweverTheyFailed(t *testing.T) {
+	for name, char := range map[string]string{"plain": "a", "escaped": "\x01", "separators": "\u2028", "of several bytes": "\u00e9\u65e5", "no UTF-8": "\xff"} {
+		t.Run(name, func(t *testing.T) {
+			b, err := openLogbook(t.TempDir(), strings.Repeat("r", wire.MaxID), roomy, zap.NewNop())
+			if err != nil {
+				t.Fatal(err)
+			}
+			client := socketmeta.NewClientID()
+			long := strings.Repeat(char, maxText)
+			for i := range wire.MaxRuns {
+				task := bookTask(wire.TaskID(fmt.Sprintf("%0*d", wire.MaxID, i)))
+				task.Client, task.Kind = client, strings.Repeat("k", wire.MaxID)
+				run := wire.NewRunID()
+				if _, err := b.begin(task, wire.MaxNumber, run, time.Now()); err != nil {
+					t.Fatal(err)
+				}
+				b.step(task, run, math.MaxUint32, math.MaxUint32)
+				b.end(task, run, wire.RunFailed, &wire.Error{Code: wire.CodeLogUnavailable, Message: long, RetryAfterMS: wire.MaxNumber}, time.Now())
+			}
+			for _, runs := range b.runs {
+				p := &runs[0].page
+				p.LastLine, p.LogBytes, p.LogDropped = wire.MaxNumber, wire.MaxNumber, wire.MaxNumber
+			}
+			body := wire.EncodeControl(b.findRuns(&wire.FindRuns{Ask: wire.NewRunID(), Client: client, Limit: wire.MaxRuns}))
+			m, err := wire.DecodeControl("runs_found", body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found := m.(*wire.RunsFound)
+			if len(found.Runs) != wire.MaxRuns {
+				t.Errorf("%d runs were found", len(found.Runs))
+			}
+			if got := found.Runs[0].Error.Message; !strings.HasPrefix(long, got) || char != "\xff" && len(got) < maxFound-3 {
+				t.Errorf("the text is %q", got)
+			}
+			for _, runs := range b.runs {
+				if kept := runs[0].page.Error.Message; kept != long {
+					t.Fatalf("the page keeps %d bytes of %d", len(kept), len(long))
+				}
+			}
+		})
 	}
 }
 

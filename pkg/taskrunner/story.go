@@ -241,9 +241,12 @@ func refusal(code wire.Code, message string) *wire.Error {
 }
 
 // clip makes text valid UTF-8 of at most maxText bytes.
-func clip(text string) string {
-	if len(text) > maxText {
-		text = text[:maxText]
+func clip(text string) string { return clipTo(text, maxText) }
+
+// clipTo makes text valid UTF-8 of at most limit bytes.
+func clipTo(text string, limit int) string {
+	if len(text) > limit {
+		text = text[:limit]
 	}
 	return strings.ToValidUTF8(text, "")
 }
