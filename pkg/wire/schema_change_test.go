@@ -141,10 +141,29 @@ func places(v any, at []string) (all [][]string) {
 	return all
 }
 
-// changed returns v with another value at a path.
+// fresh copies v, so that a later change leaves strange as it is, and cannot put a list or an object into itself.
+func fresh(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		c := map[string]any{}
+		for name, e := range v {
+			c[name] = fresh(e)
+		}
+		return c
+	case []any:
+		c := make([]any, len(v))
+		for i, e := range v {
+			c[i] = fresh(e)
+		}
+		return c
+	}
+	return v
+}
+
+// changed returns v with a copy of another value at a path.
 func changed(v any, at []string, to any) any {
 	if len(at) == 0 {
-		return to
+		return fresh(to)
 	}
 	switch v := v.(type) {
 	case map[string]any:
