@@ -29,9 +29,9 @@ func TestARunnerInAnotherLanguageBringsItsTasksHome(t *testing.T) {
 		{"python", "/usr/bin/python3", "examples/python/runner.py"}, {"node", "node", "examples/node/runner.mjs"},
 	} {
 		for _, plain := range []string{"", "1"} {
-			name, priority := example.name, wire.Normal
+			name := example.name
 			if plain != "" {
-				name, priority = name+" plain", wire.High
+				name += " plain"
 			}
 			t.Run(name, func(t *testing.T) {
 				p, err := rig.Start(rig.Program{
@@ -42,7 +42,7 @@ func TestARunnerInAnotherLanguageBringsItsTasksHome(t *testing.T) {
 				defer p.Kill()
 				var task *wsclient.Task
 				await(t, 20*time.Second, func() (err error) { // the kind is known once a runner has offered it
-					task, err = cl.SubmitRequest(t.Context(), wsclient.Request{ID: wire.NewTaskID(), Kind: "count", Params: map[string]int{"to": 5}, Priority: priority})
+					task, err = cl.Submit(t.Context(), "count", map[string]int{"to": 5})
 					return err
 				})
 				var steps []uint32
@@ -77,7 +77,7 @@ func TestARunnerInAnotherLanguageBringsItsTasksHome(t *testing.T) {
 				if !slices.Equal(steps, want) || (progress > 0) != (plain == "") {
 					t.Errorf("told of steps %v and %d times of progress, want steps %v", steps, progress, want)
 				}
-				c.isEmpty(broker.TasksQueue("count", priority)) // it has acknowledged the task: else that would come again
+				c.isEmpty(broker.TasksQueue("count", wire.Normal)) // it has acknowledged the task: else that would come again
 			})
 		}
 	}

@@ -4,13 +4,12 @@
 import { randomBytes } from 'node:crypto';
 import amqp from 'amqplib';
 
-const KIND = 'count';
+const KIND = 'count', QUEUE = 'tasks.' + KIND;
 const taking = await (await amqp.connect(process.env.AMQP_URL)).createChannel();
 const telling = await (await amqp.connect(process.env.AMQP_URL)).createConfirmChannel();
-for (const key of [KIND + '.high', KIND]) {
-  await taking.assertQueue('tasks.' + key, { durable: true, deadLetterExchange: 'dead', deadLetterRoutingKey: 'task', arguments: { 'x-queue-type': 'quorum' } });
-  await taking.bindQueue('tasks.' + key, 'tasks', key);
-}
+await taking.assertQueue(QUEUE, { durable: true, deadLetterExchange: 'dead', deadLetterRoutingKey: 'task', arguments: { 'x-queue-type': 'quorum' } });
+await taking.bindQueue(QUEUE, 'tasks', KIND);
+await taking.prefetch(1);
 
 function uuid7() {
   const b = randomBytes(16);
@@ -42,13 +41,7 @@ function events(task, attempt) {
   };
 }
 
-// One task at a time, and those of high priority first: the broker has no such order itself.
-for (;;) {
-  const message = await taking.get(`tasks.${KIND}.high`) || await taking.get('tasks.' + KIND);
-  if (!message) {
-    await new Promise(resolve => setTimeout(resolve, 100));
-    continue;
-  }
+await taking.consume(QUEUE, async message => {
   const task = JSON.parse(message.content), to = Number(task.params.to);
   if (process.env.PLAIN) {
     await publish(task, { client_id: task.client_id, task_id: task.task_id, value: { counted: to } });
@@ -63,4 +56,4 @@ for (;;) {
     await tell('result', { value: { counted: to }, last_line: 0 }, { last: true });
   }
   taking.ack(message); // only now: the final event is stored
-}
+});

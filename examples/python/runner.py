@@ -8,25 +8,12 @@ import datetime, json, os, secrets, time, uuid
 import pika
 
 KIND = "count"
-connection = pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"]))
-channel = connection.channel()
+channel = pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"])).channel()
 channel.confirm_delivery()  # basic_publish returns when the event is stored, and raises when it is not
 arguments = {"x-queue-type": "quorum", "x-dead-letter-exchange": "dead", "x-dead-letter-routing-key": "task"}
-for key in KIND + ".high", KIND:
-    channel.queue_declare("tasks." + key, durable=True, arguments=arguments)
-    channel.queue_bind("tasks." + key, "tasks", key)
-
-
-def tasks():
-    """Yields tasks, one at a time: those of high priority first. The broker has no such order itself."""
-    while True:
-        for queue in "tasks." + KIND + ".high", "tasks." + KIND:
-            task = channel.basic_get(queue)
-            if task[0]:
-                yield task
-                break
-        else:
-            connection.sleep(0.1)
+channel.queue_declare("tasks." + KIND, durable=True, arguments=arguments)
+channel.queue_bind("tasks." + KIND, "tasks", KIND)
+channel.basic_qos(prefetch_count=1)
 
 
 def uuid7():
@@ -56,7 +43,7 @@ def publish(task, body, **properties):
     channel.basic_publish("utils", task["server_id"], json.dumps(body).encode(), properties, mandatory=True)
 
 
-for method, properties, body in tasks():
+for method, properties, body in channel.consume("tasks." + KIND):
     task = json.loads(body)
     to = int(task["params"]["to"])
     if os.environ.get("PLAIN"):

@@ -210,7 +210,7 @@ func TestAMebibyteIsRefusedBySchema(t *testing.T) {
 	mebibyte := strings.Repeat("x", 1<<20)
 	for name, value := range map[string]any{"free": mebibyte, "list": []string{mebibyte}, "number": mebibyte, mebibyte: "x"} {
 		_, err := p.read(json.RawMessage(asJSON(map[string]any{name: value})))
-		if e, ok := err.(*wire.Error); !ok || e.Code != wire.CodeBadParams || !strings.Contains(e.Message, name) {
+		if e, ok := err.(*wire.Error); !ok || e.Code != wire.CodeBadParams || !strings.Contains(e.Message, name[:min(len(name), 20)]) {
 			t.Errorf("%.20s: got %.200v", name, err)
 		}
 	}

@@ -98,7 +98,7 @@ export class Session {
         for (const e of events) apply(v, e);
         if (ended(state)) v.state = state;
         this.#changed(v);
-        if (ended(state)) void this.#readLog(v);
+        if (v.log.last < v.lastLine) void this.#readLog(v);
       });
       this.#loaded.set(v.id, loaded);
     }
@@ -124,7 +124,7 @@ export class Session {
         this.#changed(v);
       }
     } catch (e) {
-      if (v.runner) v.log.remark(`the log cannot be read: ${(e as Error).message}`);
+      v.log.remark(`the log cannot be read: ${(e as Error).message}`);
       this.#changed(v);
     }
   }

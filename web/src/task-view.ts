@@ -28,6 +28,8 @@ export interface TaskView {
   latest?: Update;
   artifacts: Artifact[];
   log: LogLines;
+  /** The last line of the log, as the final event says; 0 before. */
+  lastLine: number;
   startedAt?: number;
   endedAt?: number;
   value?: unknown;
@@ -45,7 +47,7 @@ export interface TaskView {
 export function newTaskView(id: string, kind: string, params: object | undefined, submittedAt: number): TaskView {
   return {
     id, kind, params, submittedAt, state: 'submitting',
-    steps: [], totalSteps: 0, artifacts: [], log: new LogLines(), restarts: 0, attempt: 0, run: '', seq: 0,
+    steps: [], totalSteps: 0, artifacts: [], log: new LogLines(), lastLine: 0, restarts: 0, attempt: 0, run: '', seq: 0,
   };
 }
 
@@ -100,11 +102,13 @@ function applyEvent(v: TaskView, e: TaskEvent): void {
       v.artifacts.push(e.body);
       return;
     case 'result':
+      v.lastLine = e.body.last_line || 0;
       v.state = 'succeeded';
       v.value = 'value' in e.body ? e.body.value : e.body;
       v.endedAt = Date.parse(e.body.timestamp);
       return;
     case 'error':
+      v.lastLine = e.body.last_line || 0;
       v.state = e.body.code === 'canceled' ? 'canceled' : 'failed';
       v.error = e.body;
       v.endedAt = Date.parse(e.body.timestamp);
