@@ -46,13 +46,17 @@ func (s *shift) answer(ctx context.Context, link broker.Link, d *desk, c wire.Co
 		default: // it hears what all are told
 		}
 	case *wire.FindRuns:
+		answer := &wire.RunsFound{Ask: c.Ask, Runner: s.name, Runs: []wire.RunInfo{}}
 		if s.book != nil {
-			return s.say(ctx, link, broker.ToControl(broker.Worker(c.From)), s.book.findRuns(c))
+			answer = s.book.findRuns(c)
 		}
+		return s.say(ctx, link, broker.ToControl(broker.Worker(c.From)), answer)
 	case *wire.ReadLog:
+		answer := &wire.LogChunk{Ask: c.Ask, Runner: s.name, Missing: true, Data: []byte{}}
 		if s.book != nil {
-			return s.say(ctx, link, broker.ToControl(broker.Worker(c.From)), s.book.readLog(c))
+			answer = s.book.readLog(c)
 		}
+		return s.say(ctx, link, broker.ToControl(broker.Worker(c.From)), answer)
 	}
 	return nil
 }

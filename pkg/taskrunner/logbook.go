@@ -291,7 +291,7 @@ func (b *logbook) info(e *entry) wire.RunInfo {
 
 // readLog answers a worker that asks for a piece of a log.
 func (b *logbook) readLog(q *wire.ReadLog) *wire.LogChunk {
-	answer := &wire.LogChunk{Ask: q.Ask, Runner: b.runner, Missing: true}
+	answer := &wire.LogChunk{Ask: q.Ask, Runner: b.runner, Missing: true, Data: []byte{}}
 	b.mu.Lock()
 	e := b.find(key{q.Client.String(), q.Task}, q.Run)
 	if e == nil {

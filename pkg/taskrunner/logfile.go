@@ -118,7 +118,7 @@ type savedLog struct {
 // lines from that line on. Nothing is returned from behind the end.
 func (l *savedLog) read(line, offset, limit int64) (at int64, data []byte, err error) {
 	if line > l.lines || line == 0 && offset >= l.size {
-		return l.size, nil, nil
+		return l.size, []byte{}, nil
 	}
 	f, err := os.Open(l.path)
 	if err != nil {

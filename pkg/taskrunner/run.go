@@ -60,12 +60,6 @@ func newRun(j *job, s *shift) (context.Context, *run) {
 	}
 	u.log = s.log.With(zap.String("task_id", string(j.task.Task)), zap.Int("attempt", j.attempt), zap.String("run_id", string(j.run)))
 	u.room.L = &u.mu
-	switch kept, err := s.book.begin(j.task, j.attempt, j.run, u.now()); {
-	case err != nil:
-		u.log.Warn("the log of the run cannot be kept on disk: its lines are told as durable events", zap.Error(err))
-	case kept != nil:
-		u.story.kept = kept
-	}
 	u.lease = func() time.Duration { return s.lease(j) }
 	switch {
 	case j.canceled:
@@ -167,6 +161,18 @@ func (u *run) outcome(stored bool) string {
 		return "failed"
 	}
 	return "succeeded"
+}
+
+// openLog has the lines of the run kept on disk, before it tells any.
+func (u *run) openLog() {
+	kept, err := u.book.begin(u.task, u.story.attempt, u.story.run, u.now())
+	if err != nil {
+		u.log.Warn("the log of the run cannot be kept on disk: its lines are told as durable events", zap.Error(err))
+		return
+	}
+	if kept != nil {
+		u.story.kept = kept
+	}
 }
 
 // enterEnd writes down in the logbook how the run ended.

@@ -102,6 +102,7 @@ func (s *shift) carryOut(o order) {
 
 // live is a run from its begin to its end.
 func (s *shift) live(ctx context.Context, u *run, j *job) {
+	u.openLog()
 	began := u.now()
 	_, ours := s.kinds[u.task.Kind] // others' names know no bounds
 	if j.dead != "" {
