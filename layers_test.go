@@ -20,6 +20,7 @@ const module = "github.com/wscluster/wscluster"
 var floors = map[string]int{
 	"pkg/socketmeta":     0,
 	"internal/engine":    0,
+	"internal/guard":     0,
 	"internal/lifecycle": 0,
 	"internal/rig":       0, // private servers for tests, the demo and the figures
 	"web":                0, // the embedded pages

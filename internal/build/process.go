@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/wscluster/wscluster/internal/guard"
 )
 
 const (
@@ -55,7 +57,7 @@ func (p process) run(ctx context.Context, out io.Writer) (code int, err error) {
 	}
 	cmd := &exec.Cmd{
 		Path: "/proc/self/exe", // also once another program has taken its place on disk
-		Args: append([]string{guardName, p.lease().String(), p.grace.String(), p.path}, p.argv...),
+		Args: append([]string{guard.Name, p.lease().String(), p.grace.String(), p.path}, p.argv...),
 		Env:  p.env, Dir: p.dir, Stdin: wordsOut, Stdout: outputIn, Stderr: outputIn, ExtraFiles: []*os.File{statusIn},
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
 	}
@@ -116,9 +118,6 @@ func (p process) outcome(last string, waited error) (code int, err error) {
 	}
 	return 0, fmt.Errorf("the guard of %s has died (%v)", p.path, waited)
 }
-
-// signalGroup sends sig to the process group. That there is none any more is no error.
-func signalGroup(group int, sig syscall.Signal) { _ = syscall.Kill(-group, sig) }
 
 // pipes are the ends of pipes, closed together.
 type pipes struct {

@@ -64,7 +64,7 @@ func (s *shift) announce(ctx context.Context, link broker.Link, d *desk, slots i
 func (s *shift) farewell(ctx context.Context, link broker.Link, slots int) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	return s.say(ctx, link, broker.ToAll(), &wire.Kinds{Runner: s.name, Slots: slots, Kinds: []wire.KindOffer{}})
+	return s.say(ctx, link, broker.ToAll(), &wire.Kinds{Runner: s.name, Slots: slots})
 }
 
 // say publishes a control message. Whether anybody is there to hear it is not awaited.

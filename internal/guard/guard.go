@@ -1,4 +1,7 @@
-package build
+// Package guard is the process that keeps watch over the program of a step, and nothing else: it imports the
+// standard library and x/sys only, so that a process which is a guard begins to be one before the packages that a
+// runner needs have set themselves up. That takes 11 ms, for each program (jsonschema alone 6 ms).
+package guard
 
 import (
 	"bufio"
@@ -15,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A guard is a process between a runner and the program of a step: this very program, under another
+// Name is what a guard is called (argv[0]). A guard is a process between a runner and the program of a step: this very program, under another
 // name. The kernel makes it the parent of all that the program leaves behind (PR_SET_CHILD_SUBREAPER),
 // so nothing outlives it, whatever forks twice or takes a session of its own. It ends all of it when
 // the program ends, when the runner says so or is dead, and when the runner has not said for too long
@@ -24,18 +27,20 @@ import (
 // The runner writes lines to its standard input: "lease" and the milliseconds for which the program may
 // go on, and "term". The guard writes how it ended to descriptor 3: "exit N", "signal N", "fenced", or
 // "failed" and why it did not start.
-const guardName = "wscluster-guard"
+const Name = "wscluster-guard"
+
+// Status is the descriptor to which a guard writes how it ended.
+const Status = 3
 
 const (
-	guardStatus = 3                    // descriptor
-	guardTick   = time.Second          // between two looks at the lease
-	killAgain   = 5 * time.Millisecond // between two looks for what is left
-	killFor     = 10 * time.Second     // then what cannot be killed (another user's) is left behind, and said
+	guardTick = time.Second          // between two looks at the lease
+	killAgain = 5 * time.Millisecond // between two looks for what is left
+	killFor   = 10 * time.Second     // then what cannot be killed (another user's) is left behind, and said
 )
 
 // init is where a guard lives, in every program that has this package.
 func init() {
-	if os.Args[0] == guardName {
+	if os.Args[0] == Name {
 		runGuard(os.Args[1:])
 		unix.Exit(0) // at once: the end of the program that it is a part of is none of its business
 	}
@@ -54,8 +59,8 @@ type guard struct {
 // runGuard starts the program that the arguments name: the lease and the grace as time.Duration, its
 // path, and its argument vector.
 func runGuard(args []string) {
-	status := os.NewFile(guardStatus, "status")
-	unix.CloseOnExec(guardStatus)
+	status := os.NewFile(Status, "status")
+	unix.CloseOnExec(Status)
 	text, err := guardOver(args)
 	if err != nil {
 		text = "failed " + err.Error()
@@ -240,3 +245,6 @@ func (d deadline) passed() bool {
 	now := time.Now()
 	return !now.Before(d.monotonic) || !now.Round(0).Before(d.wall)
 }
+
+// signalGroup sends sig to the process group. That there is none any more is no error.
+func signalGroup(group int, sig syscall.Signal) { _ = syscall.Kill(-group, sig) }
