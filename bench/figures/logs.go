@@ -24,7 +24,7 @@ var (
 			}
 			defer l.stop(c)
 			for range taskRounds {
-				const lines = 500_000
+				const lines = 200_000
 				took, err := l.readLines(ctx, c, lines)
 				if err != nil {
 					return nil, err

@@ -13,6 +13,11 @@ import (
 // one frame in the socket's queue: who does not read gets no more.
 const maxReads = 4
 
+// pieceBytes is what a client gets of a log at once. It fits into the kernel's send buffer of a socket (16 KiB, which
+// the kernel doubles): what does not waits for the client's delayed acknowledgements, and one client got 14,000 lines
+// a second in pieces of 128 KiB, and 65,000 in these.
+const pieceBytes = wire.MinLogChunk
+
 // readLog answers a client's log_read, some time later.
 func (s *surface) readLog(c engine.ConnRef, client socketmeta.ClientID, m *wire.LogRead) {
 	s.mu.Lock()
@@ -55,7 +60,7 @@ func (s *surface) logLines(client socketmeta.ClientID, m *wire.LogRead) (*wire.L
 		}
 		runner, run = found.Runner, found.Run
 	}
-	chunk, err := s.mailbox.ReadLog(ctx, runner, wire.ReadLog{Client: client, Task: m.Task, Run: run, Line: m.From, Max: wire.MaxLogChunk})
+	chunk, err := s.mailbox.ReadLog(ctx, runner, wire.ReadLog{Client: client, Task: m.Task, Run: run, Line: m.From, Max: pieceBytes})
 	if err != nil {
 		return nil, err
 	}
