@@ -349,7 +349,7 @@ export class Client {
   #readLog(f: Feed): void {
     if (this.#state.name !== 'open' || f.params || !f.log.wants) return;
     f.log.asked = true;
-    this.#link?.send({ type: 'log_read', id: logPrefix + f.task.id.slice(0, 60), task_id: f.task.id, ...f.log.request });
+    this.#link?.send({ type: 'log_read', id: logPrefix, task_id: f.task.id, ...f.log.request });
   }
 
   /** A piece of a log, or why there is none: then it is asked for again, or given up. */
@@ -494,7 +494,7 @@ export class Client {
   }
 }
 
-/** The same of a log_read. */
+/** The request ID of a log_read, whose answer names the task. */
 const logPrefix = 'log:';
 /** Before the task's ID in the request ID of a cancel, to tell its refusal from that of a submit. */
 const cancelPrefix = 'cancel:';

@@ -55,7 +55,7 @@ test('live copies that follow one another are handed over, and nothing is asked 
 test('what a live copy leaves out is asked for, and comes before what follows it', async () => {
   const { w, told } = await open();
   for (const e of [started, copy(1, 3), copy(8, 2)]) w.socket.give(e);
-  assert.deepEqual(w.socket.of('log_read'), [{ type: 'log_read', id: 'log:t', task_id: 't', runner: 'r1', run_id: run1, from_line: 4 }]);
+  assert.deepEqual(w.socket.of('log_read'), [{ type: 'log_read', id: 'log:', task_id: 't', runner: 'r1', run_id: run1, from_line: 4 }]);
   w.socket.give(piece(4, 2));
   assert.deepEqual(asked(w), [4, 6]);
   w.socket.give(piece(6, 4));
