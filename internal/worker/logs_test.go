@@ -120,14 +120,10 @@ func TestEveryLineOfALogComesOnceAndInOrderBeforeTheResult(t *testing.T) {
 	}
 }
 
-func TestALogIsCompleteForAClientThatWasAwayWhileItWasWritten(t *testing.T) {
-	const n = 2000
-	c := newCluster(t)
-	w := c.worker("i1-w1")
-	gate := make(chan struct{})
-	c.runner(kinds(lines(n, gate)))
-	before, leave := c.client(w, withLogs)
-	task := submit(t, before, nil)
+// leaveInTheMiddle submits a task, has its client leave after the first lines, opens the gate, and waits for the task's end.
+func leaveInTheMiddle(t *testing.T, w *running, client *wsclient.Client, leave func(), gate chan<- struct{}) {
+	t.Helper()
+	task := submit(t, client, nil)
 	for e := range task.Events(t.Context()) {
 		if e.Type == wire.EventLog {
 			break
@@ -136,11 +132,21 @@ func TestALogIsCompleteForAClientThatWasAwayWhileItWasWritten(t *testing.T) {
 	leave()
 	close(gate)
 	await(t, func() error {
-		if _, _, text := fetch(t, w, before, "/v1/tasks/"+string(task.ID())); !strings.Contains(text, `"status":"succeeded"`) {
+		if _, _, text := fetch(t, w, client, "/v1/tasks/"+string(task.ID())); !strings.Contains(text, `"status":"succeeded"`) {
 			return fmt.Errorf("not over yet: %s", text)
 		}
 		return nil
 	})
+}
+
+func TestALogIsCompleteForAClientThatWasAwayWhileItWasWritten(t *testing.T) {
+	const n = 2000
+	c := newCluster(t)
+	w := c.worker("i1-w1")
+	gate := make(chan struct{})
+	c.runner(kinds(lines(n, gate)))
+	before, leave := c.client(w, withLogs)
+	leaveInTheMiddle(t, w, before, leave, gate)
 	after, _ := c.client(c.worker("i1-w2"), withLogs, func(o *wsclient.Options) { o.State = before.State() })
 	readLines(t, after.Tasks()[0], n) // from the first line on
 }
@@ -265,20 +271,7 @@ func TestLinesThatNoRunnerHasAnyMoreAreMissingAndTheEndComesAllTheSame(t *testin
 	gate := make(chan struct{})
 	stop := c.runner(kinds(lines(n, gate)))
 	before, leave := c.client(w)
-	task := submit(t, before, nil)
-	for e := range task.Events(t.Context()) {
-		if e.Type == wire.EventLog {
-			break
-		}
-	}
-	leave()
-	close(gate)
-	await(t, func() error {
-		if _, _, text := fetch(t, w, before, "/v1/tasks/"+string(task.ID())); !strings.Contains(text, `"status":"succeeded"`) {
-			return fmt.Errorf("%s", text)
-		}
-		return nil
-	})
+	leaveInTheMiddle(t, w, before, leave, gate)
 	stop()
 	after, _ := c.client(w, withLogs, func(o *wsclient.Options) { o.State = before.State() })
 	var missing int64

@@ -41,13 +41,16 @@ func (w *Worker) client(rw http.ResponseWriter, r *http.Request) (socketmeta.Cli
 	return t.Client, true
 }
 
-// task reads the task ID in a path; it answers the request itself if it is none.
-func task(rw http.ResponseWriter, r *http.Request) (wire.TaskID, bool) {
+// task reads the token of a request and the task ID in its path; it answers the request itself if one of them is not good.
+func (w *Worker) task(rw http.ResponseWriter, r *http.Request) (client socketmeta.ClientID, id wire.TaskID, ok bool) {
+	if client, ok = w.client(rw, r); !ok {
+		return client, "", false
+	}
 	id, err := wire.ParseTaskID(r.PathValue("id"))
 	if err != nil {
 		problem(rw, wire.Errorf(wire.CodeBadFrame, "%v", err))
 	}
-	return id, err == nil
+	return client, id, err == nil
 }
 
 // statusOf is the HTTP status of a code.
@@ -130,11 +133,7 @@ func (w *Worker) listTasks(rw http.ResponseWriter, r *http.Request) {
 
 // showTask answers with the runs of one task, the latest first.
 func (w *Worker) showTask(rw http.ResponseWriter, r *http.Request) {
-	client, ok := w.client(rw, r)
-	if !ok {
-		return
-	}
-	id, ok := task(rw, r)
+	client, id, ok := w.task(rw, r)
 	if !ok {
 		return
 	}
@@ -157,11 +156,7 @@ func (w *Worker) showTask(rw http.ResponseWriter, r *http.Request) {
 // (RFC 9110 section 14) over what there is now, also while the task runs; with ?format=ndjson it is one object a line, from
 // ?from_line= on. It asks the runner for the next piece only when the last one was read.
 func (w *Worker) downloadLog(rw http.ResponseWriter, r *http.Request) {
-	client, ok := w.client(rw, r)
-	if !ok {
-		return
-	}
-	id, ok := task(rw, r)
+	client, id, ok := w.task(rw, r)
 	if !ok {
 		return
 	}
