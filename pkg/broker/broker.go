@@ -211,6 +211,34 @@ type Consumer interface {
 	Close(ctx context.Context) error
 }
 
+// Channels is what one worker gets of the cluster's channels, within one link. Posts are at-most-once: what waits
+// beyond MaxWaitingPosts is dropped, the oldest first. Its methods are safe for concurrent use.
+type Channels interface {
+	// Bind asks for the posts of the channels that are published after it has returned. Asking for one
+	// that is bound does nothing. It blocks for one call to the broker.
+	Bind(ctx context.Context, channels ...wire.Channel) error
+
+	// Unbind ends that. Posts that are under way still come.
+	Unbind(ctx context.Context, channels ...wire.Channel) error
+
+	// BindAll asks for the posts of all channels, beside those that are bound: each comes once. UnbindAll ends it.
+	BindAll(ctx context.Context) error
+	UnbindAll(ctx context.Context) error
+
+	// Posts delivers what was published, in the order of each publisher. It is closed when the link ends
+	// or the queue was taken away. It must be read at all times.
+	Posts() <-chan Post
+}
+
+// Post is a message of a channel as it came.
+type Post struct {
+	Message
+	Channel string // the routing key; nobody has checked it
+}
+
+// MaxWaitingPosts is how many posts wait for a worker.
+const MaxWaitingPosts = 10_000
+
 // Ledger reads the ledger, a stream of records that all its readers see in one order. What was Stored
 // there is read; the oldest records are forgotten after a day, or by number. It ends with its link.
 type Ledger interface {

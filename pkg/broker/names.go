@@ -16,6 +16,9 @@ const (
 	ExchangeHold     = "hold"           // direct: events beyond an owner's caps, by the mailbox's server ID
 	ExchangeDead     = "dead"           // direct: what could not be delivered (keys event, task), and kept
 
+	ExchangeChannels = "channels"         // topic: posts, by channel; a publisher's rights may be by routing key
+	ExchangeNamed    = "channels.by-name" // direct, internal: the same, bound to channels by #: where workers bind the channels that they want
+
 	ExchangeLedger = "ledger" // fanout: records of who runs which task, to the stream of that name
 
 	QueueParked     = "parked" // the mailbox of ParkedServer
@@ -55,6 +58,9 @@ func ToTasks(kind string, p wire.Priority) Address { return Address{ExchangeTask
 // ToLedger addresses the ledger. It is Returned if nobody has ever opened it.
 func ToLedger() Address { return Address{ExchangeLedger, ""} }
 
+// ToChannel addresses the subscribers of a channel. It is Returned when no worker has one.
+func ToChannel(c wire.Channel) Address { return Address{ExchangeChannels, string(c)} }
+
 // ToDeadEvents addresses the events that were given up: an operator looks at them.
 func ToDeadEvents() Address { return Address{ExchangeDead, "event"} }
 
@@ -79,6 +85,9 @@ func HoldQueue(s socketmeta.ServerID) string {
 	}
 	return "hold." + string(s)
 }
+
+// ChannelsQueue names the exclusive queue in which the worker s gets posts.
+func ChannelsQueue(s socketmeta.ServerID) string { return "channels." + string(s) }
 
 // LockQueue names the exclusive queue that goes with the ownership of the mailbox of s. It never
 // holds a message.

@@ -6,8 +6,8 @@ import (
 	"github.com/wscluster/wscluster/pkg/socketmeta"
 )
 
-// ClientMessage is what a client sends: *Hello, *Confirm, *Submit, *Cancel, *LogRead, *Ack
-// or *Ping.
+// ClientMessage is what a client sends: *Hello, *Confirm, *Submit, *Cancel, *LogRead, *Ack, *Subscribe,
+// *Unsubscribe, *AskPresence, *Reply or *Ping.
 type ClientMessage interface{ clientMessage() }
 
 // Hello opens a session or resumes one. It is the first message of a socket; a client that says

@@ -58,12 +58,20 @@ func DecodeClient(p []byte) (ClientMessage, *Refused) {
 		m = new(LogRead)
 	case typeAck:
 		m = new(Ack)
+	case typeSubscribe:
+		m = new(Subscribe)
+	case typeUnsubscribe:
+		m = new(Unsubscribe)
+	case typePresence:
+		m = new(AskPresence)
+	case typeReply:
+		m = new(Reply)
 	case typePing:
 		m = new(Ping)
 	case "":
 		return refuse(CodeBadFrame, "the message has no type")
 	default:
-		return refuse(CodeUnknownType, "type %.64q is not one of hello, confirm, submit, cancel, log_read, ack, ping", head.Type)
+		return refuse(CodeUnknownType, "type %.64q is not one of hello, confirm, submit, cancel, log_read, ack, subscribe, unsubscribe, presence, reply, ping", head.Type)
 	}
 	if err := json.Unmarshal(p, m); err != nil {
 		return refuse(CodeBadFrame, "%s: %s", head.Type, describe(err))
@@ -89,6 +97,14 @@ func EncodeClient(m ClientMessage) []byte {
 		return encode(typeLogRead, m)
 	case *Ack:
 		return encode(typeAck, m)
+	case *Subscribe:
+		return encode(typeSubscribe, m)
+	case *Unsubscribe:
+		return encode(typeUnsubscribe, m)
+	case *AskPresence:
+		return encode(typePresence, m)
+	case *Reply:
+		return encode(typeReply, m)
 	case *Ping:
 		return encode(typePing, m)
 	}

@@ -11,7 +11,8 @@ import (
 
 // ControlMessage is what workers and runners say to each other through the broker: *Moved, *Seek, *Handback,
 // *Offer, *Owner or *Probe among workers; *AskKinds, *FindRuns and *ReadLog to runners, which answer with
-// *Kinds, *RunsFound and *LogChunk. Each may be lost: whoever needs an answer asks again.
+// *Kinds, *RunsFound and *LogChunk; *Here, *FindChannels with *ChannelsFound, *Forward with *Forwarded, and *AskClient
+// with *Reached and *ClientReplied for channels and requests. Each may be lost: whoever needs an answer asks again.
 type ControlMessage interface {
 	ControlType() string
 	check() error
@@ -63,9 +64,10 @@ type Probe struct {
 // Kinds says which kinds a runner takes; none when it stops. It says so to all when it begins to take
 // tasks and every 30 s, and to a worker that asks.
 type Kinds struct {
-	Runner string      `json:"runner"`
-	Slots  int         `json:"slots"`
-	Kinds  []KindOffer `json:"kinds"`
+	Runner  string      `json:"runner"`
+	Slots   int         `json:"slots"`
+	Running int         `json:"running"` // tasks that it works on
+	Kinds   []KindOffer `json:"kinds"`
 }
 
 // KindOffer is one kind of Kinds.
@@ -123,6 +125,22 @@ func DecodeControl(typ string, p []byte) (ControlMessage, error) {
 		m = new(ReadLog)
 	case "log_chunk":
 		m = new(LogChunk)
+	case "here":
+		m = new(Here)
+	case "channels_find":
+		m = new(FindChannels)
+	case "channels_found":
+		m = new(ChannelsFound)
+	case "forward":
+		m = new(Forward)
+	case "forwarded":
+		m = new(Forwarded)
+	case "client_ask":
+		m = new(AskClient)
+	case "client_reached":
+		m = new(Reached)
+	case "client_replied":
+		m = new(ClientReplied)
 	case "kinds":
 		m = new(Kinds)
 	case "ask_kinds":
@@ -170,8 +188,8 @@ func (m *Kinds) check() error {
 	if err := CheckKind(m.Runner); err != nil { // a name has the letters of a kind
 		return fmt.Errorf("runner: %w", err)
 	}
-	if m.Slots < 0 || m.Slots > MaxNumber {
-		return fmt.Errorf("slots: %d is out of range", m.Slots)
+	if m.Slots < 0 || m.Slots > MaxNumber || m.Running < 0 || m.Running > MaxNumber {
+		return fmt.Errorf("slots %d or running %d is out of range", m.Slots, m.Running)
 	}
 	for i, k := range m.Kinds {
 		if err := CheckKind(k.Kind); err != nil {

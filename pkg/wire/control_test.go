@@ -56,7 +56,7 @@ func TestDecodeControlRefuses(t *testing.T) {
 
 		{"kinds of nobody", "kinds", `{"slots":1}`, "runner: not a valid name"},
 		{"kinds of a name that is none", "kinds", `{"runner":"R 1"}`, "runner: not a valid name"},
-		{"slots below none", "kinds", `{"runner":"r1","slots":-1}`, "slots: -1 is out of range"},
+		{"slots below none", "kinds", `{"runner":"r1","slots":-1}`, "slots -1 or running 0 is out of range"},
 		{"a kind that is null", "kinds", `{"runner":"r1","kinds":[null]}`, "kinds[0].kind: not a valid name"},
 		{"a kind with a dot", "kinds", `{"runner":"r1","kinds":[{"kind":"a.high"}]}`, "kinds[0].kind: not a valid name"},
 		{"a schema that is true", "kinds", `{"runner":"r1","kinds":[{"kind":"a"},{"kind":"b","schema":true}]}`, "kinds[1].schema must be an object"},

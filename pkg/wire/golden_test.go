@@ -24,6 +24,7 @@ const (
 	goldenRun    = RunID("018f6d9a-30aa-7b11-9c22-abcdefabcdef")
 	goldenTask   = TaskID("build-7f3a")
 	goldenAsk    = RunID("018f6d9a-4a00-7000-8000-000000000001")
+	goldenAskID  = "i2-w1." + string(goldenAsk)
 )
 
 var (
@@ -35,15 +36,19 @@ var (
 // TypeScript tests.
 var (
 	goldenFromClient = map[string]ClientMessage{
-		"hello":       &Hello{},
-		"hello_all":   &Hello{Auth: "eyJ.auth.sig", Token: "eyJ.resume.sig", Tasks: []Position{{goldenTask, 1, goldenRun, 6}, {"build-new", 0, "", 0}}},
-		"confirm":     &Confirm{Epoch: goldenMeta.Epoch + 1},
-		"submit":      &Submit{ID: "r1", Task: goldenTask, Kind: "go-build", Params: json.RawMessage(`{"repo":"/srv/git/app","ref":"main","packages":["./..."]}`)},
-		"submit_high": &Submit{ID: "r1", Task: goldenTask, Kind: "go-build", Priority: High},
-		"cancel":      &Cancel{ID: "r2", Task: goldenTask},
-		"log_read":    &LogRead{ID: "r3", Task: goldenTask, Runner: "r1", Run: goldenRun, From: 41},
-		"ack":         &Ack{Tasks: []Position{{goldenTask, 1, goldenRun, 6}}},
-		"ping":        &Ping{ID: "p1"},
+		"hello":        &Hello{},
+		"hello_all":    &Hello{Auth: "eyJ.auth.sig", Token: "eyJ.resume.sig", Tasks: []Position{{goldenTask, 1, goldenRun, 6}, {"build-new", 0, "", 0}}},
+		"confirm":      &Confirm{Epoch: goldenMeta.Epoch + 1},
+		"submit":       &Submit{ID: "r1", Task: goldenTask, Kind: "go-build", Params: json.RawMessage(`{"repo":"/srv/git/app","ref":"main","packages":["./..."]}`)},
+		"submit_high":  &Submit{ID: "r1", Task: goldenTask, Kind: "go-build", Priority: High},
+		"cancel":       &Cancel{ID: "r2", Task: goldenTask},
+		"log_read":     &LogRead{ID: "r3", Task: goldenTask, Runner: "r1", Run: goldenRun, From: 41},
+		"ack":          &Ack{Tasks: []Position{{goldenTask, 1, goldenRun, 6}}},
+		"subscribe":    &Subscribe{ID: "r4", Channel: "workflow.build-7f3a", Grant: "eyJ.grant.sig"},
+		"unsubscribe":  &Unsubscribe{ID: "r5", Channel: "workflow.build-7f3a"},
+		"presence_ask": &AskPresence{ID: "r6", Channel: "news.team-1"},
+		"reply":        &Reply{ID: "r7", Request: goldenAskID, Body: json.RawMessage(`{"approved":true}`)},
+		"ping":         &Ping{ID: "p1"},
 	}
 	goldenFromServer = map[string]ServerMessage{
 		"socket_meta": &SocketMeta{
@@ -62,6 +67,13 @@ var (
 		"accepted":       &Accepted{ID: "r1", Task: goldenTask, Position: new(0)},
 		"canceling":      &Canceling{ID: "r2", Task: goldenTask},
 		"log_lines":      &LogLines{ID: "r3", Task: goldenTask, Attempt: 1, Run: goldenRun, Runner: "r1", First: 41, Lines: []string{"\x1b[32mok\x1b[0m  app/core  0.021s", "FAIL app/web"}, LastLine: 42, Ended: true},
+		"subscribed":     &Subscribed{ID: "r4", Channel: "workflow.build-7f3a", Snapshot: 1},
+		"unsubscribed":   &Unsubscribed{ID: "r5", Channel: "workflow.build-7f3a"},
+		"presence":       &Presence{ID: "r6", Channel: "news.team-1", Subscribers: 3, Partial: true},
+		"message":        goldenPost(),
+		"message_plain":  &Post{Channel: "news.team-1", Time: goldenTime, Body: json.RawMessage(`"lunch"`)},
+		"missed":         &Missed{Channel: "workflows", Count: 12, Reason: MissedSlow},
+		"request":        &Request{ID: goldenAskID, Key: "approve-42", Name: "approve", Body: json.RawMessage(`{"amount":12}`), TimeoutMS: 30_000},
 		"event_started":  goldenEvent(1, 0, EventStarted),
 		"event_step":     goldenEvent(5, 4, EventStep),
 		"event_progress": goldenEvent(7, 6, EventProgress),
@@ -88,9 +100,17 @@ var (
 			Task: goldenTask, Kind: "go-build", Status: RunFailed, Attempt: 1, Run: goldenRun, Runner: "r1", Submitted: goldenTime, Started: goldenTime, Ended: &goldenTime,
 			CurrentStep: 2, TotalSteps: 4, LastLine: 43, LogBytes: 4711, LogDropped: 12, Error: Errorf(CodeFailed, "step test: exit status 1"),
 		}}},
-		"control_log_read":  &ReadLog{From: "i2-w1", Ask: goldenAsk, Client: goldenMeta.Client, Task: goldenTask, Run: goldenRun, Line: 42, Max: MaxLogChunk},
-		"control_log_chunk": &LogChunk{Ask: goldenAsk, Runner: "r1", Attempt: 1, Run: goldenRun, Line: 42, Offset: 4698, Data: []byte("FAIL app/web\n"), Lines: 42, Size: 4711, Ended: true},
-		"control_kinds": &Kinds{Runner: "r1", Slots: 2, Kinds: []KindOffer{
+		"control_log_read":       &ReadLog{From: "i2-w1", Ask: goldenAsk, Client: goldenMeta.Client, Task: goldenTask, Run: goldenRun, Line: 42, Max: MaxLogChunk},
+		"control_log_chunk":      &LogChunk{Ask: goldenAsk, Runner: "r1", Attempt: 1, Run: goldenRun, Line: 42, Offset: 4698, Data: []byte("FAIL app/web\n"), Lines: 42, Size: 4711, Ended: true},
+		"control_here":           &Here{From: "i1-w3", Ready: true, Connections: 12, Sessions: 14, Channels: 3, Started: goldenTime},
+		"control_channels_find":  &FindChannels{From: "i1-w3", Ask: goldenAsk, Channels: []Channel{"workflow.build-7f3a", "news.team-1"}},
+		"control_channels_found": &ChannelsFound{Ask: goldenAsk, Name: "r.r1", Channels: []FoundChannel{{Channel: "workflow.build-7f3a", Subscribers: 2, Kept: []Post{*goldenPost()}}}},
+		"control_forward":        &Forward{From: "i2-w1", Ask: goldenAsk, Client: goldenMeta.Client, Epoch: goldenMeta.Epoch, Frame: json.RawMessage(`{"type":"ping","id":"p1"}`)},
+		"control_forwarded":      &Forwarded{Ask: goldenAsk, Error: Errorf(CodeNotAttached, "the client has no connection here")},
+		"control_client_ask":     &AskClient{From: "i2-w1", Ask: goldenAsk, Client: goldenMeta.Client, Key: "approve-42", Name: "approve", Body: json.RawMessage(`{"amount":12}`), TimeoutMS: 30_000},
+		"control_client_reached": &Reached{Ask: goldenAsk, Server: "i1-w3"},
+		"control_client_replied": &ClientReplied{Ask: goldenAsk, Client: goldenMeta.Client, Body: json.RawMessage(`{"approved":true}`)},
+		"control_kinds": &Kinds{Runner: "r1", Slots: 2, Running: 1, Kinds: []KindOffer{
 			{Kind: "go-build", TimeoutMS: 1_800_000, Schema: json.RawMessage(`{"type":"object","required":["ref"],"properties":{"ref":{"type":"string","maxLength":200}}}`)},
 			{Kind: "sleep", TimeoutMS: 60_000},
 		}},
@@ -119,6 +139,13 @@ var (
 		"ledger_mark":       {Op: LedgerMark, Run: goldenRun, Runner: "r1"},
 	}
 )
+
+func goldenPost() *Post {
+	return &Post{
+		Channel: "workflow.build-7f3a", Name: "workflow", Publisher: "r1", Stream: goldenRun, Seq: 7, Key: "build-7f3a", Time: goldenTime,
+		Body: json.RawMessage(`{"workflow_id":"build-7f3a","kind":"go-build","status":"running","current_step":2,"total_steps":4,"message":"step 2 of 4: go vet","timestamp":"2026-03-14T09:26:53.589Z"}`),
+	}
+}
 
 func must(p []byte, err error) []byte {
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 )
 
 // ServerMessage is what a server sends: *SocketMeta, *Accepted, *Canceling, *LogLines, *Event,
-// *Refused, *Pong or *Bye.
+// *Subscribed, *Unsubscribed, *Presence, *Post, *Missed, *Request, *Refused, *Pong or *Bye.
 // Of an Event the client sees all but Client, Epoch, Home and Hops.
 type ServerMessage interface{ serverMessage() }
 
@@ -24,21 +24,30 @@ func (*Bye) serverMessage()        {}
 
 // The type of each message, as it stands in its frame.
 const (
-	typeHello      = "hello"
-	typeConfirm    = "confirm"
-	typeSubmit     = "submit"
-	typeCancel     = "cancel"
-	typeLogRead    = "log_read"
-	typeAck        = "ack"
-	typePing       = "ping"
-	typeSocketMeta = "socket_meta"
-	typeAccepted   = "accepted"
-	typeCanceling  = "canceling"
-	typeLogLines   = "log_lines"
-	typeEvent      = "event"
-	typeError      = "error"
-	typePong       = "pong"
-	typeBye        = "bye"
+	typeHello        = "hello"
+	typeConfirm      = "confirm"
+	typeSubmit       = "submit"
+	typeCancel       = "cancel"
+	typeLogRead      = "log_read"
+	typeAck          = "ack"
+	typePing         = "ping"
+	typeSubscribe    = "subscribe"
+	typeUnsubscribe  = "unsubscribe"
+	typePresence     = "presence" // both ways
+	typeReply        = "reply"
+	typeSocketMeta   = "socket_meta"
+	typeAccepted     = "accepted"
+	typeCanceling    = "canceling"
+	typeLogLines     = "log_lines"
+	typeEvent        = "event"
+	typeSubscribed   = "subscribed"
+	typeUnsubscribed = "unsubscribed"
+	typeMessage      = "message"
+	typeMissed       = "missed"
+	typeRequest      = "request"
+	typeError        = "error"
+	typePong         = "pong"
+	typeBye          = "bye"
 )
 
 // ErrUnknownType is wrapped by DecodeServer for a message of a newer version: a client goes on
@@ -58,6 +67,18 @@ func EncodeServer(m ServerMessage) []byte {
 		return encode(typeLogLines, m)
 	case *Event:
 		return AppendEventFrame(make([]byte, 0, eventFrameRoom+len(m.Body)), m)
+	case *Subscribed:
+		return encode(typeSubscribed, m)
+	case *Unsubscribed:
+		return encode(typeUnsubscribed, m)
+	case *Presence:
+		return encode(typePresence, m)
+	case *Post:
+		return AppendPostFrame(make([]byte, 0, postFrameRoom+len(m.Body)), m)
+	case *Missed:
+		return encode(typeMissed, m)
+	case *Request:
+		return encode(typeRequest, m)
 	case *Refused:
 		return encode(typeError, m)
 	case *Pong:
@@ -98,6 +119,18 @@ func DecodeServer(p []byte) (ServerMessage, error) {
 		m = new(LogLines)
 	case typeEvent:
 		return decodeEventFrame(p)
+	case typeSubscribed:
+		m = new(Subscribed)
+	case typeUnsubscribed:
+		m = new(Unsubscribed)
+	case typePresence:
+		m = new(Presence)
+	case typeMessage:
+		m = new(Post)
+	case typeMissed:
+		m = new(Missed)
+	case typeRequest:
+		m = new(Request)
 	case typeError:
 		m = new(Refused)
 	case typePong:

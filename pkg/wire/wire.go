@@ -33,6 +33,15 @@ const (
 	MaxLogChunk    = 128 << 10 // bytes that a ReadLog asks for
 	MaxControl     = 256 << 10 // bytes of a control message
 	MaxSchema      = 64 << 10  // bytes of the JSON Schema of one kind's parameters
+	MaxChannel     = 128       // bytes of a channel's name, and of a post's key
+	MaxPost        = 64 << 10  // bytes of the body of a post, and of what a client is asked
+
+	MaxSubscriptions = 100     // channels that one connection is subscribed to
+	MaxKept          = 100     // posts of one channel in a snapshot
+	MaxAskedChannels = 100     // channels that one FindChannels asks for
+	MaxAskID         = 128     // bytes of the ID of a Request
+	MaxKey           = 255     // bytes of an idempotency key
+	MaxReason        = 1 << 10 // bytes of a text for people that a client gives
 )
 
 // ErrTooLarge is wrapped by every refusal of a message for its size.
