@@ -37,9 +37,11 @@ var floors = map[string]int{
 	"pkg/broker/brokertest": 3,
 	"pkg/broker/memory":     3,
 	"pkg/taskrunner":        3,
+	"pkg/channel":           3,
 	"internal/catalog":      3,
 	"internal/session":      3,
 
+	"internal/hub":     4,
 	"internal/mailbox": 4,
 	"internal/build":   4,
 

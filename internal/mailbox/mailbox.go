@@ -39,6 +39,11 @@ type Options struct {
 	Log      *zap.Logger   // nil logs nothing
 	Metrics  *Metrics      // nil counts for nobody
 
+	// Parts run on each link beside the mailbox's own, until ctx or the link ends. An error of one ends the link.
+	Parts []func(ctx context.Context, link broker.Link) error
+	// Hear is given the control messages that are no business of the mailbox, and Kinds. It must not block; nil for nobody.
+	Hear func(wire.ControlMessage)
+
 	Window       time.Duration // the resume window, as the sessions have it; 0 means 10 min
 	MaxHeld      int           // unacknowledged events of one mailbox; 0 means 20,000; at most 65,535
 	MaxHeldBytes int           // bytes of those of all mailboxes, and what is under way when they are reached; 0 means 256 MiB

@@ -50,6 +50,9 @@ func (m *Mailbox) serve(ctx context.Context, link broker.Link) error {
 	g.Go(func() error { return s.copier.publish(ctx) })
 	g.Go(func() error { return s.copier.await(ctx) })
 	g.Go(func() error { return m.publish(ctx, link) })
+	for _, part := range m.o.Parts {
+		g.Go(func() error { return part(ctx, link) })
+	}
 	err := g.Wait()
 
 	m.setService(nil)
@@ -138,9 +141,30 @@ func (s *service) hear(m broker.Message) {
 		s.answered(c.Ask, c)
 	case *wire.Kinds:
 		s.kinds.hear(c)
+		s.pass(c)
 	case *wire.AskKinds, *wire.FindRuns, *wire.ReadLog: // for runners
+	case *wire.Here, *wire.FindChannels, *wire.ChannelsFound, *wire.Forward, *wire.Forwarded, *wire.AskClient, *wire.Reached, *wire.ClientReplied:
+		s.pass(c)
 	default:
 		s.core.heard(c, time.Now().UnixMilli())
+	}
+}
+
+// pass gives on what others care for.
+func (s *service) pass(c wire.ControlMessage) {
+	if s.o.Hear != nil {
+		s.o.Hear(c)
+	}
+}
+
+// Say publishes a control message, or drops it: where the worker has no broker now, and beyond maxSpoken that
+// wait. It never blocks.
+func (m *Mailbox) Say(to broker.Address, c wire.ControlMessage) {
+	m.mu.Lock()
+	s := m.service
+	m.mu.Unlock()
+	if s != nil {
+		s.say(order{verb: say, to: to, message: c})
 	}
 }
 
