@@ -209,7 +209,7 @@ func TestAsyncAPIHasTheExchangesAndQueuesOfTheBroker(t *testing.T) {
 			t.Errorf("the exchange %s (%s) is not in asyncapi.yaml", c.value, c.name)
 		}
 	}
-	for _, name := range []string{broker.MailboxQueue("{server_id}"), broker.HoldQueue("{server_id}"), broker.TasksQueue("{kind}", wire.Normal), broker.TasksQueue("{kind}", wire.High), broker.Worker("{key}").ControlQueue()} {
+	for _, name := range []string{broker.MailboxQueue("{server_id}"), broker.HoldQueue("{server_id}"), broker.ChannelsQueue("{server_id}"), broker.TasksQueue("{kind}", wire.Normal), broker.TasksQueue("{kind}", wire.High), broker.Worker("{key}").ControlQueue()} {
 		if !queues[name] {
 			t.Errorf("the queue %s is not in asyncapi.yaml", name)
 		}

@@ -99,7 +99,9 @@ func TestProtocolListsEveryLimit(t *testing.T) {
 		"MaxClientFrame": wire.MaxClientFrame, "MaxServerFrame": wire.MaxServerFrame, "MaxEvent": wire.MaxEvent,
 		"MaxTask": wire.MaxTask, "MaxPositions": wire.MaxPositions, "MaxOpenTasks": wire.MaxOpenTasks,
 		"MaxID": wire.MaxID, "MaxToken": wire.MaxToken, "MaxClaims": wire.MaxClaims, "MaxRuns": wire.MaxRuns, "MaxLogChunk": wire.MaxLogChunk,
-		"MaxControl": wire.MaxControl, "MaxSchema": wire.MaxSchema,
+		"MaxControl": wire.MaxControl, "MaxSchema": wire.MaxSchema, "MaxChannel": wire.MaxChannel, "MaxPost": wire.MaxPost,
+		"MaxSubscriptions": wire.MaxSubscriptions, "MaxKept": wire.MaxKept, "MaxAskedChannels": wire.MaxAskedChannels, "MaxAskID": wire.MaxAskID,
+		"MaxKey": wire.MaxKey, "MaxReason": wire.MaxReason,
 	}
 	var documented []string
 	for _, row := range regexp.MustCompile("(?m)^\\| `(Max\\w+)` \\| ([0-9,]+) \\|").FindAllStringSubmatch(section(t, "## 8."), -1) {
@@ -139,8 +141,8 @@ func TestProtocolNamesWhatLiesInTheBroker(t *testing.T) {
 	text := section(t, "## 9.")
 	for _, name := range []string{
 		broker.ExchangeUtils, broker.ExchangeUnrouted, broker.ExchangeControl, broker.ExchangeAnnounce,
-		broker.ExchangeTasks, broker.ExchangeDead, broker.QueueParked, broker.QueueDeadEvents, broker.QueueDeadTasks, broker.QueueKeptTasks,
-		broker.MailboxQueue("S"), broker.TasksQueue("K", wire.Normal), broker.TasksQueue("K", wire.High), broker.Worker("S").ControlQueue(), broker.Runner("R").ControlQueue(),
+		broker.ExchangeTasks, broker.ExchangeDead, broker.ExchangeChannels, broker.ExchangeNamed, broker.QueueParked, broker.QueueDeadEvents, broker.QueueDeadTasks, broker.QueueKeptTasks,
+		broker.MailboxQueue("S"), broker.ChannelsQueue("S"), broker.TasksQueue("K", wire.Normal), broker.TasksQueue("K", wire.High), broker.Worker("S").ControlQueue(), broker.Runner("R").ControlQueue(),
 		broker.ToDeadEvents().Key, broker.ToDeadTasks().Key, broker.ToKeptTasks().Key,
 	} {
 		if !strings.Contains(text, "`"+name+"`") {

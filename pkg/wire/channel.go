@@ -44,14 +44,14 @@ func ParseChannel(s string) (Channel, error) {
 // in it is a loss. A publisher that starts again, or forgets its counter, begins a new Stream. A post
 // of a publisher that does not count has none of the three.
 type Post struct {
-	Channel   Channel
-	Name      string // what Body is, at most MaxID bytes of [A-Za-z0-9_.-]; may be empty
-	Publisher string // at most MaxID bytes: a server ID, a runner's name, or what it calls itself
-	Stream    RunID
-	Seq       int64
-	Key       string // at most MaxChannel bytes: of the posts with one key only the latest is kept for a snapshot; "" keeps all
-	Time      Time
-	Body      json.RawMessage // any JSON value, at most MaxPost bytes
+	Channel   Channel         `json:"channel"`
+	Name      string          `json:"name,omitempty"`      // what Body is, at most MaxID bytes of [A-Za-z0-9_.-]
+	Publisher string          `json:"publisher,omitempty"` // at most MaxID bytes of the same: a server ID, a runner's name, or what it calls itself
+	Stream    RunID           `json:"stream,omitempty"`
+	Seq       int64           `json:"seq,omitempty"`
+	Key       string          `json:"key,omitempty"` // at most MaxChannel bytes: of the posts with one key only the latest is kept for a snapshot; "" keeps all
+	Time      Time            `json:"time"`
+	Body      json.RawMessage `json:"body"` // any JSON value, at most MaxPost bytes
 }
 
 // Check reports what is wrong with p.

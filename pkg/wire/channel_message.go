@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"time"
@@ -88,24 +87,6 @@ func AppendPostFrame(dst []byte, p *Post) []byte {
 	dst = append(dst, p.Body...)
 	return append(dst, '}')
 }
-
-// postFrame is a Post as JSON: what AppendPostFrame writes, and one retained post of ChannelsFound.
-type postFrame struct {
-	Channel   Channel         `json:"channel"`
-	Name      string          `json:"name,omitempty"`
-	Publisher string          `json:"publisher,omitempty"`
-	Stream    RunID           `json:"stream,omitempty"`
-	Seq       int64           `json:"seq,omitempty"`
-	Key       string          `json:"key,omitempty"`
-	Time      Time            `json:"time"`
-	Body      json.RawMessage `json:"body"`
-}
-
-// MarshalJSON writes p as an object.
-func (p *Post) MarshalJSON() ([]byte, error) { return marshal((*postFrame)(p)) }
-
-// UnmarshalJSON reads what MarshalJSON and AppendPostFrame write. It does not check.
-func (p *Post) UnmarshalJSON(b []byte) error { return json.Unmarshal(b, (*postFrame)(p)) }
 
 func (*Post) serverMessage() {}
 

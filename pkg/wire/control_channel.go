@@ -39,7 +39,7 @@ type ChannelsFound struct {
 type FoundChannel struct {
 	Channel     Channel `json:"channel"`
 	Subscribers int     `json:"subscribers,omitempty"`
-	Kept        []Post  `json:"kept,omitempty"` // the oldest first; the newest that fit into the answer
+	Kept        []Post  `json:"kept,omitempty"` // the oldest first: the newest that fit into the answer; those of another channel are passed over
 }
 
 // Forward hands a client's message, which came to From by HTTP, to the worker that has the client's
@@ -134,9 +134,6 @@ func (m *ChannelsFound) check() error {
 			if err := c.Kept[j].Check(); err != nil {
 				return fmt.Errorf("channels[%d].kept[%d]: %w", i, j, err)
 			}
-			if c.Kept[j].Channel != c.Channel {
-				return fmt.Errorf("channels[%d].kept[%d] is of another channel", i, j)
-			}
 		}
 	}
 	return checkAskID(m.Ask)
@@ -145,6 +142,9 @@ func (m *ChannelsFound) check() error {
 func (m *Forward) check() error {
 	if m.Epoch < 1 || m.Epoch > MaxNumber {
 		return fmt.Errorf("epoch %d is out of range", m.Epoch)
+	}
+	if !isObject(m.Frame) {
+		return errors.New("frame must be an object")
 	}
 	if len(m.Frame) > MaxClientFrame {
 		return fmt.Errorf("frame: %w: it has %d bytes and may have %d", ErrTooLarge, len(m.Frame), MaxClientFrame)

@@ -140,6 +140,13 @@ var (
 	}
 )
 
+var goldenEngine = &Engine{
+	Server: "i1-w3", Broker: EngineBroker{Connected: true}, Timestamp: goldenTime,
+	Workers: []EngineWorker{{Server: "i1-w3", Ready: true, Connections: 12, Sessions: 14, Channels: 3, Started: goldenTime, Seen: goldenTime}},
+	Runners: []EngineRunner{{Runner: "r1", Slots: 2, Running: 1, Kinds: []string{"go-build", "sleep"}, Seen: goldenTime}},
+	Queues:  []EngineQueue{{Kind: "go-build", Waiting: 4}},
+}
+
 func goldenPost() *Post {
 	return &Post{
 		Channel: "workflow.build-7f3a", Name: "workflow", Publisher: "r1", Stream: goldenRun, Seq: 7, Key: "build-7f3a", Time: goldenTime,
@@ -215,6 +222,19 @@ func TestGoldenHeaders(t *testing.T) {
 	golden(t, "headers", p)
 }
 
+// TestGoldenPost holds the AMQP side of a channel's message, and the body of those on engine.
+func TestGoldenPost(t *testing.T) {
+	golden(t, "post_headers", must(marshal(goldenPost().Headers())))
+	golden(t, "engine", must(marshal(goldenEngine)))
+	got, err := DecodePost(string(goldenPost().Channel), "workflow", goldenPost().Headers(), goldenPost().Body, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(goldenPost(), got); diff != "" {
+		t.Errorf("a post decodes to something else (-want +got):\n%s", diff)
+	}
+}
+
 func TestGoldenControlMessages(t *testing.T) {
 	for name, m := range goldenControl {
 		if want := "control_" + m.ControlType(); name != want {
@@ -247,7 +267,7 @@ func TestGoldenLedgerRecords(t *testing.T) {
 
 // TestGoldenIndex fails if a file of testdata is in no table, or a table's file is missing.
 func TestGoldenIndex(t *testing.T) {
-	index := map[string][]string{"broker": {"headers", "task"}}
+	index := map[string][]string{"broker": {"engine", "headers", "post_headers", "task"}}
 	for name := range goldenFromClient {
 		index["client"] = append(index["client"], name)
 	}

@@ -97,17 +97,21 @@ func everyMessage() (all []described) {
 	e.Client, e.Epoch, e.Home = goldenMeta.Client, goldenMeta.Epoch, goldenMeta.Server
 	all = append(all, described{"headers", "broker/headers", must(marshal(e.Headers())), nil, nil, decodeHeaders})
 	all = append(all, described{"headers of a task", "broker/task_headers", []byte(`{"client_id":"` + goldenClient + `","server_id":"i1-w3"}`), nil, nil, decodeTaskHeaders})
+	post := goldenPost()
+	all = append(all, described{"headers of a post", "broker/post_headers", must(marshal(post.Headers())), nil, nil, decodePostHeaders})
+	all = append(all, described{"workflow", "post/workflow", post.Body, reflect.TypeFor[Workflow](), nil, nil})
+	all = append(all, described{"engine", "post/engine", must(marshal(goldenEngine)), reflect.TypeFor[Engine](), nil, nil})
 	slices.SortFunc(all, func(a, b described) int { return strings.Compare(a.golden, b.golden) })
 	return all
 }
 
-// decodeHeaders reads headers that are written as JSON, of a step event or of a result.
-func decodeHeaders(p []byte) error {
+// readHeaders reads headers that are written as JSON.
+func readHeaders(p []byte) (map[string]any, error) {
 	var h map[string]any
 	d := json.NewDecoder(bytes.NewReader(p))
 	d.UseNumber()
 	if err := d.Decode(&h); err != nil {
-		return err
+		return nil, err
 	}
 	for name, v := range h {
 		if n, ok := v.(json.Number); ok {
@@ -117,11 +121,29 @@ func decodeHeaders(p []byte) error {
 			}
 		}
 	}
+	return h, nil
+}
+
+// decodePostHeaders reads the headers of a post, written as JSON.
+func decodePostHeaders(p []byte) error {
+	h, err := readHeaders(p)
+	if err == nil {
+		_, err = DecodePost("news", "", h, []byte(`{}`), goldenTime.Time)
+	}
+	return err
+}
+
+// decodeHeaders reads headers that are written as JSON, of a step event or of a result.
+func decodeHeaders(p []byte) error {
+	h, err := readHeaders(p)
+	if err != nil {
+		return err
+	}
 	typ := "step"
 	if h[headerLast] == true {
 		typ = "result"
 	}
-	_, err := DecodeEvent(typ, "t", h, []byte(`{"client_id":"`+goldenClient+`"}`))
+	_, err = DecodeEvent(typ, "t", h, []byte(`{"client_id":"`+goldenClient+`"}`))
 	return err
 }
 
@@ -183,10 +205,13 @@ var decoders = map[string]struct {
 	"DecodeTask":    {"broker", inBroker},
 
 	"DecodeTaskAddress": {"broker", inBroker},
+	"DecodePost":        {"broker", inBroker},
 }
 
-// inBroker is what DecodeTask, DecodeTaskAddress and DecodeEvent read together.
-func inBroker(*testing.T) []string { return []string{"task", "task_headers", "headers", "plain"} }
+// inBroker is what DecodeTask, DecodeTaskAddress, DecodeEvent and DecodePost read together.
+func inBroker(*testing.T) []string {
+	return []string{"task", "task_headers", "headers", "plain", "post_headers"}
+}
 
 // TestEveryMessageHasASchema fails for a message that this package reads and docs/schemas lacks, and the
 // other way round.
@@ -237,6 +262,7 @@ func TestSchemasHaveTheFieldsOfTheirTypes(t *testing.T) {
 	parts := map[string]reflect.Type{
 		"position": reflect.TypeFor[Position](), "task_status": reflect.TypeFor[TaskStatus](), "claim": reflect.TypeFor[Claim](),
 		"run": reflect.TypeFor[RunInfo](), "fault": reflect.TypeFor[Error](), "kind_offer": reflect.TypeFor[KindOffer](),
+		"post": reflect.TypeFor[Post](), "found_channel": reflect.TypeFor[FoundChannel](),
 	}
 	var common struct {
 		Defs map[string]fields `json:"$defs"`
