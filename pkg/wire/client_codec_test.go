@@ -50,6 +50,14 @@ func TestDecodeClientRefuses(t *testing.T) {
 		{"hello: a task is null", `{"type":"hello","tasks":[null]}`, CodeBadFrame, "", "", "tasks[0].task_id"},
 		{"hello: too many tasks", `{"type":"hello","tasks":[` + many(`{"task_id":"t"}`, MaxPositions+1) + `]}`, CodeBadFrame, "", "", "tasks has 201 positions"},
 
+		{"subscribe: no channel", `{"type":"subscribe","id":"r1"}`, CodeBadFrame, "r1", "", "channel"},
+		{"subscribe: a wildcard", `{"type":"subscribe","channel":"workflow.*"}`, CodeBadFrame, "", "", "outside [A-Za-z0-9_.-]"},
+		{"subscribe: long grant", `{"type":"subscribe","channel":"news","grant":"` + token + `"}`, CodeBadFrame, "", "", "grant has 4097 bytes"},
+		{"unsubscribe: channel is a number", `{"type":"unsubscribe","channel":1}`, CodeBadFrame, "", "", "channel must be a string"},
+		{"presence: long id", `{"type":"presence","channel":"news","id":"` + id65 + `"}`, CodeBadFrame, "", "", "id has 65 bytes"},
+		{"reply: no request", `{"type":"reply","id":"r1","body":1}`, CodeBadFrame, "r1", "", "request_id must have 1 to 128 bytes"},
+		{"reply: long error", `{"type":"reply","request_id":"a","error":"` + strings.Repeat("e", MaxReason+1) + `"}`, CodeBadFrame, "", "", "error has 1025 bytes"},
+
 		{"ack: task ID missing", `{"type":"ack","tasks":[{"next":1}]}`, CodeBadFrame, "", "", "tasks[0].task_id"},
 		{"ack: next is a string", `{"type":"ack","tasks":[{` + task + `,"next":"1"}]}`, CodeBadFrame, "", "", "tasks.next must be an integer"},
 		{"ack: next is a fraction", `{"type":"ack","tasks":[{` + task + `,"next":1.5}]}`, CodeBadFrame, "", "", "tasks.next must be an integer"},
