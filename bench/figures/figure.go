@@ -21,6 +21,7 @@ var figures = []figure{
 	cloneToFirstLogLine, idleMemory, unicastP50, connectRate,
 	adoption, handBack, killGap, rollingLost, rollingPeak, brokerKills,
 	acceptedP99, firstLineP99, trivialTask, logThroughput, logMemory, queuedTasks, taskList,
+	broadcastLast, broadcast100, broadcast1k, broadcast10k, slowSubscriber, slowMemory,
 }
 
 // sample is what one round measured. The baseline is what it is compared with, taken side by side

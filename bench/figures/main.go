@@ -28,7 +28,11 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	context.AfterFunc(ctx, stop)                         // a second signal ends the process at once
+	if len(os.Args) == 3 && os.Args[1] == relayCommand { // one that startRelay has started
+		fmt.Fprintln(os.Stderr, "figures:", relay(os.Args[2], os.Stdout))
+		os.Exit(1)
+	}
 	os.Exit(run(ctx, figures, os.Args[1:], os.Stdout, os.Stderr))
 }
 

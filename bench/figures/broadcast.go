@@ -1,0 +1,388 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/wscluster/wscluster/bench/load"
+	"github.com/wscluster/wscluster/internal/rig"
+	"github.com/wscluster/wscluster/pkg/amqp"
+	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/wire"
+)
+
+// broadcastChannel is where all figures of this file publish.
+const broadcastChannel wire.Channel = "news"
+
+// openNews lets the clients of the figures subscribe to it.
+var openNews = []string{"WSCLUSTER_OPEN_CHANNELS=" + string(broadcastChannel)}
+
+// Figures of channels: messages of 256 bytes, published by AMQP to subscribers on two workers.
+var (
+	// broadcastLast is the time from a publish until the last of 10,000 subscribers has it. The baseline
+	// is the same clients on two bare relays (relay.go) on the same broker, in turn with it.
+	broadcastLast = figure{
+		name: "broadcast-10k-last", unit: "ms", floor: floor{ofRatio: true, limit: 1.3},
+		measure: measureBroadcastLast,
+	}
+	broadcast100 = broadcastP99(100, 20)
+	broadcast1k  = broadcastP99(1_000, 10)
+	broadcast10k = broadcastP99(10_000, 2)
+
+	// slowSubscriber is the p99 of 1,000 subscribers beside ten that read nothing; the baseline is their p99 without those.
+	slowSubscriber = figure{
+		name: "broadcast-beside-slow-p99", unit: "ms", floor: floor{ofRatio: true, limit: 2},
+		measure: measureSlowSubscriber,
+	}
+	// slowMemory is what a subscriber that reads nothing costs its worker.
+	slowMemory = figure{
+		name: "slow-subscriber-memory", unit: "KiB", floor: floor{limit: 1.2 * 1024},
+		measure: measureSlowMemory,
+	}
+)
+
+const (
+	broadcastClients = 10_000
+	broadcastRounds  = 5
+	broadcastEach    = 10 // messages of a round
+	broadcastWithin  = 10 * time.Second
+)
+
+func measureBroadcastLast(ctx context.Context, l *lab) (rounds []sample, err error) {
+	c, err := l.cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1", "i2-w1"}, WorkerSettings: openNews})
+	if err != nil {
+		return nil, err
+	}
+	defer l.stop(c)
+	var relays []string
+	for range 2 {
+		addr, stop, err := startRelay(ctx, c.Rabbit.URL())
+		if err != nil {
+			return nil, err
+		}
+		defer stop()
+		relays = append(relays, addr)
+	}
+	for range broadcastRounds {
+		var s sample
+		if s.baseline, err = lastDelivery(ctx, c, relays...); err != nil {
+			return nil, fmt.Errorf("bare relays: %w", err)
+		}
+		if s.value, err = lastDelivery(ctx, c, c.Workers[0].Addr, c.Workers[1].Addr); err != nil {
+			return nil, err
+		}
+		l.logf("  last of %d: bare relays %.1f ms, workers %.1f ms, ratio %.2f", broadcastClients, s.baseline, s.value, s.ratio())
+		rounds = append(rounds, s)
+	}
+	return rounds, nil
+}
+
+// lastDelivery returns the median time in ms until all clients have a message.
+func lastDelivery(ctx context.Context, c *rig.Cluster, addrs ...string) (float64, error) {
+	a, stop, err := subscribeAll(ctx, c, broadcastClients, addrs...)
+	if err != nil {
+		return 0, err
+	}
+	var lasts []time.Duration
+	for range broadcastEach {
+		last, err := a.broadcast(ctx)
+		if err != nil {
+			return 0, errors.Join(err, stop())
+		}
+		lasts = append(lasts, last)
+		if err := pause(ctx, 200*time.Millisecond); err != nil {
+			return 0, errors.Join(err, stop())
+		}
+	}
+	slices.Sort(lasts)
+	return ms(lasts[len(lasts)/2]), stop()
+}
+
+// broadcastP99 is the p99 of the time from a publish until a subscriber has the message, at so many messages a second.
+func broadcastP99(clients, rate int) figure {
+	return figure{
+		name: fmt.Sprintf("broadcast-%d-p99", clients), unit: "ms", floor: floor{limit: 100},
+		measure: func(ctx context.Context, l *lab) ([]sample, error) {
+			c, err := l.cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1", "i2-w1"}, WorkerSettings: openNews})
+			if err != nil {
+				return nil, err
+			}
+			defer l.stop(c)
+			a, stop, err := subscribeAll(ctx, c, clients, c.Workers[0].Addr, c.Workers[1].Addr)
+			if err != nil {
+				return nil, err
+			}
+			var rounds []sample
+			for range 3 {
+				p99, err := a.steady(ctx, rate, 10*rate)
+				if err != nil {
+					return nil, errors.Join(err, stop())
+				}
+				l.logf("  %d subscribers, %d messages a second: p99 %.1f ms", clients, rate, p99)
+				rounds = append(rounds, sample{value: p99})
+			}
+			return rounds, stop()
+		},
+	}
+}
+
+func measureSlowSubscriber(ctx context.Context, l *lab) (rounds []sample, err error) {
+	const clients, slow, rate = 1_000, 10, 50
+	c, err := l.cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1"}, WorkerSettings: openNews})
+	if err != nil {
+		return nil, err
+	}
+	defer l.stop(c)
+	a, stop, err := subscribeAll(ctx, c, clients, c.Workers[0].Addr)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	for range 3 {
+		var s sample
+		if s.baseline, err = a.steady(ctx, rate, 10*rate); err != nil {
+			return nil, err
+		}
+		idle, err := subscribeDeaf(ctx, slow, c.Workers[0].Addr)
+		if err != nil {
+			return nil, err
+		}
+		s.value, err = a.steady(ctx, rate, 10*rate)
+		idle.Close()
+		if err != nil {
+			return nil, err
+		}
+		l.logf("  p99 %.2f ms alone, %.2f ms beside %d that read nothing, ratio %.2f", s.baseline, s.value, slow, s.ratio())
+		rounds = append(rounds, s)
+	}
+	return rounds, nil
+}
+
+func measureSlowMemory(ctx context.Context, l *lab) (rounds []sample, err error) {
+	const slow, messages = 100, 8_000 // 2 MiB: more than a socket's queue and buffers take
+	for range 3 {
+		each, err := slowRound(ctx, l, slow, messages)
+		if err != nil {
+			return nil, err
+		}
+		l.logf("  %d subscribers that read nothing: %.0f KiB each", slow, each)
+		rounds = append(rounds, sample{value: each})
+	}
+	return rounds, nil
+}
+
+// slowRound returns the KiB that each of some deaf subscribers costs at most.
+func slowRound(ctx context.Context, l *lab, slow, messages int) (each float64, err error) {
+	c, err := l.cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1"}, WorkerSettings: openNews})
+	if err != nil {
+		return 0, err
+	}
+	defer l.stop(c)
+	a, stop, err := subscribeAll(ctx, c, 1, c.Workers[0].Addr) // it shows that messages pass
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	if _, err := a.steady(ctx, 1_000, messages); err != nil { // what channels cost once
+		return 0, err
+	}
+	idle, err := subscribeDeaf(ctx, slow, c.Workers[0].Addr)
+	if err != nil {
+		return 0, err
+	}
+	defer idle.Close()
+	grown := watch(ctx, c.Workers[:1])
+	_, err = a.steady(ctx, 1_000, messages)
+	return grown()[0] * 1024 / float64(slow), err
+}
+
+// crowd is clients that are subscribed to broadcastChannel, each of which must get every message once, in order.
+type crowd struct {
+	link    broker.Link
+	clients int
+
+	n       atomic.Int64 // the number of the last message
+	waiting atomic.Int64 // clients that do not have it
+	all     chan time.Time
+
+	mu   sync.Mutex
+	ages *hdrhistogram.Histogram // guarded by mu
+}
+
+// subscribeAll connects clients and subscribes them. stop ends them, and says what went wrong.
+func subscribeAll(ctx context.Context, c *rig.Cluster, clients int, addrs ...string) (_ *crowd, stop func() error, err error) {
+	b, err := amqp.New(amqp.Options{URLs: []string{c.Rabbit.URL()}})
+	if err != nil {
+		return nil, nil, err
+	}
+	link, err := b.Join(ctx, broker.Runner("figures"))
+	if err != nil {
+		return nil, nil, err
+	}
+	leave := func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), broadcastWithin)
+		defer cancel()
+		return link.Close(ctx)
+	}
+	fleet, err := load.Connect(ctx, clients, addrs...)
+	if err == nil {
+		err = subscribe(fleet)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, leave())
+	}
+	a := &crowd{link: link, clients: clients, all: make(chan time.Time, 1), ages: hdrhistogram.New(1_000, int64(time.Minute), 3)}
+	got := make([]int64, clients)
+	serving, end := context.WithCancel(ctx)
+	served := make(chan error, 1)
+	go func() {
+		served <- fleet.Serve(serving, func(client int, p []byte) error { return a.receive(&got[client], p) })
+	}()
+	return a, func() error { end(); return errors.Join(<-served, leave()) }, nil
+}
+
+// subscribe has each client subscribe and waits for the answers.
+func subscribe(fleet load.Fleet) error {
+	var g errgroup.Group
+	g.SetLimit(64)
+	for i, s := range fleet {
+		g.Go(func() error {
+			if err := s.Send(&wire.Subscribe{Channel: broadcastChannel}); err != nil {
+				return err
+			}
+			p, err := s.Next()
+			if err != nil {
+				return fmt.Errorf("client %d: %w", i, err)
+			}
+			if !bytes.HasPrefix(p, []byte(`{"type":"subscribed"`)) {
+				return fmt.Errorf("client %d is answered with %.200s", i, p)
+			}
+			return nil
+		})
+	}
+	err := g.Wait()
+	if err != nil {
+		fleet.Close()
+	}
+	return err
+}
+
+// subscribeDeaf connects clients that subscribe and never read again.
+func subscribeDeaf(ctx context.Context, clients int, addr string) (load.Fleet, error) {
+	fleet, err := load.Connect(ctx, clients, addr)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range fleet {
+		if err := s.Send(&wire.Subscribe{Channel: broadcastChannel}); err != nil {
+			fleet.Close()
+			return nil, err
+		}
+	}
+	return fleet, pause(ctx, time.Second)
+}
+
+// publish sends the next message.
+func (a *crowd) publish(ctx context.Context) error {
+	a.n.Add(1)
+	body := fmt.Appendf(nil, `{"n":%d,%s`, a.n.Load(), stamp(time.Now())[1:])
+	_, err := a.link.Publish(ctx, broker.ToChannel(broadcastChannel), broker.Message{Body: body, Time: time.Now(), Transient: true})
+	return err
+}
+
+// broadcast sends a message and returns when all clients have it.
+func (a *crowd) broadcast(ctx context.Context) (time.Duration, error) {
+	a.waiting.Store(int64(a.clients))
+	began := time.Now()
+	if err := a.publish(ctx); err != nil {
+		return 0, err
+	}
+	select {
+	case at := <-a.all:
+		return at.Sub(began), nil
+	case <-time.After(broadcastWithin):
+		return 0, fmt.Errorf("%d of %d clients have no message after %v", a.waiting.Load(), a.clients, broadcastWithin)
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+}
+
+// steady sends messages at a rate, and returns the p99 in ms when all clients have all of them.
+func (a *crowd) steady(ctx context.Context, rate, messages int) (float64, error) {
+	a.mu.Lock()
+	a.ages.Reset()
+	a.mu.Unlock()
+	a.waiting.Store(int64(a.clients * messages))
+	tick := time.NewTicker(time.Second / time.Duration(rate))
+	defer tick.Stop()
+	for range messages {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+		if err := a.publish(ctx); err != nil {
+			return 0, err
+		}
+	}
+	select {
+	case <-a.all:
+	case <-time.After(broadcastWithin):
+		return 0, fmt.Errorf("%d of %d messages have not come after %v", a.waiting.Load(), a.clients*messages, broadcastWithin)
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return ms(time.Duration(a.ages.ValueAtQuantile(99))), nil
+}
+
+// receive takes what came to one client, which had the message got last.
+func (a *crowd) receive(got *int64, p []byte) error {
+	now := time.Now()
+	if !bytes.HasPrefix(p, []byte(`{"type":"message"`)) {
+		if bytes.HasPrefix(p, []byte(`{"type":"missed"`)) {
+			return fmt.Errorf("a client that reads is told %s", p)
+		}
+		return nil // a fresh token
+	}
+	_, body, _ := bytes.Cut(p, []byte(`"body":`))
+	n, at, err := readNumbers(body)
+	if err != nil {
+		return fmt.Errorf("%.300s: %w", p, err)
+	}
+	if *got != 0 && n != *got+1 {
+		return fmt.Errorf("message %d came after %d", n, *got)
+	}
+	*got = n
+	a.mu.Lock()
+	err = a.ages.RecordValue(max(1_000, int64(now.Sub(began))-at))
+	a.mu.Unlock()
+	if a.waiting.Add(-1) == 0 {
+		a.all <- now
+	}
+	return err
+}
+
+// readNumbers reads n and at_ns of a body that publish made, at less cost than a JSON decoder: the clients share the cores with
+// what is measured.
+func readNumbers(body []byte) (n, at int64, err error) {
+	head, rest, _ := bytes.Cut(body, []byte(`,"at_ns":`))
+	time, _, _ := bytes.Cut(rest, []byte(","))
+	if n, err = strconv.ParseInt(string(bytes.TrimPrefix(head, []byte(`{"n":`))), 10, 64); err == nil {
+		at, err = strconv.ParseInt(string(time), 10, 64)
+	}
+	return n, at, err
+}
+
+func ms(d time.Duration) float64 { return d.Seconds() * 1000 }
