@@ -37,7 +37,7 @@ func (l *link) ownMailbox(ctx context.Context, what string, s socketmeta.ServerI
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	if err := l.acquire(broker.LockQueue(s), broker.ErrRefused); err != nil {
+	if err := l.acquire(broker.LockQueue(s), nil, broker.ErrRefused); err != nil {
 		return nil, err
 	}
 	if err := m.open(prefetch, prepare); err != nil {

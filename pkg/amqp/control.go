@@ -15,7 +15,7 @@ const inboxSize = 1024
 
 // lock takes the identity: its control queue is exclusive to our connection, and dies with it.
 func (l *link) lock() error {
-	err := l.declareExclusive(l.id.ControlQueue())
+	err := l.declareExclusive(l.id.ControlQueue(), nil)
 	if isCode(err, amqp091.ResourceLocked) {
 		return fmt.Errorf("queue %s: %w", l.id.ControlQueue(), broker.ErrLocked)
 	}

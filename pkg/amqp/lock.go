@@ -16,7 +16,7 @@ func (l *link) Lock(ctx context.Context, name string) (release func(), err error
 		return nil, context.Cause(ctx)
 	}
 	queue := "lock." + name
-	if err := l.acquire(queue, broker.ErrLocked); err != nil {
+	if err := l.acquire(queue, nil, broker.ErrLocked); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", name, err)
 	}
 	return sync.OnceFunc(func() { l.release(queue) }), nil
@@ -24,7 +24,7 @@ func (l *link) Lock(ctx context.Context, name string) (release func(), err error
 
 // acquire takes a lock: a queue that is exclusive to our connection and dies with it. taken is the
 // error if anybody has it, be it this very link.
-func (l *link) acquire(queue string, taken error) error {
+func (l *link) acquire(queue string, args amqp091.Table, taken error) error {
 	l.mu.Lock()
 	ours := l.locks[queue]
 	l.locks[queue] = true
@@ -32,7 +32,7 @@ func (l *link) acquire(queue string, taken error) error {
 	if ours {
 		return fmt.Errorf("%w: this very link does", taken)
 	}
-	err := l.declareExclusive(queue)
+	err := l.declareExclusive(queue, args)
 	if err == nil {
 		return nil
 	}
@@ -57,9 +57,9 @@ func (l *link) disown(queue string) {
 
 // declareExclusive makes a queue that lives as long as our connection. Doing it again changes
 // nothing.
-func (l *link) declareExclusive(queue string) error {
+func (l *link) declareExclusive(queue string, args amqp091.Table) error {
 	return l.consuming.try(func(ch *amqp091.Channel) error {
-		_, err := ch.QueueDeclare(queue, false, true, true, false, nil)
+		_, err := ch.QueueDeclare(queue, false, true, true, false, args)
 		return err
 	})
 }

@@ -33,7 +33,7 @@ func (m *mailbox) unbind() error {
 	case id == l.id: // the broker would let us: an exclusive queue does not lock out its own connection
 		return fmt.Errorf("%w: this very link does", broker.ErrLocked)
 	}
-	err := l.declareExclusive(id.ControlQueue())
+	err := l.declareExclusive(id.ControlQueue(), nil)
 	if isCode(err, amqp091.ResourceLocked) {
 		return fmt.Errorf("queue %s: %w", id.ControlQueue(), broker.ErrLocked)
 	} else if err != nil {

@@ -24,10 +24,12 @@ var exchanges = []struct {
 	{broker.ExchangeLedger, amqp091.ExchangeFanout, false, nil},
 	{broker.ExchangeHold, amqp091.ExchangeDirect, false, nil},
 	{broker.ExchangeDead, amqp091.ExchangeDirect, false, nil},
+	{broker.ExchangeChannels, amqp091.ExchangeTopic, false, nil},
+	{broker.ExchangeNamed, amqp091.ExchangeDirect, true, nil},
 }
 
 // declareTopology makes sure that what all processes share exists. Who may not create things
-// finds them made: the exchanges by deploy/rabbitmq, the queues by a worker.
+// finds them made: the exchanges and what binds two of them by deploy/rabbitmq, the queues by a worker.
 func (l *link) declareTopology() error {
 	restricted := false
 	for _, e := range exchanges {
@@ -42,6 +44,15 @@ func (l *link) declareTopology() error {
 			return fmt.Errorf("exchange %s does not exist, and this user may not create it: import deploy/rabbitmq/definitions.json (%w)", e.name, err)
 		} else if err != nil {
 			return err
+		}
+	}
+
+	if !restricted {
+		err := l.consuming.try(func(ch *amqp091.Channel) error {
+			return ch.ExchangeBind(broker.ExchangeNamed, "#", broker.ExchangeChannels, false, nil)
+		})
+		if err != nil {
+			return fmt.Errorf("bind exchange %s to exchange %s: %w", broker.ExchangeNamed, broker.ExchangeChannels, err)
 		}
 	}
 

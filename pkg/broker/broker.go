@@ -22,7 +22,7 @@ import (
 // Errors of this port. Drivers wrap them; other errors are faults of the broker or the network,
 // and after any of them a new link may do better.
 var (
-	ErrLocked    = errors.New("another process holds this identity") // Join, Lock, Mailbox.Unbind: that process is alive, or its link is not yet seen dead
+	ErrLocked    = errors.New("another process holds this identity") // Join, Lock, OpenChannels, Mailbox.Unbind: that process is alive, or its link is not yet seen dead
 	ErrRefused   = errors.New("another process owns this mailbox")   // OpenMailbox, AdoptMailbox
 	ErrNoMailbox = errors.New("there is no such mailbox")            // AdoptMailbox
 	ErrNotEmpty  = errors.New("the mailbox is not empty")            // Mailbox.Delete
@@ -101,6 +101,11 @@ type Link interface {
 	// from the first that it still has, whichever is later. What this link publishes after that to
 	// ToLedger is read by it too, in its place among the others'. It is for runners.
 	OpenLedger(ctx context.Context, from int64) (Ledger, error)
+
+	// OpenChannels makes the place where posts for the worker s wait, and starts their deliveries; no channel is
+	// bound yet. ErrLocked if another link has it, or this very one: it is for the process that holds the identity
+	// Worker(s), once in a link. It ends with the link: whoever joins again binds again.
+	OpenChannels(ctx context.Context, s socketmeta.ServerID) (Channels, error)
 
 	// Inbox delivers the control messages for this identity and those for all. They are
 	// transient and bounded: the newest are dropped when nobody reads (before 5,000 wait). Closed
@@ -211,33 +216,40 @@ type Consumer interface {
 	Close(ctx context.Context) error
 }
 
-// Channels is what one worker gets of the cluster's channels, within one link. Posts are at-most-once: what waits
-// beyond MaxWaitingPosts is dropped, the oldest first. Its methods are safe for concurrent use.
+// Channels is what one worker gets of the cluster's channels, within one link. Posts are at-most-once: nothing is
+// settled, and what waits beyond MaxWaitingPosts or MaxWaitingPostBytes is dropped, the oldest first. All methods are
+// safe for concurrent use; the calls to the broker are made one after the other. Each is ErrLinkGone once
+// Posts is to be closed; after another error some of the names may be bound and others not, and the link lives.
 type Channels interface {
-	// Bind asks for the posts of the channels that are published after it has returned. Asking for one
-	// that is bound does nothing. It blocks for one call to the broker.
+	// Bind asks for the posts of the channels whose publish begins after it has returned. Asking for one that
+	// is bound does nothing. It blocks for one call to the broker for each 500 names.
 	Bind(ctx context.Context, channels ...wire.Channel) error
 
-	// Unbind ends that. Posts that are under way still come.
+	// Unbind ends that. Posts that are under way still come. It blocks for one call to the broker for each name.
 	Unbind(ctx context.Context, channels ...wire.Channel) error
 
-	// BindAll asks for the posts of all channels, beside those that are bound: each comes once. UnbindAll ends it.
+	// BindAll asks for the posts of all channels, beside those that are bound by name: each post comes once.
+	// UnbindAll ends it, and leaves those that are bound by name.
 	BindAll(ctx context.Context) error
 	UnbindAll(ctx context.Context) error
 
-	// Posts delivers what was published, in the order of each publisher. It is closed when the link ends
-	// or the queue was taken away. It must be read at all times.
+	// Posts delivers what was published: in the order of publishing what one goroutine published to one channel.
+	// It is closed when the link ends, or because the queue was taken away: then OpenChannels may be called
+	// again. Who reads it late loses posts, and holds up nothing else of the link.
 	Posts() <-chan Post
 }
 
-// Post is a message of a channel as it came.
+// Post is a message of a channel as it came. Anybody who may write to the exchange may have published it.
 type Post struct {
 	Message
 	Channel string // the routing key; nobody has checked it
 }
 
-// MaxWaitingPosts is how many posts wait for a worker.
-const MaxWaitingPosts = 10_000
+// What waits for one worker, beside some hundred posts that are on their way to it.
+const (
+	MaxWaitingPosts     = 10_000
+	MaxWaitingPostBytes = 64 << 20 // of bodies
+)
 
 // Ledger reads the ledger, a stream of records that all its readers see in one order. What was Stored
 // there is read; the oldest records are forgotten after a day, or by number. It ends with its link.

@@ -142,4 +142,17 @@ var promises = []struct {
 	{"LedgerHasOneOrder", ledgerHasOneOrder},
 	{"LedgerIsReadAsItComes", ledgerIsReadAsItComes},
 	{"LedgerEndsWithItsLink", ledgerEndsWithItsLink},
+
+	{"PostArrivesAsItWasSent", postArrivesAsItWasSent},
+	{"PostsOfBoundChannelsCome", postsOfBoundChannelsCome},
+	{"ManyChannelsAreBoundAtOnce", manyChannelsAreBoundAtOnce},
+	{"PostComesOnce", postComesOnce},
+	{"EveryWorkerGetsAPost", everyWorkerGetsAPost},
+	{"PostOfNobodyIsReturned", postOfNobodyIsReturned},
+	{"PostsKeepTheirPublishersOrder", postsKeepTheirPublishersOrder},
+	{"UnreadPostsDropTheOldest", unreadPostsDropTheOldest},
+	{"UnreadPostsAreBoundedInBytes", unreadPostsAreBoundedInBytes},
+	{"ChannelsAreOpenedOnce", channelsAreOpenedOnce},
+	{"ChannelsEndWithTheirLink", channelsEndWithTheirLink},
+	{"ChannelsAreSafeForConcurrentUse", channelsAreSafeForConcurrentUse},
 }

@@ -26,12 +26,13 @@ type link struct {
 	window     chan struct{} // one element for each unanswered publish
 	stop       chan struct{} // closed when no publish is taken any more
 	done       chan struct{}
-	answering  sync.WaitGroup // the goroutine that answers, while there is something to answer
+	answering  sync.WaitGroup // those who answer and give out posts, while there is something to
 
 	// Guarded by b.mu.
 	err       error
 	control   chan broker.Message
 	consumers []*consumer
+	channels  []*channels
 	stopped   bool // stop is closed
 	ended     bool // done is closed
 	answers   answers
@@ -259,6 +260,9 @@ func (l *link) Close(ctx context.Context) error {
 func (l *link) halt() {
 	l.stopped = true
 	close(l.stop)
+	for _, c := range l.channels {
+		c.closed()
+	}
 }
 
 // end closes everything that was opened on the link. b.mu is held, and the store has let go of it.

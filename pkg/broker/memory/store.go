@@ -25,6 +25,8 @@ type Store struct {
 	inboxes []*Inbox          // alive, oldest first
 	servers map[socketmeta.ServerID]bool
 	ledger  ledger
+
+	subscribers []*Subscriber // oldest first
 }
 
 // Limits bounds what waits in one queue, by number and by bytes of bodies; beyond either a publish
@@ -69,6 +71,8 @@ func (s *Store) Publish(to broker.Address, m broker.Message) broker.Outcome {
 		return s.post(to, m)
 	case broker.ExchangeLedger:
 		return s.ledger.append(m, s.limits.QueueMessages)
+	case broker.ExchangeChannels:
+		return s.spread(to.Key, m)
 	}
 	q := s.route(to)
 	if q == nil {
