@@ -144,6 +144,9 @@ func (m *Mailbox) FindRuns(ctx context.Context, q wire.FindRuns) (*Found, error)
 	slices.SortFunc(f.Runs, func(x, y wire.RunInfo) int {
 		return cmp.Or(y.Submitted.Compare(x.Submitted.Time), cmp.Compare(x.Task, y.Task), y.Compare(&x))
 	})
+	if q.Task != "" && len(f.Runs) > 0 {
+		voidEnds(f.Runs[1:])
+	}
 	if len(f.Runs) > q.Limit {
 		f.Runs, f.More = f.Runs[:q.Limit], true
 	}
@@ -168,6 +171,16 @@ func latest(runs []wire.RunInfo) []wire.RunInfo {
 		}
 	}
 	return out
+}
+
+// voidEnds makes ends none that a later run followed: of a runner that died before it had told them. They are on its
+// page, for that is written first (pkg/taskrunner).
+func voidEnds(earlier []wire.RunInfo) {
+	for i := range earlier {
+		if r := &earlier[i]; r.Status != wire.RunRunning {
+			r.Status, r.Error = wire.RunGivenUp, nil
+		}
+	}
 }
 
 // LogOf finds who has the log of a task: its latest run, or the one given. Errors are as FindRuns has

@@ -86,9 +86,12 @@ func (c *cluster) runner(kinds map[string]taskrunner.Kind) (stop func()) {
 	return c.runnerIn("r1", c.t.TempDir(), kinds)
 }
 
-// runnerIn starts a task runner that keeps its logs in dir.
-func (c *cluster) runnerIn(name, dir string, kinds map[string]taskrunner.Kind) (stop func()) {
+// runnerIn starts a task runner that keeps its logs in dir. Stopped, it gives back what it has at once, unless change gives it a grace.
+func (c *cluster) runnerIn(name, dir string, kinds map[string]taskrunner.Kind, change ...func(*taskrunner.Runner)) (stop func()) {
 	r := taskrunner.Runner{Name: name, Broker: c.broker, Kinds: kinds, Slots: 16, Grace: -1, SpoolDir: dir}
+	for _, f := range change {
+		f(&r)
+	}
 	return c.background(r.Run)
 }
 

@@ -56,6 +56,7 @@ type entry struct {
 
 const (
 	pageSuffix  = ".json"
+	newSuffix   = pageSuffix + ".new" // a page that is being written
 	logSuffix   = ".log"
 	indexSuffix = ".idx"
 )
@@ -128,8 +129,8 @@ func (b *logbook) path(run wire.RunID, suffix string) string {
 	return filepath.Join(b.dir, string(run)+suffix)
 }
 
-// begin opens the page and the log of a run. After an error it has none; a nil logbook gives none.
-func (b *logbook) begin(t *wire.Task, attempt int, run wire.RunID, now time.Time) (*logFile, error) {
+// begin opens the page and the log of a run: its page is on disk. After an error it has none; a nil logbook gives none.
+func (b *logbook) begin(t *wire.Task, attempt int, run wire.RunID, now time.Time) (*openRun, error) {
 	if b == nil {
 		return nil, nil
 	}
@@ -146,47 +147,7 @@ func (b *logbook) begin(t *wire.Task, attempt int, run wire.RunID, now time.Time
 	e.live = f
 	k := keyOfPage(&e.page)
 	b.runs[k] = append(b.runs[k], e)
-	return f, nil
-}
-
-// step notes where a run is; only queries see it, the page does not.
-func (b *logbook) step(t *wire.Task, run wire.RunID, current, total uint32) {
-	if b == nil {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if e := b.find(keyOf(t), run); e != nil {
-		e.page.CurrentStep, e.page.TotalSteps = current, total
-	}
-}
-
-// end closes the log of a run and writes down how it ended; fault is nil unless it failed.
-func (b *logbook) end(t *wire.Task, run wire.RunID, status wire.RunStatus, fault *wire.Error, now time.Time) {
-	if b == nil {
-		return
-	}
-	b.mu.Lock()
-	e := b.find(keyOf(t), run)
-	if e == nil || e.live == nil {
-		b.mu.Unlock()
-		return
-	}
-	failed := e.live.close()
-	e.page.LogBytes, e.page.LastLine, e.page.LogDropped = e.live.numbers()
-	e.live = nil
-	e.page.Status, e.page.Error, e.page.Ended = status, fault, &wire.Time{Time: now}
-	b.ended = append(b.ended, e)
-	b.bytes += e.page.LogBytes
-	written := e.page
-	b.mu.Unlock()
-	if failed != nil {
-		b.log.Warn("some of a log could not be written", zap.String("run_id", string(run)), zap.Int64("dropped_bytes", written.LogDropped), zap.Error(failed))
-	}
-	if err := b.write(&written); err != nil {
-		b.log.Warn("how a run ended cannot be written down", zap.String("run_id", string(run)), zap.Error(err))
-	}
-	b.tidy(now)
+	return &openRun{logFile: f, book: b, entry: e}, nil
 }
 
 // write replaces the page of a run on disk.
@@ -195,11 +156,10 @@ func (b *logbook) write(p *page) error {
 	if err != nil {
 		return err
 	}
-	name := b.path(p.Run, pageSuffix)
-	if err := os.WriteFile(name+".new", raw, 0o600); err != nil {
+	if err := os.WriteFile(b.path(p.Run, newSuffix), raw, 0o600); err != nil {
 		return err
 	}
-	return os.Rename(name+".new", name)
+	return os.Rename(b.path(p.Run, newSuffix), b.path(p.Run, pageSuffix))
 }
 
 // tidy removes what is beyond the limits.
@@ -226,7 +186,7 @@ func (b *logbook) tidy(now time.Time) {
 	}
 	b.mu.Unlock()
 	for _, e := range gone {
-		for _, suffix := range []string{logSuffix, indexSuffix, pageSuffix} { // the page last: without it nothing would be found to remove
+		for _, suffix := range []string{logSuffix, indexSuffix, newSuffix, pageSuffix} { // the page last: without it nothing would be found to remove
 			if err := os.Remove(b.path(e.page.Run, suffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
 				b.log.Warn("an old log cannot be removed", zap.Error(err))
 			}

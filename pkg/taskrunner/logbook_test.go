@@ -32,14 +32,13 @@ func bookTask(id wire.TaskID) *wire.Task {
 }
 
 // beginRun begins the first run of a task.
-func beginRun(t testing.TB, b *logbook, task *wire.Task) (wire.RunID, *logFile) {
+func beginRun(t testing.TB, b *logbook, task *wire.Task) *openRun {
 	t.Helper()
-	run := wire.NewRunID()
-	f, err := b.begin(task, 1, run, time.Now())
+	f, err := b.begin(task, 1, wire.NewRunID(), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return run, f
+	return f
 }
 
 func readFrom(b *logbook, task *wire.Task, line, offset int64) *wire.LogChunk {
@@ -83,8 +82,8 @@ func TestALogIsReadAsItWasWrittenByLineAndByByteWhileItGrowsAndAfterARestart(t *
 		if err != nil {
 			t.Fatal(err)
 		}
-		task, run := bookTask("t1"), wire.NewRunID()
-		f, err := b.begin(task, 1, run, time.Now())
+		task := bookTask("t1")
+		f, err := b.begin(task, 1, wire.NewRunID(), time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -137,7 +136,7 @@ func TestALogIsReadAsItWasWrittenByLineAndByByteWhileItGrowsAndAfterARestart(t *
 		}
 		check()
 		if rapid.Bool().Draw(t, "the run ends") {
-			b.end(task, run, wire.RunSucceeded, nil, time.Now())
+			f.end(wire.RunSucceeded, nil, time.Now())
 			check()
 		} else if rapid.Bool().Draw(t, "in the middle of a line") && f.text != nil {
 			if _, err := f.text.WriteAt([]byte("half a li"), f.size); err != nil {
@@ -154,7 +153,7 @@ func TestALogIsReadAsItWasWrittenByLineAndByByteWhileItGrowsAndAfterARestart(t *
 func TestALogIsOfItsClientOnly(t *testing.T) {
 	b := newBook(t, t.TempDir(), roomy)
 	task := bookTask("t1")
-	_, f := beginRun(t, b, task)
+	f := beginRun(t, b, task)
 	f.append([]string{"secret"}, false)
 	stranger := bookTask("t1")
 	if c := readFrom(b, stranger, 1, 0); !c.Missing || len(c.Data) > 0 {
@@ -170,14 +169,14 @@ func TestOutputBeyondTheLimitIsCountedNotKept(t *testing.T) {
 	limits.run = 100
 	b := newBook(t, t.TempDir(), limits)
 	task := bookTask("t1")
-	run, f := beginRun(t, b, task)
+	f := beginRun(t, b, task)
 	if !f.append([]string{strings.Repeat("a", 99)}, false) || f.append([]string{"b"}, false) || f.append([]string{"cc"}, false) {
 		t.Fatal("100 bytes must be kept, and no more")
 	}
 	if !f.append([]string{"the notice"}, true) {
 		t.Fatal("what must be kept was not")
 	}
-	b.end(task, run, wire.RunSucceeded, nil, time.Now())
+	f.end(wire.RunSucceeded, nil, time.Now())
 	r := b.findRuns(&wire.FindRuns{Client: task.Client, Limit: 1}).Runs[0]
 	if r.LogBytes != 111 || r.LogDropped != 5 || r.LastLine != 2 {
 		t.Errorf("kept %d bytes and %d lines, dropped %d; want 111, 2 and 5", r.LogBytes, r.LastLine, r.LogDropped)
@@ -200,9 +199,9 @@ func TestTheRunsThatEndedFirstAreRemovedByNumberSizeAndAge(t *testing.T) {
 			for i := range 8 {
 				task := bookTask(wire.TaskID(fmt.Sprintf("t%d", i)))
 				task.Client = running.Client
-				run, f := beginRun(t, b, task)
+				f := beginRun(t, b, task)
 				f.append([]string{"123456789"}, false)
-				b.end(task, run, wire.RunSucceeded, nil, began.Add(time.Duration(i)*time.Second))
+				f.end(wire.RunSucceeded, nil, began.Add(time.Duration(i)*time.Second))
 				tasks = append(tasks, task)
 			}
 			b.tidy(began.Add(8 * time.Second))
@@ -227,11 +226,11 @@ func TestRunsAreFoundTheLatestFirstAndPageByPage(t *testing.T) {
 		task := bookTask(wire.TaskID(fmt.Sprintf("t%d", i)))
 		task.Client, task.Submitted = client, wire.Time{Time: began.Add(time.Duration(i) * time.Second)}
 		for attempt := 1; attempt <= 2; attempt++ {
-			run := wire.NewRunID()
-			if _, err := b.begin(task, attempt, run, began); err != nil {
+			f, err := b.begin(task, attempt, wire.NewRunID(), began)
+			if err != nil {
 				t.Fatal(err)
 			}
-			b.end(task, run, wire.RunFailed, refusal(wire.CodeFailed, "no"), began)
+			f.end(wire.RunFailed, refusal(wire.CodeFailed, "no"), began)
 		}
 	}
 	var got []string
@@ -264,12 +263,12 @@ func TestAnAnswerOfManyRunsFitsIntoOneMessageHoweverTheyFailed(t *testing.T) {
 			for i := range wire.MaxRuns {
 				task := bookTask(wire.TaskID(fmt.Sprintf("%0*d", wire.MaxID, i)))
 				task.Client, task.Kind = client, strings.Repeat("k", wire.MaxID)
-				run := wire.NewRunID()
-				if _, err := b.begin(task, wire.MaxNumber, run, time.Now()); err != nil {
+				f, err := b.begin(task, wire.MaxNumber, wire.NewRunID(), time.Now())
+				if err != nil {
 					t.Fatal(err)
 				}
-				b.step(task, run, math.MaxUint32, math.MaxUint32)
-				b.end(task, run, wire.RunFailed, &wire.Error{Code: wire.CodeLogUnavailable, Message: long, RetryAfterMS: wire.MaxNumber}, time.Now())
+				f.step(math.MaxUint32, math.MaxUint32)
+				f.end(wire.RunFailed, &wire.Error{Code: wire.CodeLogUnavailable, Message: long, RetryAfterMS: wire.MaxNumber}, time.Now())
 			}
 			for _, runs := range b.runs {
 				p := &runs[0].page
@@ -299,7 +298,7 @@ func TestAnAnswerOfManyRunsFitsIntoOneMessageHoweverTheyFailed(t *testing.T) {
 func TestARunThatDidNotEndIsGivenUpAfterARestart(t *testing.T) {
 	dir := t.TempDir()
 	task := bookTask("t1")
-	_, f := beginRun(t, newBook(t, dir, roomy), task)
+	f := beginRun(t, newBook(t, dir, roomy), task)
 	f.append([]string{"one", "two"}, false)
 	again := newBook(t, dir, roomy)
 	runs := again.findRuns(&wire.FindRuns{Client: task.Client, Limit: 1}).Runs
@@ -314,7 +313,7 @@ func TestARunThatDidNotEndIsGivenUpAfterARestart(t *testing.T) {
 func TestAPageThatCannotBeReadCostsOnlyItsRun(t *testing.T) {
 	dir := t.TempDir()
 	task := bookTask("t1")
-	_, f := beginRun(t, newBook(t, dir, roomy), task)
+	f := beginRun(t, newBook(t, dir, roomy), task)
 	f.append([]string{"kept"}, false)
 	for _, name := range []string{string(wire.NewRunID()), "no-run"} {
 		if err := os.WriteFile(filepath.Join(dir, name+pageSuffix), []byte(`{"half a pa`), 0o600); err != nil {

@@ -105,7 +105,6 @@ func (u *run) handle(ctx context.Context) {
 	u.mu.Lock()
 	err := u.story.started(u.kind.Steps, u.now())
 	u.mu.Unlock()
-	u.book.step(u.task, u.story.run, 0, u.kind.Steps)
 	u.told(err)
 
 	// Should the handler end its goroutine (runtime.Goexit), the run fails, not the process.
@@ -163,8 +162,8 @@ func (u *run) outcome(stored bool) string {
 	return "succeeded"
 }
 
-// openLog has the lines of the run kept on disk, before it tells any.
-func (u *run) openLog() {
+// openPage has the run kept on disk: its page is there before it tells anything.
+func (u *run) openPage() {
 	kept, err := u.book.begin(u.task, u.story.attempt, u.story.run, u.now())
 	if err != nil {
 		u.log.Warn("the log of the run cannot be kept on disk: its lines are told as durable events", zap.Error(err))
@@ -175,18 +174,13 @@ func (u *run) openLog() {
 	}
 }
 
-// enterEnd writes down in the logbook how the run ended.
-func (u *run) enterEnd(stored bool) {
-	u.mu.Lock()
-	status, fault := wire.RunSucceeded, u.story.fault
-	u.mu.Unlock()
-	switch {
-	case !stored:
-		status, fault = wire.RunGivenUp, nil
-	case fault != nil:
-		status = wire.RunFailed
+// closePage makes the page of a run say that it was given up, if no final event of it is stored: also if the page
+// has an end, which nobody was told then.
+func (u *run) closePage(stored bool) {
+	if u.story.kept != nil && !stored {
+		u.story.kept.end(wire.RunGivenUp, nil, u.now())
 	}
-	u.book.end(u.task, u.story.run, status, fault, u.now())
+	u.book.tidy(u.now())
 }
 
 func (u *run) finish(result any, fault *wire.Error) {
@@ -287,15 +281,7 @@ func (u *run) setSteps(total uint32) {
 // begin drops the step if there is no room for it until the handler's context ends: what follows
 // is the final event, which tells the same.
 func (u *run) begin(name string) {
-	var current, total uint32
-	_ = u.whenRoom(func(s *story, now time.Time) error {
-		err := s.begin(name, now)
-		current, total = s.step, s.steps
-		return err
-	})
-	if current > 0 {
-		u.book.step(u.task, u.story.run, current, total)
-	}
+	_ = u.whenRoom(func(s *story, now time.Time) error { return s.begin(name, now) })
 }
 
 func (u *run) artifact(a wire.Artifact) error {

@@ -102,7 +102,7 @@ func (s *shift) carryOut(o order) {
 
 // live is a run from its begin to its end.
 func (s *shift) live(ctx context.Context, u *run, j *job) {
-	u.openLog()
+	u.openPage()
 	began := u.now()
 	_, ours := s.kinds[u.task.Kind] // others' names know no bounds
 	if j.dead != "" {
@@ -116,7 +116,7 @@ func (s *shift) live(ctx context.Context, u *run, j *job) {
 	}
 	stored := u.play(ctx, s.links)
 	u.file.close()
-	u.enterEnd(stored)
+	u.closePage(stored)
 	if ours {
 		s.metrics.Seconds.WithLabelValues(u.task.Kind, u.outcome(stored)).Observe(u.now().Sub(began).Seconds())
 	}

@@ -16,11 +16,13 @@ const (
 	maxText       = 4 << 10                // bytes of a step's name, a progress message or an error's text
 )
 
-// keeper keeps the lines of a log where they can be read again. It reports whether it did; with must it
-// does so beyond its limit.
+// keeper keeps a run where it can be read again: the lines of its log, and how it stands. The story calls it before
+// the event that tells the same is in the outbox, so who has the event reads nothing older.
 type keeper interface {
-	append(lines []string, must bool) bool
-	numbers() (size, lines, dropped int64)
+	append(lines []string, must bool) bool // reports whether they are kept; with must that is so beyond its limit
+	numbers() (size, lines, dropped int64) // the bytes and lines that are kept, and the bytes that are not
+	step(current, total uint32)
+	end(status wire.RunStatus, fault *wire.Error, now time.Time)
 }
 
 // A run tells at most liveBurst bytes of kept lines at once, and liveRate a second. What is beyond that is
@@ -64,7 +66,7 @@ type story struct {
 	lines    lines
 	lastLine int64
 	logDue   time.Time // when the whole lines must become an event; zero if there are none
-	kept     keeper    // of the lines; nil if nobody keeps them: then log events are durable
+	kept     keeper    // nil if nobody keeps the run: then log events are durable
 	live     budget    // of the log events of kept lines
 
 	progress    *wire.Update // the latest, not yet told
@@ -76,6 +78,7 @@ type story struct {
 
 func (s *story) started(steps uint32, now time.Time) error {
 	s.steps = steps
+	s.keepStep()
 	return s.tell(wire.EventStarted, wire.Started{Kind: s.task.Kind, Runner: s.runner, TotalSteps: steps, Timestamp: wire.Time{Time: now}})
 }
 
@@ -87,7 +90,14 @@ func (s *story) begin(name string, now time.Time) error {
 	s.step++
 	s.steps = max(s.steps, s.step)
 	s.stepName = clip(name)
+	s.keepStep()
 	return s.tellStep(wire.StatusRunning, now)
+}
+
+func (s *story) keepStep() {
+	if s.kept != nil {
+		s.kept.step(s.step, s.steps)
+	}
 }
 
 func (s *story) endStep(status wire.UpdateStatus, now time.Time) error {
@@ -198,16 +208,29 @@ func (s *story) end(result any, fault *wire.Error, now time.Time) error {
 		status = wire.StatusFailed
 	}
 	err = errors.Join(err, s.endStep(status, now))
-	if fault == nil {
+	if fault != nil {
+		clipped := *fault
+		clipped.Message = clip(clipped.Message)
+		s.fault = &clipped
+	}
+	s.keepEnd(now)
+	if s.fault == nil {
 		err = errors.Join(err, s.tell(wire.EventResult, wire.Result{Value: value, LastLine: s.lastLine, LogDropped: dropped, Timestamp: wire.Time{Time: now}}))
 	} else {
-		f := *fault
-		f.Message = clip(f.Message)
-		err = errors.Join(err, s.tell(wire.EventError, wire.Failure{Error: f, LastLine: s.lastLine, LogDropped: dropped, Timestamp: wire.Time{Time: now}}))
-		s.fault = &f
+		err = errors.Join(err, s.tell(wire.EventError, wire.Failure{Error: *s.fault, LastLine: s.lastLine, LogDropped: dropped, Timestamp: wire.Time{Time: now}}))
 	}
 	s.over = true
 	return err
+}
+
+func (s *story) keepEnd(now time.Time) {
+	switch {
+	case s.kept == nil:
+	case s.fault == nil:
+		s.kept.end(wire.RunSucceeded, nil, now)
+	default:
+		s.kept.end(wire.RunFailed, s.fault, now)
+	}
 }
 
 // tell numbers an event and puts it into the outbox. An error means that the event is too large,

@@ -16,12 +16,15 @@ import (
 	"github.com/wscluster/wscluster/pkg/wire"
 )
 
-// shelf keeps lines in memory, up to a limit in bytes.
+// shelf keeps lines in memory, up to a limit in bytes, and no page.
 type shelf struct {
 	lines         []string
 	limit         int
 	size, dropped int64
 }
+
+func (s *shelf) step(_, _ uint32)                           {}
+func (s *shelf) end(wire.RunStatus, *wire.Error, time.Time) {}
 
 func (s *shelf) append(lines []string, must bool) bool {
 	n := int64(0)
