@@ -26,12 +26,12 @@ var floors = map[string]int{
 	"web":                0, // the embedded pages
 
 	"pkg/wire":        1,
-	"internal/auth":   1,
 	"internal/config": 1,
 
-	"pkg/broker":   2,
-	"pkg/schema":   2,
-	"pkg/wsclient": 2,
+	"internal/auth": 2,
+	"pkg/broker":    2,
+	"pkg/schema":    2,
+	"pkg/wsclient":  2,
 
 	"pkg/amqp":              3,
 	"pkg/broker/brokertest": 3,

@@ -12,7 +12,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Errors of VerifyToken and VerifyRoute. A caller outside this process hears only which of them it was.
+// Errors of VerifyToken, VerifyRoute and VerifyJWT. A caller outside this process hears only which of them it was.
 var (
 	ErrMalformed = errors.New("ticket is malformed")        // not a ticket of ours, in any spelling
 	ErrForged    = errors.New("ticket is not signed by us") // unknown key, other algorithm, wrong signature
@@ -22,17 +22,18 @@ var (
 // maxTicket is the largest ticket that is signed or looked at, in bytes.
 const maxTicket = 4 << 10
 
-// kind tells the two tickets apart. Each has a typ of its own (RFC 8725 section 3.11), so that
+// kind tells the tickets apart. Each has a typ of its own (RFC 8725 section 3.11), so that
 // neither passes for the other even if they were signed with the same key.
 type kind int
 
 const (
 	kindToken kind = iota
 	kindRoute
+	kindJWT // of others too: see VerifyJWT
 	kinds
 )
 
-var typs = [kinds]string{kindToken: "wscluster-resume+jwt", kindRoute: "wscluster-route+jwt"}
+var typs = [kinds]string{kindToken: "wscluster-resume+jwt", kindRoute: "wscluster-route+jwt", kindJWT: "JWT"}
 
 // seal signs claims with the first key: a JWT in compact form (RFC 7519), HS256.
 func (k Keys) seal(as kind, claims any) (string, error) {
