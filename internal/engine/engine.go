@@ -53,7 +53,7 @@ type Handler interface {
 	// Message is one whole text or binary message within the limits; p is valid until return.
 	Message(c ConnRef, op ws.OpCode, p []byte)
 	// Writable says that a queue which was over its high-water mark, or which had made Send
-	// answer ErrQueueFull, has fallen below its low-water mark.
+	// or Offer answer ErrQueueFull, has fallen below its low-water mark.
 	Writable(c ConnRef)
 	// Closed is the last call for c, exactly once for each Open: the close code that the peer
 	// sent (1005 if it named none) or the one that the engine closed with (1006 if there was
@@ -62,7 +62,7 @@ type Handler interface {
 	Closed(c ConnRef, code ws.StatusCode, cause error)
 }
 
-// Errors of Send and of Closed's cause.
+// Errors of Send, of Offer and of Closed's cause.
 var (
 	ErrGone       = errors.New("the connection is gone")
 	ErrQueueFull  = errors.New("the connection's queue is full")

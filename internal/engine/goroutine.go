@@ -32,7 +32,21 @@ func (e *Engine) Send(c ConnRef, f *Frame) error {
 	if k == nil {
 		return ErrGone
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	return k.send(f)
+}
+
+// Offer is Send for what may be left out, so that what must arrive keeps its room: it takes nothing and
+// answers ErrQueueFull also while more than half of the queue of c is in use, in bytes or in frames, or
+// frames wait for c and more than half of the bytes that the engine may hold are held. Writable follows each
+// of these answers.
+func (e *Engine) Offer(c ConnRef, f *Frame) error {
+	k := e.table.get(c)
+	if k == nil {
+		return ErrGone
+	}
+	return k.offer(f)
 }
 
 // CloseConn closes c: what is queued goes out first, then last if it is not nil, then the close

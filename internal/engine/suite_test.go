@@ -15,6 +15,7 @@ import (
 type face interface {
 	Serve(ctx context.Context, ln net.Listener) error
 	Send(c ConnRef, f *Frame) error
+	Offer(c ConnRef, f *Frame) error
 	CloseConn(c ConnRef, code ws.StatusCode, reason string, last *Frame)
 	Pause(c ConnRef, on bool)
 	Decide(c ConnRef, d Decision)

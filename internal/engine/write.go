@@ -4,10 +4,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// send is Engine.Send.
-func (c *conn) send(f *Frame) error {
+// offer is Engine.Offer. Above half its queue is c already full, so that Writable is owed.
+func (c *conn) offer(f *Frame) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	o := &c.e.o
+	switch {
+	case c.state != open:
+		return ErrGone
+	case c.q.bytes > o.QueueBytes/2 || len(c.q.frames) > o.QueueFrames/2:
+		return ErrQueueFull
+	case !c.q.empty() && c.e.count.held.Load() > int64(o.HeldBytes/2):
+		c.starved = true
+		return ErrQueueFull
+	}
+	return c.send(f)
+}
+
+// send is Engine.Send. mu is held.
+func (c *conn) send(f *Frame) error {
 	if c.state != open {
 		return ErrGone
 	}
