@@ -46,6 +46,7 @@ type channel struct {
 
 	held, found           []*wire.Post // during a sync: what came, and what others keep
 	heldBytes, foundBytes int
+	passed                map[stream]int64 // the last of each that was found and left out, for the room or for a later one with its key
 }
 
 // sub is one subscription. It is small: a channel may have tens of thousands.
@@ -152,6 +153,16 @@ func (ch *channel) take(p *wire.Post) (holes int64, ok bool) {
 	return holes, true
 }
 
+// pass notes that p was found and will not be given to anybody.
+func (ch *channel) pass(p *wire.Post) {
+	if s := streamOf(p); p.Seq > 0 && (len(ch.passed) < maxStreams || ch.passed[s] > 0) {
+		if ch.passed == nil {
+			ch.passed = map[stream]int64{}
+		}
+		ch.passed[s] = max(ch.passed[s], p.Seq)
+	}
+}
+
 func (ch *channel) moveTo(s stream, seq int64) {
 	if ch.streams == nil {
 		ch.streams = map[stream]position{}
@@ -189,6 +200,7 @@ func (c *core) remove(ch *channel, i int, now time.Time) {
 		delete(c.conns, conn)
 	}
 	if len(ch.index) == 0 {
+		c.busy--
 		ch.idle = now.Add(lingerFor)
 		c.lingering = append(c.lingering, lingerer{ch, ch.idle})
 	}

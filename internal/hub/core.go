@@ -55,6 +55,7 @@ type core struct {
 	conns    map[engine.ConnRef][]*channel // what each connection is subscribed to
 	opened   uint64                        // channels so far
 	subs     int                           // subscriptions
+	busy     int                           // channels with a subscriber
 	rings    int                           // bytes of all rings
 
 	up       bool      // there is a link to the broker
@@ -152,6 +153,9 @@ func (c *core) subscribe(conn engine.ConnRef, name wire.Channel, id string, bare
 			return wire.Errorf(wire.CodeOverloaded, "this worker has %d channels; try again, or another one", c.limits.channels)
 		}
 		ch = c.open(name)
+	}
+	if len(ch.index) == 0 {
+		c.busy++
 	}
 	ch.index[conn] = len(ch.subs)
 	ch.subs = append(ch.subs, sub{conn: conn, waiting: true, bare: bare})
@@ -284,7 +288,7 @@ func (c *core) linkDown() {
 		if ch.local {
 			continue
 		}
-		ch.phase, ch.found, ch.foundBytes, ch.retries = opening, nil, 0, 0
+		ch.phase, ch.found, ch.foundBytes, ch.passed, ch.retries = opening, nil, 0, nil, 0
 		ch.lossy = ch.lossy || ch.synced
 		delete(c.retrying, ch)
 	}
@@ -351,4 +355,12 @@ func (c *core) tick(now time.Time) {
 		}
 	}
 	c.ask(now)
+}
+
+// subscribers is how many of this worker's connections are subscribed to a channel.
+func (c *core) subscribers(name wire.Channel) int {
+	if ch := c.channels[name]; ch != nil {
+		return len(ch.index)
+	}
+	return 0
 }

@@ -200,28 +200,3 @@ func (c *core) post(p *wire.Post) {
 		c.endSync(ch, false)
 	}
 }
-
-// dropped notes that n posts of one stream, the last of which is seq, came to this worker and were given up before
-// post saw them. The zero stream is those that do not count.
-func (c *core) dropped(name wire.Channel, s stream, n, seq int64) {
-	ch := c.channels[name]
-	if ch == nil || ch.local {
-		return
-	}
-	if len(ch.held) > 0 {
-		c.merge(ch) // they came before
-	}
-	if at, known := ch.streams[s]; seq > 0 {
-		if known {
-			n = seq - at.seq
-		}
-		if n <= 0 {
-			return
-		}
-		ch.moveTo(s, seq)
-	}
-	c.count.lost += n
-	if ch.synced || ch.lossy { // else nobody has been answered
-		c.pushMissed(ch, n)
-	}
-}

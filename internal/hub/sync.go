@@ -89,6 +89,7 @@ func (ch *channel) boundFound(limit int) {
 	slices.SortStableFunc(ch.found, func(a, b *wire.Post) int { return a.Time.Compare(b.Time.Time) })
 	for len(ch.found) > limit/2 || ch.foundBytes > maxHeldBytes/2 {
 		ch.foundBytes -= keptRoom + len(ch.found[0].Body)
+		ch.pass(ch.found[0])
 		ch.found[0] = nil
 		ch.found = ch.found[1:]
 	}
@@ -151,22 +152,32 @@ func (c *core) merge(ch *channel) {
 	doubt := ch.partial || ch.guests || len(ch.streams) == 0
 	for _, p := range inOrder(ch.found, ch.held) {
 		if p.found && ch.superseded(p.Post) {
-			continue // a hole of its stream, once that goes on
+			ch.pass(p.Post)
+			continue
 		}
 		_, known := ch.streams[streamOf(p.Post)]
 		n, ok := ch.take(p.Post)
 		if !ok {
 			continue
 		}
-		doubt = doubt || p.Seq != 1 && !known
+		doubt = doubt || p.Seq != 1 && !known // also one that does not count
 		holes += n
 		k := c.encode(p.Post)
 		c.keep(ch, k)
 		fresh = append(fresh, k)
 	}
-	ch.held, ch.found, ch.heldBytes, ch.foundBytes = nil, nil, 0, 0
+	for s, seq := range ch.passed {
+		if at, known := ch.streams[s]; !known || at.seq < seq {
+			if known {
+				holes += seq - at.seq
+			}
+			doubt = doubt || !known
+			ch.moveTo(s, seq)
+		}
+	}
+	ch.held, ch.found, ch.heldBytes, ch.foundBytes, ch.passed = nil, nil, 0, 0, nil
 	switch {
-	case ch.lossy && (doubt || ch.guests):
+	case ch.lossy && doubt:
 		c.pushMissed(ch, 0)
 	case ch.lossy:
 		c.count.lost += holes

@@ -26,6 +26,8 @@ type FindChannels struct {
 	From     socketmeta.ServerID `json:"from"`
 	Ask      RunID               `json:"ask"`
 	Channels []Channel           `json:"channels"` // 1 to MaxAskedChannels
+
+	CountOnly bool `json:"count_only,omitempty"` // only subscribers are asked for: posts are left out of the answer
 }
 
 // ChannelsFound answers FindChannels, in order of the question. A channel of which there is nothing is left out.
