@@ -92,6 +92,9 @@ func inBubble(t *testing.T, h *hooks, o Options, test func(t *testing.T, b *bubb
 			b.mu.Unlock()
 			h.Closed(c, code, cause)
 		}
+		if o.HTTP == streams {
+			o.HTTP = streaming(func() face { return b.Engine })
+		}
 		b.Engine = New(&all, o)
 		ctx, cancel := context.WithCancel(t.Context())
 		served := make(chan error, 1)
@@ -118,7 +121,8 @@ func (b *bubble) connect() *client {
 // peer is a client whose frames are read as they come.
 type peer struct {
 	*client
-	b *bubble
+	b      *bubble
+	events bool // of a stream
 
 	mu     sync.Mutex
 	frames []string
@@ -135,9 +139,23 @@ func (b *bubble) dial(answer bool) *peer {
 	return p
 }
 
+// listen opens a stream whose events are read from now on.
+func (b *bubble) listen() *peer {
+	p := &peer{client: b.connect(), b: b, events: true}
+	p.ask("")
+	go p.collect()
+	synctest.Wait()
+	return p
+}
+
 func (p *peer) collect() {
 	for {
-		f := p.read()
+		f := ""
+		if p.events {
+			f = p.event()
+		} else {
+			f = p.read()
+		}
 		p.mu.Lock()
 		p.frames = append(p.frames, f)
 		p.times = append(p.times, p.b.now())

@@ -17,9 +17,10 @@ import (
 
 // client is a WebSocket client that can break every rule: it writes bytes.
 type client struct {
-	t  testing.TB
-	nc net.Conn
-	r  *bufio.Reader
+	ref ConnRef // where a test needs it
+	t   testing.TB
+	nc  net.Conn
+	r   *bufio.Reader
 }
 
 const testKey = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -137,6 +138,78 @@ func (c *client) want(frames ...string) {
 	for _, want := range frames {
 		got := c.read()
 		if got != want && !(strings.HasPrefix(want, "close:") && strings.HasPrefix(got, want+" ")) {
+			c.t.Fatalf("the client read %.200q, want %.200q", got, want)
+		}
+	}
+}
+
+// ask asks for an event stream, with a body if it is not empty, and returns the header of the answer.
+func (c *client) ask(body string, more ...string) http.Header {
+	c.t.Helper()
+	res := c.request(body, more...)
+	if res.StatusCode != http.StatusOK {
+		c.t.Fatalf("the request for a stream was answered with %s", res.Status)
+	}
+	return res.Header
+}
+
+// request asks for an event stream and returns the head of the answer.
+func (c *client) request(body string, more ...string) *http.Response {
+	c.t.Helper()
+	lines := append([]string{"GET /v1/events HTTP/1.1", "Host: example.test"}, more...)
+	if body != "" {
+		lines[0] = "POST /v1/events HTTP/1.1"
+		lines = append(lines, fmt.Sprint("Content-Length: ", len(body)))
+	}
+	c.write([]byte(strings.Join(lines, "\r\n") + "\r\n\r\n" + body))
+	res, err := http.ReadResponse(c.r, nil)
+	if err != nil {
+		c.t.Fatalf("reading a response: %v", err)
+	}
+	return res
+}
+
+// listen opens an event stream.
+func listen(t testing.TB, s *server) *client {
+	t.Helper()
+	c := connect(t, s.addr)
+	c.ask("")
+	return c
+}
+
+// listenDeaf is dialDeaf for a stream.
+func listenDeaf(t testing.TB, s *server) *client {
+	t.Helper()
+	c := connect(t, s.addr)
+	if err := c.nc.(*net.TCPConn).SetReadBuffer(192 << 10); err != nil {
+		t.Fatal(err)
+	}
+	c.ask("")
+	return c
+}
+
+// event reads the next event of a stream: its lines without the last, empty one, or "end".
+func (c *client) event() string {
+	var lines []string
+	for {
+		line, err := c.r.ReadString('\n')
+		switch {
+		case errors.Is(err, io.EOF) && line == "" && lines == nil || errors.Is(err, net.ErrClosed):
+			return "end"
+		case err != nil:
+			return "error:" + err.Error()
+		case line == "\n":
+			return strings.Join(lines, "\n")
+		}
+		lines = append(lines, strings.TrimSuffix(line, "\n"))
+	}
+}
+
+// wantEvents reads events of a stream and compares them.
+func (c *client) wantEvents(events ...string) {
+	c.t.Helper()
+	for _, want := range events {
+		if got := c.event(); got != want {
 			c.t.Fatalf("the client read %.200q, want %.200q", got, want)
 		}
 	}

@@ -1,14 +1,16 @@
 package engine
 
 import (
+	"errors"
 	"time"
 
 	"github.com/gobwas/ws"
+	"golang.org/x/sys/unix"
 )
 
 // shut begins an orderly close: last and the close frame go behind what is queued, beyond its
-// limits if need be. The first reason counts; on a connection that is not open it does nothing.
-// mu is held.
+// limits if need be; a stream has no close frame, and Options.Bye in place of a last that is nil. The
+// first reason counts; on a connection that is not open it does nothing. mu is held.
 func (c *conn) shut(by closeCause, code ws.StatusCode, reason string, cause error, last *Frame) {
 	if c.state != open {
 		return
@@ -16,10 +18,17 @@ func (c *conn) shut(by closeCause, code ws.StatusCode, reason string, cause erro
 	c.state, c.by, c.code, c.cause = closing, by, code, cause
 	c.closeBy = c.e.now() + c.e.o.CloseTime
 	c.openGate()
-	if last != nil {
-		c.write(last)
+	if last == nil && c.stream && c.e.o.Bye != nil {
+		last = c.e.o.Bye(code, reason)
 	}
-	c.write(newClose(code, reason))
+	if last != nil {
+		c.write(c.encode(last))
+	}
+	if c.stream {
+		c.endStream()
+		return
+	}
+	c.write(newClose(code, reason).wire)
 }
 
 // drop ends a connection without further ado: reads and writes return at once. If it was open
@@ -28,8 +37,14 @@ func (c *conn) drop(by closeCause, cause error) {
 	if c.state == gone {
 		return
 	}
+	if c.stream && errors.Is(cause, unix.ETIMEDOUT) {
+		by, cause = bySilence, ErrPeerSilent
+	}
 	if c.state == open {
 		c.by, c.code, c.cause = by, ws.StatusAbnormalClosure, cause
+		if by == byPeer { // of a stream, which knows no close frame
+			c.code = ws.StatusNoStatusRcvd
+		}
 	}
 	c.state = gone
 	c.cut = true
@@ -67,6 +82,9 @@ func (c *conn) finish() {
 	_ = c.nc.Close() // nothing is left to lose
 	c.e.table.remove(c)
 	c.e.count.conns.Add(-1)
+	if c.stream {
+		c.e.count.streams.Add(-1)
+	}
 	c.e.count.closes[c.by].Add(1)
 	c.call("Closed", func() { c.e.h.Closed(c.ref, c.code, c.cause) })
 }

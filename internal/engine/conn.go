@@ -27,12 +27,13 @@ const (
 // past makes both return at once.
 type conn struct {
 	// Set once, before anybody else sees it.
-	e     *Engine
-	s     *service
-	nc    net.Conn
-	raw   syscall.RawConn // nil if nc has no descriptor (net.Pipe, TLS)
-	ref   ConnRef
-	tryFn func(fd uintptr) bool // method value of try
+	e      *Engine
+	s      *service
+	nc     net.Conn
+	raw    syscall.RawConn // nil if nc has no descriptor (net.Pipe, TLS)
+	ref    ConnRef
+	stream bool                  // an event stream: nothing is read from it but its end
+	tryFn  func(fd uintptr) bool // method value of try
 
 	calls sync.Mutex // held during each Handler call
 
@@ -55,7 +56,7 @@ type conn struct {
 	cause    error
 	closeBy  time.Duration // closing: cut at this engine time
 	pinged   time.Duration // engine time of the ping that waits for an answer, 0: none
-	lastPing time.Duration // engine time of the last ping, answered or not
+	lastPing time.Duration // engine time of the last ping, answered or not; of a stream: of whatever was written last
 	progress time.Duration // q not empty: engine time of the last byte that the socket took
 	q        queue
 	written  chan struct{} // closed when the writer goroutine ends; nil: there is none
@@ -68,24 +69,31 @@ type conn struct {
 type intro struct {
 	req   *Request
 	early []byte // what came behind the header
-	hello []byte // the 101 response
+	hello []byte // the response
 }
 
 // run is the reader goroutine, from the accepted handshake to Closed.
 func (c *conn) run() {
 	c.open()
-	c.read()
+	if c.stream {
+		c.readStream()
+	} else {
+		c.read()
+	}
 	c.finish()
 }
 
+// open makes the connection one that frames may be sent to, within its first Handler call: so
+// that no other call comes before it.
 func (c *conn) open() {
-	in := c.intro
-	c.mu.Lock()
-	c.state = open
-	c.heard.Store(int64(c.e.now()))
-	c.put(&Frame{wire: in.hello}) // not counted: no frame
-	c.mu.Unlock()
-	c.call("Open", func() { c.e.h.Open(c.ref, in.req) })
+	c.call("Open", func() {
+		c.mu.Lock()
+		c.state = open
+		c.heard.Store(int64(c.e.now()))
+		c.put(c.intro.hello) // not counted: no frame
+		c.mu.Unlock()
+		c.e.h.Open(c.ref, c.intro.req)
+	})
 }
 
 // call runs one Handler call. A panic in it ends the connection, not the process.
@@ -113,6 +121,7 @@ func (c *conn) pause(on bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
+	case c.stream:
 	case on && c.gate == nil && c.state == open:
 		c.gate = make(chan struct{})
 	case !on && c.gate != nil:

@@ -1,5 +1,6 @@
 // Package engine owns sockets: the handshake, frames, queues, timers and limits of WebSocket
-// (RFC 6455) connections. It knows bytes, not messages. gobwas/ws lives here as the codec and
+// (RFC 6455) connections, and of event streams (text/event-stream), which are connections that are
+// only written to. It knows bytes, not messages. gobwas/ws lives here as the codec and
 // nowhere else but in the Go client.
 package engine
 
@@ -24,13 +25,16 @@ const OpText = ws.OpText
 // the connection has closed: every use of it then says ErrGone. The zero value names none.
 type ConnRef uint64
 
-// Request is what a client asked for in its opening handshake.
+// Request is what a client asked for in its opening handshake, or for a stream.
 type Request struct {
 	Target string // path and query as sent
 	Host   string
 	Header http.Header
 	Remote netip.AddrPort
 	Protos []string // the offered subprotocols, in order
+
+	Stream bool   // it asked for an event stream, and not for a WebSocket
+	Body   []byte // of a request for a stream
 }
 
 // Decision is the answer to a handshake.
@@ -48,15 +52,16 @@ type Handler interface {
 	// Handshake decides over a connection that is not yet open. One that is then refused, or
 	// whose client gave up or whose decision came too late, ends without a further call.
 	Handshake(c ConnRef, r *Request) Decision
-	// Open is the first call after an accepted handshake; frames may be sent from now on.
+	// Open is the first call after an accepted handshake, and of a stream; frames may be sent from now on.
 	Open(c ConnRef, r *Request)
-	// Message is one whole text or binary message within the limits; p is valid until return.
+	// Message is one whole text or binary message within the limits, or what Receive was given; p is
+	// valid until return.
 	Message(c ConnRef, op ws.OpCode, p []byte)
 	// Writable says that a queue which was over its high-water mark, or which had made Send
 	// or Offer answer ErrQueueFull, has fallen below its low-water mark.
 	Writable(c ConnRef)
 	// Closed is the last call for c, exactly once for each Open: the close code that the peer
-	// sent (1005 if it named none) or the one that the engine closed with (1006 if there was
+	// sent (1005 if it named none, or ended a stream) or the one that the engine closed with (1006 if there was
 	// none), and the cause: nil after a close by the peer or by CloseConn. The reference is
 	// already gone.
 	Closed(c ConnRef, code ws.StatusCode, cause error)

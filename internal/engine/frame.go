@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"bytes"
 	"encoding/binary"
+	"sync/atomic"
 
 	"github.com/gobwas/ws"
 )
@@ -9,13 +11,15 @@ import (
 // Frame is one message encoded once for the wire and shared by all its receivers. It never
 // changes; it may be sent any number of times, from any goroutine.
 type Frame struct {
-	wire []byte // header and payload, unmasked as a server sends it
+	wire   []byte                 // header and payload, unmasked as a server sends it
+	stream atomic.Pointer[[]byte] // the same as an event of a stream, once one has asked for it
 }
 
 // NewText encodes one whole text message. The payload, which must be UTF-8, is copied.
 func NewText(payload []byte) *Frame { return newFrame(ws.OpText, payload) }
 
-// Len is what the frame takes of a queue and of the wire, in bytes: the payload and its header.
+// Len is what the frame takes of a WebSocket's queue and of the wire, in bytes: the payload and its
+// header. An event stream's is a few bytes longer.
 func (f *Frame) Len() int { return len(f.wire) }
 
 // Payload is the message without its WebSocket header. It must not be changed.
@@ -27,6 +31,29 @@ func (f *Frame) Payload() []byte {
 		return f.wire[10:]
 	}
 	return f.wire[2:]
+}
+
+// event is the frame as an event of a stream: one line of data. It is made once, for all streams. A
+// line break in the payload would end that line; in JSON it can only stand between tokens, where a
+// space says the same.
+func (f *Frame) event() []byte {
+	if b := f.stream.Load(); b != nil {
+		return *b
+	}
+	const before, after = "data: ", "\n\n"
+	payload := f.Payload()
+	b := make([]byte, 0, len(before)+len(payload)+len(after))
+	b = append(append(b, before...), payload...)
+	for _, line := range []byte("\r\n") {
+		for i := bytes.IndexByte(b, line); i >= 0; i = bytes.IndexByte(b, line) {
+			b[i] = ' '
+		}
+	}
+	b = append(b, after...)
+	if !f.stream.CompareAndSwap(nil, &b) {
+		return *f.stream.Load()
+	}
+	return b
 }
 
 func newFrame(op ws.OpCode, payload []byte) *Frame {

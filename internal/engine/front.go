@@ -39,14 +39,14 @@ func (s *service) upgrade(w http.ResponseWriter, r *http.Request) *refusal {
 	if s.stopping() {
 		return busy("the server is shutting down")
 	}
-	c := &conn{e: s.e, s: s, decided: make(chan Decision, 1)}
-	c.tryFn = c.try
+	c := s.newConn()
+	c.decided = make(chan Decision, 1)
 	c.in.maxMessage, c.in.maxFragments = s.e.o.MessageBytes, s.e.o.Fragments
 	if !s.e.table.add(c, s.e.o.MaxConns) {
 		return busy(fmt.Sprintf("the server has its %d connections", s.e.o.MaxConns))
 	}
-	req := &Request{Target: r.URL.RequestURI(), Host: r.Host, Header: r.Header, Protos: protos}
-	req.Remote, _ = netip.ParseAddrPort(r.RemoteAddr) // not an address: a pipe or a unix socket
+	req := newRequest(r)
+	req.Protos = protos
 	d, bad := c.ask(r, req)
 	if bad == nil {
 		bad = c.takeOver(w, &intro{req: req, hello: acceptResponse(key, d.Proto, d.Header)})
@@ -55,6 +55,18 @@ func (s *service) upgrade(w http.ResponseWriter, r *http.Request) *refusal {
 		s.e.table.remove(c)
 	}
 	return bad
+}
+
+func (s *service) newConn() *conn {
+	c := &conn{e: s.e, s: s}
+	c.tryFn = c.try
+	return c
+}
+
+func newRequest(r *http.Request) *Request {
+	req := &Request{Target: r.URL.RequestURI(), Host: r.Host, Header: r.Header}
+	req.Remote, _ = netip.ParseAddrPort(r.RemoteAddr) // not an address: a pipe or a unix socket
+	return req
 }
 
 // ask gets the Handler's decision, waiting for one that comes later.
@@ -95,7 +107,7 @@ func (c *conn) ask(r *http.Request, req *Request) (Decision, *refusal) {
 func (c *conn) takeOver(w http.ResponseWriter, in *intro) *refusal {
 	nc, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		return &refusal{status: http.StatusInternalServerError, reason: "the connection cannot be upgraded"}
+		return &refusal{status: http.StatusInternalServerError, reason: "the connection cannot be taken over"}
 	}
 	if n := rw.Reader.Buffered(); n > 0 {
 		early, _ := rw.Reader.Peek(n) // what is buffered can be peeked
@@ -109,9 +121,15 @@ func (c *conn) takeOver(w http.ResponseWriter, in *intro) *refusal {
 			c.raw = raw
 		}
 	}
+	if c.stream && c.raw != nil {
+		setUserTimeout(c.raw, c.e.o.PongTime)
+	}
 	c.nc, c.intro = nc, in
 	c.e.count.conns.Add(1)
 	c.e.count.opened.Add(1)
+	if c.stream {
+		c.e.count.streams.Add(1)
+	}
 	c.s.conns.Go(c.run)
 	return nil
 }

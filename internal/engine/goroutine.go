@@ -6,9 +6,10 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// Engine serves WebSockets with one goroutine for each connection, which reads; a second one
-// lives only while frames wait because the peer does not take them. Its methods may be called
-// from any goroutine, also from within Handler calls, and none of them blocks but Serve.
+// Engine serves WebSockets and event streams with one goroutine for each connection, which reads; a
+// second one lives only while frames wait because the peer does not take them. Its methods may be
+// called from any goroutine, and, but for Serve and Receive, from within Handler calls; none but these
+// two blocks.
 type Engine struct {
 	h     Handler
 	o     Options // with defaults
@@ -50,7 +51,7 @@ func (e *Engine) Offer(c ConnRef, f *Frame) error {
 }
 
 // CloseConn closes c: what is queued goes out first, then last if it is not nil, then the close
-// frame; reason is cut to 123 bytes. The peer has Options.CloseTime to take them and to answer.
+// frame; reason is cut to 123 bytes. A stream has no close frame, and Options.Bye if last is nil. The peer has Options.CloseTime to take them and to answer.
 // Nothing that it sends meanwhile reaches the Handler but Closed. A code that may not stand on
 // the wire sends a close frame without one. On a connection that is closing or gone it does
 // nothing.
@@ -69,7 +70,8 @@ func (e *Engine) CloseConn(c ConnRef, code ws.StatusCode, reason string, last *F
 //
 // While a connection is paused it is pinged as ever but not judged by its silence or by
 // MessageTime; a peer that died is noticed when a ping fails to be written, or after the pause,
-// which gives it the full times anew. Frames are sent, and ErrStalled holds, as ever.
+// which gives it the full times anew. Frames are sent, and ErrStalled holds, as ever. It does nothing to
+// a stream.
 func (e *Engine) Pause(c ConnRef, on bool) {
 	if k := e.table.get(c); k != nil {
 		k.pause(on)
@@ -88,6 +90,29 @@ func (e *Engine) Decide(c ConnRef, d Decision) {
 		default: // decided already
 		}
 	}
+}
+
+// Receive gives the Handler a text message that the client of c sent by another way, as by a request
+// of its own: it is serial with the other calls for c, and made in the caller's goroutine. nil: Message
+// has returned. ErrGone: c is closed, closing or not open yet. It waits for a Handler call under way,
+// and must not be called from within one.
+func (e *Engine) Receive(c ConnRef, p []byte) error {
+	k := e.table.get(c)
+	if k == nil {
+		return ErrGone
+	}
+	err := ErrGone
+	k.call("Message", func() {
+		k.mu.Lock()
+		if k.state == open {
+			err = nil
+		}
+		k.mu.Unlock()
+		if err == nil {
+			e.h.Message(c, OpText, p)
+		}
+	})
+	return err
 }
 
 // now is the engine's clock.

@@ -30,6 +30,8 @@ func (c *conn) tick(now time.Duration) {
 		c.drop(byStall, ErrStalled)
 	case c.gate == nil && begun != 0 && now-begun >= o.MessageTime:
 		c.shut(bySlowness, ws.StatusPolicyViolation, ErrSlowFrame.Error(), ErrSlowFrame, nil)
+	case c.stream:
+		c.checkStream(now)
 	default:
 		c.checkLife(now)
 	}
@@ -57,6 +59,6 @@ func (c *conn) checkLife(now time.Duration) {
 		if !paused {
 			c.pinged = now
 		}
-		c.write(pingFrame)
+		c.write(pingFrame.wire)
 	}
 }

@@ -12,11 +12,15 @@ import (
 // Options are the limits and times of an engine. The zero value of each field means the default
 // that its comment names. Every refusal and close that a limit causes is counted in Stats.
 type Options struct {
-	HTTP http.Handler // answers what is not a WebSocket upgrade, under its own deadlines (http.ResponseController); nil: 404
+	HTTP http.Handler // answers what is not a WebSocket upgrade, under its own deadlines (http.ResponseController), or by Engine.Stream; nil: 404
 	Log  *zap.Logger  // nil: silent
 
-	MaxConns      int           // WebSockets at one time, those in the handshake too; more get 503. 65,536
-	MaxPlain      int           // sockets at one time that are not WebSockets (yet); more get 503 and are closed. 8,192
+	// Bye makes the last frame of an event stream that is closed without one, as a WebSocket is told by its close frame.
+	// It must not block or call the engine; nil: there is none.
+	Bye func(code StatusCode, reason string) *Frame
+
+	MaxConns      int           // WebSockets and event streams at one time, those in the handshake too; more get 503. 65,536
+	MaxPlain      int           // sockets at one time that are neither (yet); more get 503 and are closed. 8,192
 	HeaderBytes   int           // request line and header together, over it 431; 4,608 at least. 8 KiB
 	HeaderFields  int           // over it 431. 64
 	TargetBytes   int           // path and query, over it 414. 2 KiB
@@ -29,11 +33,11 @@ type Options struct {
 	QueueBytes  int           // wait for one connection: over it Send answers ErrQueueFull. 1 MiB
 	QueueFrames int           // the same, counted in frames. 4,096
 	HeldBytes   int           // held for all: queues, unfinished messages; over it ErrQueueFull and 1013. Calls at one instant may exceed it by a frame each. 256 MiB
-	SendBuffer  int           // the kernel's send buffer of each WebSocket, which doubles it. 16 KiB
+	SendBuffer  int           // the kernel's send buffer of each connection, which doubles it. 16 KiB
 	StallTime   time.Duration // frames wait and the peer takes no byte: ErrStalled. 20 s
 
-	PingEvery time.Duration // after this long without a byte from the peer it is pinged. 15 s
-	PongTime  time.Duration // then it must send a byte within this time: ErrPeerSilent. 10 s
+	PingEvery time.Duration // after this long without a byte from the peer it is pinged; a stream, without a byte to it. 15 s
+	PongTime  time.Duration // then it must send a byte within this time, the host of a stream's peer take what was sent: ErrPeerSilent. 10 s
 	CloseTime time.Duration // to flush, and for the peer's part of the closing handshake. 5 s
 
 	sweep time.Duration // how often the times above are looked at; 1 s but in tests

@@ -1,10 +1,10 @@
 package engine
 
-// queue is what waits to be written to one connection, in order: whole frames, of which the
-// first may already be written in part. It does not lock and knows no limits but those it is
-// asked about. An empty queue holds no memory.
+// queue is what waits to be written to one connection, in order: whole frames as they go over the
+// wire, of which the first may already be written in part. It does not lock and knows no limits but
+// those it is asked about. An empty queue holds no memory.
 type queue struct {
-	frames []*Frame
+	frames [][]byte
 	sent   int // bytes of frames[0] that are written
 	bytes  int // bytes of all frames that are not written
 	pong   int // 1 + index in frames of a pong that may still be replaced; 0: none
@@ -20,20 +20,20 @@ func (q *queue) fits(n, maxBytes, maxFrames int) bool {
 
 // push adds f, of which the first sent bytes are already on the wire. Only a frame that enters
 // an empty queue can have been sent in part.
-func (q *queue) push(f *Frame, sent int) {
+func (q *queue) push(f []byte, sent int) {
 	if q.empty() {
 		q.sent = sent
 	}
 	q.frames = append(q.frames, f)
-	q.bytes += f.Len() - sent
+	q.bytes += len(f) - sent
 }
 
 // pushPong adds an answer to a ping. It takes the place of an earlier one that waits behind
 // another frame, as RFC 6455 section 5.5.3 allows: so a peer that pings and does not read fills
 // no queue. The first frame is never replaced, because it may be in the middle of a write.
-func (q *queue) pushPong(f *Frame) {
+func (q *queue) pushPong(f []byte) {
 	if i := q.pong - 1; i > 0 {
-		q.bytes += f.Len() - q.frames[i].Len()
+		q.bytes += len(f) - len(q.frames[i])
 		q.frames[i] = f
 		return
 	}
@@ -44,11 +44,10 @@ func (q *queue) pushPong(f *Frame) {
 // next appends the unwritten bytes to dst, in order, one slice a frame, at most limit slices.
 func (q *queue) next(dst [][]byte, limit int) [][]byte {
 	for i, f := range q.frames[:min(limit, len(q.frames))] {
-		b := f.wire
 		if i == 0 {
-			b = b[q.sent:]
+			f = f[q.sent:]
 		}
-		dst = append(dst, b)
+		dst = append(dst, f)
 	}
 	return dst
 }
@@ -58,8 +57,8 @@ func (q *queue) wrote(n int) {
 	q.bytes -= n
 	q.sent += n
 	done := 0
-	for done < len(q.frames) && q.sent >= q.frames[done].Len() {
-		q.sent -= q.frames[done].Len()
+	for done < len(q.frames) && q.sent >= len(q.frames[done]) {
+		q.sent -= len(q.frames[done])
 		q.frames[done] = nil
 		done++
 	}

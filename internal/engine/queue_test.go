@@ -14,14 +14,14 @@ func TestQueueWritesEveryByteInOrder(t *testing.T) {
 		const maxBytes, maxFrames = 400, 6
 		var q queue
 		var want, got []byte
-		draw := func() *Frame {
-			return newFrame(ws.OpText, rapid.SliceOfN(rapid.Byte(), 0, 150).Draw(t, "payload"))
+		draw := func() []byte {
+			return newFrame(ws.OpText, rapid.SliceOfN(rapid.Byte(), 0, 150).Draw(t, "payload")).wire
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"push": func(*rapid.T) {
 				f := draw()
-				fits := len(want)-len(got)+f.Len() <= maxBytes && len(q.frames) < maxFrames
-				if q.fits(f.Len(), maxBytes, maxFrames) != fits {
+				fits := len(want)-len(got)+len(f) <= maxBytes && len(q.frames) < maxFrames
+				if q.fits(len(f), maxBytes, maxFrames) != fits {
 					t.Fatalf("fits says %v", !fits)
 				}
 				if !fits {
@@ -29,11 +29,11 @@ func TestQueueWritesEveryByteInOrder(t *testing.T) {
 				}
 				sent := 0
 				if q.empty() {
-					sent = rapid.IntRange(0, f.Len()-1).Draw(t, "sent")
-					got = append(got, f.wire[:sent]...)
+					sent = rapid.IntRange(0, len(f)-1).Draw(t, "sent")
+					got = append(got, f[:sent]...)
 				}
 				q.push(f, sent)
-				want = append(want, f.wire...)
+				want = append(want, f...)
 			},
 			"write": func(*rapid.T) {
 				var next []byte
@@ -61,7 +61,7 @@ func TestQueueWritesEveryByteInOrder(t *testing.T) {
 
 func TestQueueKeepsOnePongBehindOtherFrames(t *testing.T) {
 	var q queue
-	text, pong := newFrame(ws.OpText, []byte("t")), func(s string) *Frame { return newFrame(ws.OpPong, []byte(s)) }
+	text, pong := newFrame(ws.OpText, []byte("t")).wire, func(s string) []byte { return newFrame(ws.OpPong, []byte(s)).wire }
 	q.push(text, 0)
 	q.pushPong(pong("1"))
 	q.pushPong(pong("22")) // takes the place of 1

@@ -108,7 +108,7 @@ func (c *conn) pong(payload []byte) {
 	if c.state != open {
 		return
 	}
-	f := newFrame(ws.OpPong, payload)
+	f := newFrame(ws.OpPong, payload).wire
 	if c.written == nil && c.q.empty() {
 		c.put(f)
 		return

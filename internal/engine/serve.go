@@ -12,7 +12,8 @@ import (
 )
 
 // Serve accepts from ln until ctx ends and returns nil then, or until ln fails and returns that
-// error. WebSocket upgrades on any path go to the Handler, other requests to Options.HTTP.
+// error. WebSocket upgrades on any path go to the Handler, other requests to Options.HTTP, which may turn
+// them into event streams.
 // Several listeners may be served at once. ln is closed in any case.
 //
 // In the end every socket of ln that is not closing yet is closed with 1001, and requests in
@@ -34,7 +35,7 @@ func (e *Engine) Serve(ctx context.Context, ln net.Listener) error {
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    e.o.HeaderBytes - 4<<10, // net/http adds 4 KiB
 		ConnState:         s.connState,
-		BaseContext:       func(net.Listener) context.Context { return requests },
+		BaseContext:       func(net.Listener) context.Context { return context.WithValue(requests, serviceKey{}, s) },
 		ErrorLog:          zap.NewStdLog(e.o.Log),
 	}
 
@@ -70,6 +71,9 @@ func (e *Engine) Serve(ctx context.Context, ln net.Listener) error {
 	return err
 }
 
+// serviceKey is the key of the *service in the contexts of its requests.
+type serviceKey struct{}
+
 // idleTime is how long a plain HTTP connection may be idle between requests.
 const idleTime = 75 * time.Second
 
@@ -77,8 +81,8 @@ const idleTime = 75 * time.Second
 type service struct {
 	e     *Engine
 	stop  chan struct{}  // closed when the service ends
-	plain sync.WaitGroup // sockets that are not WebSockets
-	conns sync.WaitGroup // goroutines of WebSockets, and handshakes
+	plain sync.WaitGroup // sockets that net/http owns
+	conns sync.WaitGroup // goroutines of connections, and handshakes
 }
 
 func (s *service) stopping() bool {

@@ -2,7 +2,9 @@ package engine
 
 import (
 	"context"
+	"io"
 	"net"
+	"net/http"
 	"sync"
 	"testing"
 	"time"
@@ -19,6 +21,8 @@ type face interface {
 	CloseConn(c ConnRef, code ws.StatusCode, reason string, last *Frame)
 	Pause(c ConnRef, on bool)
 	Decide(c ConnRef, d Decision)
+	Stream(w http.ResponseWriter, r *http.Request, body []byte)
+	Receive(c ConnRef, p []byte) error
 	Conns() int
 	Stats() Stats
 }
@@ -113,6 +117,9 @@ func startOn(t testing.TB, ln net.Listener, build newEngine, h *hooks, o Options
 		defer func() { s.ended <- end{c, code, cause} }()
 		h.Closed(c, code, cause)
 	}
+	if o.HTTP == streams {
+		o.HTTP = streaming(func() face { return s.face })
+	}
 	s.face = build(&all, o)
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
@@ -125,6 +132,21 @@ func startOn(t testing.TB, ln net.Listener, build newEngine, h *hooks, o Options
 	})
 	t.Cleanup(s.stop)
 	return s
+}
+
+// streams as Options.HTTP stands for streaming of the engine that is started with it.
+var streams http.Handler = new(http.ServeMux)
+
+// streaming answers every request with an event stream.
+func streaming(e func() face) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		w.Header().Set("X-Extra", "of the handler")
+		e().Stream(w, r, body)
+	}
 }
 
 // echo answers every message with itself.

@@ -26,51 +26,62 @@ func (c *conn) send(f *Frame) error {
 	if c.state != open {
 		return ErrGone
 	}
-	o := &c.e.o
-	if !c.q.fits(f.Len(), o.QueueBytes, o.QueueFrames) {
-		if f.Len() <= o.QueueBytes {
-			c.full, c.room = true, max(c.room, f.Len())
+	o, b := &c.e.o, c.encode(f)
+	if !c.q.fits(len(b), o.QueueBytes, o.QueueFrames) {
+		if len(b) <= o.QueueBytes {
+			c.full, c.room = true, max(c.room, len(b))
 		}
 		c.e.count.fullSend.Add(1)
 		return ErrQueueFull
 	}
-	if c.e.count.held.Load()+int64(f.Len()) > int64(o.HeldBytes) {
+	if c.e.count.held.Load()+int64(len(b)) > int64(o.HeldBytes) {
 		c.starved = true
 		c.e.count.fullSend.Add(1)
 		return ErrQueueFull
 	}
-	c.write(f)
+	c.write(b)
 	if c.state == gone {
 		return ErrGone
 	}
 	return nil
 }
 
+// encode is f as it goes over this connection.
+func (c *conn) encode(f *Frame) []byte {
+	if c.stream {
+		return f.event()
+	}
+	return f.wire
+}
+
 // write is put for a frame that counts. mu is held.
-func (c *conn) write(f *Frame) {
-	c.counted(f)
-	c.put(f)
+func (c *conn) write(b []byte) {
+	c.counted(b)
+	c.put(b)
 }
 
-func (c *conn) counted(f *Frame) {
+func (c *conn) counted(b []byte) {
 	c.e.count.framesOut.Add(1)
-	c.e.count.bytesOut.Add(uint64(f.Len()))
+	c.e.count.bytesOut.Add(uint64(len(b)))
 }
 
-// put writes f at once as far as the socket takes it and queues the rest, whatever the limits:
+// put writes b at once as far as the socket takes it and queues the rest, whatever the limits:
 // each caller has its own bound. On a connection that is gone it does nothing. mu is held.
-func (c *conn) put(f *Frame) {
+func (c *conn) put(b []byte) {
 	if c.state == gone {
 		return
 	}
+	if c.stream {
+		c.lastPing = c.e.now()
+	}
 	sent := 0
 	if c.written == nil && c.raw != nil {
-		n, err := c.tryWrite(f.wire)
+		n, err := c.tryWrite(b)
 		if err != nil {
 			c.drop(byLoss, err)
 			return
 		}
-		if n == f.Len() {
+		if n == len(b) {
 			return
 		}
 		sent = n
@@ -78,8 +89,8 @@ func (c *conn) put(f *Frame) {
 	if c.q.empty() {
 		c.progress = c.e.now()
 	}
-	c.q.push(f, sent)
-	c.e.count.held.Add(int64(f.Len() - sent))
+	c.q.push(b, sent)
+	c.e.count.held.Add(int64(len(b) - sent))
 	o := &c.e.o
 	if c.q.bytes > o.QueueBytes/2 || len(c.q.frames) > o.QueueFrames/2 {
 		c.full = true
@@ -162,6 +173,7 @@ func (c *conn) writer() {
 		} else if c.q.empty() || c.state == gone {
 			close(c.written)
 			c.written = nil
+			c.endStream()
 			c.mu.Unlock()
 			return
 		}

@@ -1,0 +1,126 @@
+package engine
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/gobwas/ws"
+)
+
+// This file is what an event stream has of its own: how it begins, what is read from it, its signs of
+// life and its end. Frames, queue, limits and Handler calls are those of any connection.
+
+// Stream answers r, from within Options.HTTP, with an event stream, or refuses it: 405, or 503 at
+// MaxConns and in the shutdown. Open is the Handler's first call, soon after; there is no Handshake.
+// The response has the fields of w.Header(), but for those that the stream itself sets, and is
+// delimited by its end. body is handed on to Open; r's own must have been read, for what else the
+// client sends is thrown away, and ends the stream beyond MessageBytes. w and r are not to be used any
+// more afterwards.
+//
+// Each frame goes out as one event, a line of data. A comment goes out when nothing else did for
+// PingEvery. A peer that ends its side ends the stream.
+func (e *Engine) Stream(w http.ResponseWriter, r *http.Request, body []byte) {
+	s, ok := r.Context().Value(serviceKey{}).(*service)
+	if !ok || s.e != e {
+		panic("engine: Stream was called for a request of somebody else's")
+	}
+	s.conns.Add(1) // before the socket leaves plain, so that Serve misses nobody
+	defer s.conns.Done()
+	if bad := s.stream(w, r, body); bad != nil {
+		s.refuse(w, bad)
+	}
+}
+
+func (s *service) stream(w http.ResponseWriter, r *http.Request, body []byte) *refusal {
+	if r.Method != http.MethodGet && r.Method != http.MethodPost {
+		return &refusal{status: http.StatusMethodNotAllowed, reason: "an event stream is asked for by GET or POST",
+			header: http.Header{"Allow": {"GET, POST"}}}
+	}
+	if s.stopping() {
+		return busy("the server is shutting down")
+	}
+	c := s.newConn()
+	c.stream = true
+	if !s.e.table.add(c, s.e.o.MaxConns) {
+		return busy(fmt.Sprintf("the server has its %d connections", s.e.o.MaxConns))
+	}
+	req := newRequest(r)
+	req.Stream, req.Body = true, body
+	bad := c.takeOver(w, &intro{req: req, hello: streamResponse(w.Header())})
+	if bad != nil {
+		s.e.table.remove(c)
+	}
+	return bad
+}
+
+// streamResponse is the header of the answer. It has no length and no chunks: what is sent to one
+// stream is then the same bytes as to any other.
+func streamResponse(extra http.Header) []byte {
+	var b bytes.Buffer
+	b.WriteString("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n" +
+		"X-Accel-Buffering: no\r\nConnection: close\r\nDate: " + time.Now().UTC().Format(http.TimeFormat) + "\r\n")
+	// Writing to a buffer does not fail.
+	_ = extra.WriteSubset(&b, map[string]bool{
+		"Content-Type": true, "Cache-Control": true, "X-Accel-Buffering": true, "Connection": true, "Date": true,
+		"Content-Length": true, "Transfer-Encoding": true, "Upgrade": true,
+	})
+	b.WriteString("\r\n")
+	return b.Bytes()
+}
+
+// comment is what a stream is sent in place of a ping.
+var comment = []byte(":\n\n")
+
+// checkStream sends a sign of life to a stream that was silent. That the peer's host acknowledges what
+// it was sent is the kernel's business (setUserTimeout), and that the peer reads it the queue's. mu is held.
+func (c *conn) checkStream(now time.Duration) {
+	if c.q.empty() && now-c.lastPing >= c.e.o.PingEvery {
+		c.write(comment)
+	}
+}
+
+// readStream reads until the peer has ended the stream, or it failed. Afterwards the state is closing
+// or gone.
+func (c *conn) readStream() {
+	thrown := len(c.intro.early)
+	c.intro = nil
+	in := newInput(c.nc, c.raw)
+	for {
+		buf, n, err := in.read()
+		if n > 0 {
+			readBuffers.Put(buf)
+			c.e.count.bytesIn.Add(uint64(n))
+		}
+		thrown += n
+		c.mu.Lock()
+		switch {
+		case errors.Is(err, io.EOF):
+			c.drop(byPeer, nil)
+		case err != nil:
+			c.drop(byLoss, err)
+		case thrown > c.e.o.MessageBytes:
+			c.shut(byProtocol, ws.StatusProtocolError, "nothing is read from a stream", ErrProtocol, nil)
+		}
+		over := err != nil || c.state != open && thrown > c.e.o.MessageBytes
+		c.mu.Unlock()
+		if over {
+			return
+		}
+	}
+}
+
+// endStream ends our side of a stream that is closing once all of it is out. Where one side cannot
+// be ended alone, both are. mu is held.
+func (c *conn) endStream() {
+	if !c.stream || c.state != closing || !c.q.empty() || c.written != nil {
+		return
+	}
+	half, ok := c.nc.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		c.drop(c.by, c.cause)
+	}
+}
