@@ -36,9 +36,7 @@ func (c *Client) cancelTasks(s *socket, now time.Time, t *turn) {
 		switch n := task.cancel; {
 		case n == nil, n.sent == s, !task.sent && !task.accepted:
 		case now.Before(n.again):
-			if n.again.Before(t.next) {
-				t.next = n.again
-			}
+			t.wake(n.again)
 		default:
 			n.sent = s
 			t.messages = append(t.messages, &wire.Cancel{ID: cancelPrefix + string(id), Task: id})

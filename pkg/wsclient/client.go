@@ -8,6 +8,8 @@
 //	for e := range task.Events(ctx) { ... } // or nothing at all, and only
 //	value, err := task.Wait(ctx)
 //
+// Client.Subscribe is for channels, whose posts come at most once.
+//
 // Events that the cluster gave up, because the client was away for too long or too many waited for
 // it, come as one event of type gap in their place of the order.
 //
@@ -60,10 +62,13 @@ type Client struct {
 	in    *inbox
 	tasks map[wire.TaskID]*Task // that are not over
 	asks  []*ask                // submits without an answer, oldest first
-	asked uint64                // numbers them
-	meta  wire.SocketMeta       // the last one, or what State tells of it
-	sock  *socket               // nil while there is none
+	asked uint64                // numbers them, and what is asked of channels
+	subs  map[wire.Channel]*Subscription
+	meta  wire.SocketMeta // the last one, or what State tells of it
+	sock  *socket         // nil while there is none
 	stats Stats
+
+	questions map[string]*question // by ID: of channels, without an answer
 }
 
 // Stats counts since New.
@@ -111,6 +116,7 @@ func New(o Options) (*Client, error) {
 		o: o.withDefaults(), url: u,
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 		in: newInbox(maxHeldEvents, maxHeldBytes), tasks: map[wire.TaskID]*Task{},
+		subs: map[wire.Channel]*Subscription{}, questions: map[string]*question{},
 	}
 	c.in.logs = o.Logs
 	if o.Affinity == AffinityCookie {

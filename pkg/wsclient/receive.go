@@ -81,13 +81,23 @@ func (c *Client) receive(s *socket, m wire.ServerMessage) error {
 		if isLogRefusal(m) {
 			c.lines(m.Task, nil)
 		} else {
-			c.refused(m)
+			c.refused(s, m)
 		}
+	case *wire.Subscribed:
+		c.subscribed(s, m)
+	case *wire.Post:
+		c.post(s, m.Channel, func(f *feed) { f.post(m) })
+	case *wire.Missed:
+		c.post(s, m.Channel, func(f *feed) { f.missed(m) })
+	case *wire.Presence:
+		c.mu.Lock()
+		c.presence(m.ID, m, nil)
+		c.mu.Unlock()
 	case *wire.Bye:
 		c.mu.Lock()
 		s.bye = m
 		c.mu.Unlock()
-	case *wire.Pong:
+	case *wire.Pong, *wire.Unsubscribed:
 	}
 	return nil
 }
@@ -192,8 +202,13 @@ func (c *Client) accepted(m *wire.Accepted) {
 	}
 }
 
-func (c *Client) refused(m *wire.Refused) {
+func (c *Client) refused(s *socket, m *wire.Refused) {
 	c.mu.Lock()
+	known := c.unsubscribedBy(s, m)
+	if isPresenceRefusal(m) {
+		c.presence(m.ID, nil, &m.Error)
+		known = true
+	}
 	if strings.HasPrefix(m.ID, cancelPrefix) {
 		c.canceled(m.Task, &m.Error)
 	}
@@ -207,6 +222,7 @@ func (c *Client) refused(m *wire.Refused) {
 	}
 	c.mu.Unlock()
 	switch {
+	case known:
 	case a == nil:
 		c.o.Log.Warn("the server refused something", zap.String("id", m.ID), zap.Error(&m.Error))
 	case postponed:

@@ -115,6 +115,13 @@ type turn struct {
 	next     time.Time
 }
 
+// wake has the writer look again at when, if not earlier.
+func (t *turn) wake(when time.Time) {
+	if when.Before(t.next) {
+		t.next = when
+	}
+}
+
 func (c *Client) turn(s *socket, now time.Time) (t turn, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -136,6 +143,8 @@ func (c *Client) turn(s *socket, now time.Time) (t turn, err error) {
 	c.submit(s, now, &t)
 	c.cancelTasks(s, now, &t)
 	c.readLogs(s, now, &t)
+	c.subscribe(s, now, &t)
+	c.askPresence(s, &t)
 	c.acknowledge(s, now, &t)
 	return t, nil
 }
@@ -146,9 +155,7 @@ func (c *Client) submit(s *socket, now time.Time, t *turn) {
 		switch {
 		case a.sent == s:
 		case now.Before(a.again):
-			if a.again.Before(t.next) {
-				t.next = a.again
-			}
+			t.wake(a.again)
 		default:
 			a.sent, a.task.sent = s, true
 			t.messages = append(t.messages, a.msg)
@@ -193,9 +200,7 @@ func (c *Client) acknowledge(s *socket, now time.Time, t *turn) {
 		s.ackAt = now.Add(c.o.AckDelay)
 	}
 	if c.in.count < c.o.AckEvery && now.Before(s.ackAt) {
-		if s.ackAt.Before(t.next) {
-			t.next = s.ackAt
-		}
+		t.wake(s.ackAt)
 		return
 	}
 	s.ackAt = time.Time{}

@@ -44,6 +44,7 @@ type socket struct {
 	pinged  time.Time        // when we asked for a pong that has not come; zero if not
 	ackAt   time.Time        // when what is owed is acknowledged; zero if nothing is
 	pong    []ws.Frame       // to be sent: the answer to the server's latest ping, if any
+	leave   []wire.Channel   // to be sent: subscriptions that ended
 	bye     *wire.Bye        // the server's word before it closes
 }
 
