@@ -8,7 +8,8 @@
 //	for e := range task.Events(ctx) { ... } // or nothing at all, and only
 //	value, err := task.Wait(ctx)
 //
-// Client.Subscribe is for channels, whose posts come at most once.
+// Client.Subscribe is for channels, whose posts come at most once, and Options.OnRequest for what backends ask of
+// this client.
 //
 // Events that the cluster gave up, because the client was away for too long or too many waited for
 // it, come as one event of type gap in their place of the order.
@@ -69,6 +70,11 @@ type Client struct {
 	stats Stats
 
 	questions map[string]*question // by ID: of channels, without an answer
+	answers   answers              // to requests of backends
+	replies   []*wire.Reply        // to be written
+
+	running  context.Context // Run's, for the handlers of requests; set before there is a socket
+	handlers sync.WaitGroup
 }
 
 // Stats counts since New.
@@ -117,6 +123,7 @@ func New(o Options) (*Client, error) {
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 		in: newInbox(maxHeldEvents, maxHeldBytes), tasks: map[wire.TaskID]*Task{},
 		subs: map[wire.Channel]*Subscription{}, questions: map[string]*question{},
+		answers: answers{byKey: map[string]*answer{}},
 	}
 	c.in.logs = o.Logs
 	if o.Affinity == AffinityCookie {
@@ -131,10 +138,14 @@ func New(o Options) (*Client, error) {
 
 // Run connects and keeps connected. It blocks until ctx ends, and then acknowledges what the
 // application has, says goodbye and returns nil; or until the server tells the client not to come
-// back (a CloseError with 1008 or 4000-4099) or MaxRetries have failed, and then says so.
-// Call it once.
+// back (a CloseError with 1008 or 4000-4099) or MaxRetries have failed, and then says so. It waits for
+// the functions that Options.OnRequest is in, whose ctx ends. Call it once.
 func (c *Client) Run(ctx context.Context) error {
+	var stop context.CancelFunc
+	c.running, stop = context.WithCancel(ctx)
 	err := c.keep(ctx)
+	stop()
+	c.handlers.Wait()
 	c.err = err
 	if err == nil {
 		c.err = ErrStopped

@@ -63,6 +63,14 @@ type Options struct {
 	// one log event with missing_lines. Without it log events come as they may, as progress does.
 	Logs bool
 
+	// OnRequest answers what backends ask of this client: with a value that becomes JSON, or with an error whose text
+	// the backend is told. Requests with one Key are one: it is called once for them, and they get the same reply, as long
+	// as this Client remembers it, for the last 1,000 keys. Each call has a goroutine of its own, at
+	// most 64 at once, in no order; 1,000 more wait for their turn, and what comes beyond that is refused. ctx ends when
+	// nobody waits for the reply any more, and with Run. A reply has at most wire.MaxClientFrame bytes with all
+	// around it. If nil, every request is answered with an error.
+	OnRequest func(context.Context, wire.Request) (any, error)
+
 	// OnMeta is told each socket_meta, by the same goroutine; OnStatus each change of the
 	// connection, by Run's. Neither may block for longer than it takes to write a file: the cluster
 	// sends nothing to a resumed session before OnMeta has returned, so that a program which keeps

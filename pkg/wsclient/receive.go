@@ -93,6 +93,8 @@ func (c *Client) receive(s *socket, m wire.ServerMessage) error {
 		c.mu.Lock()
 		c.presence(m.ID, m, nil)
 		c.mu.Unlock()
+	case *wire.Request:
+		c.request(m)
 	case *wire.Bye:
 		c.mu.Lock()
 		s.bye = m

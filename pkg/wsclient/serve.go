@@ -145,6 +145,7 @@ func (c *Client) turn(s *socket, now time.Time) (t turn, err error) {
 	c.readLogs(s, now, &t)
 	c.subscribe(s, now, &t)
 	c.askPresence(s, &t)
+	c.reply(&t)
 	c.acknowledge(s, now, &t)
 	return t, nil
 }
