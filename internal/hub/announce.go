@@ -10,9 +10,8 @@ import (
 )
 
 const (
-	hereEvery  = 30 * time.Second
-	lookEvery  = time.Second // how soon a change of readiness is announced
-	goneWithin = time.Second // for the broker to take the word that we stop
+	hereEvery = 30 * time.Second
+	lookEvery = time.Second // how soon a change of readiness is announced
 )
 
 // here is how this worker stands, as others are told.
@@ -34,7 +33,7 @@ func (h *Hub) announce(ctx context.Context) error {
 	defer look.Stop()
 	for {
 		if m := h.here(); at.IsZero() || m.Ready != said.Ready || time.Since(at) >= hereEvery {
-			h.o.Say(broker.ToAll(), m)
+			h.sayHere(broker.ToAll(), m)
 			said, at = *m, time.Now()
 		}
 		select {
@@ -45,24 +44,21 @@ func (h *Hub) announce(ctx context.Context) error {
 	}
 }
 
-// Leave tells all that this worker stops, and returns when the broker has taken it, or after a second at most.
-func (h *Hub) Leave() {
-	h.mu.Lock()
-	link := h.link
-	h.mu.Unlock()
-	if link == nil {
-		return
+// sayHere says to others how this worker stands, unless it has said that it stops.
+func (h *Hub) sayHere(to broker.Address, m *wire.Here) {
+	h.saying.Lock()
+	defer h.saying.Unlock()
+	if !h.left {
+		h.left = m.Gone
+		h.o.Say(to, m)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), goneWithin)
-	defer cancel()
+}
+
+// Leave tells all that this worker stops. It says no more of itself after that.
+func (h *Hub) Leave() {
 	m := h.here()
 	m.Ready, m.Gone = false, true
-	r, err := link.Publish(ctx, broker.ToAll(), broker.Message{
-		Type: m.ControlType(), App: string(h.o.Server), Transient: true, Time: time.Now(), Body: wire.EncodeControl(m),
-	})
-	if err == nil {
-		_, _ = broker.Await(ctx, r) // who does not hear of it notices in a while
-	}
+	h.sayHere(broker.ToAll(), m)
 }
 
 // listen looks at the control messages of others.
@@ -85,7 +81,7 @@ func (h *Hub) look(m wire.ControlMessage) {
 		isNew := h.town.here(m, now)
 		h.mu.Unlock()
 		if isNew {
-			h.o.Say(broker.ToControl(broker.Worker(m.From)), h.here())
+			h.sayHere(broker.ToControl(broker.Worker(m.From)), h.here())
 		}
 	case *wire.Kinds:
 		h.mu.Lock()

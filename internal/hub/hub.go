@@ -67,6 +67,9 @@ type Hub struct {
 	link broker.Link // guarded by mu; nil while there is none
 	town town        // guarded by mu
 
+	saying sync.Mutex // held while it is said how this worker stands
+	left   bool       // guarded by saying; it was said that it stops
+
 	censuses censuses
 	depths   depths
 }

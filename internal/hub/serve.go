@@ -178,7 +178,8 @@ func (h *Hub) carryOut(ctx context.Context, channels broker.Channels, orders []o
 	case find:
 		for _, o := range orders {
 			h.o.Say(broker.ToAll(), &wire.FindChannels{From: h.o.Server, Ask: o.ask, Channels: o.channels})
-			h.do(func(c *core) { c.hear(h.found(o.ask, o.channels, false), time.Now()) })
+			own := h.found(o.ask, o.channels, false)
+			h.do(func(c *core) { c.hear(own, time.Now()) })
 		}
 	}
 	return true

@@ -47,16 +47,24 @@ func (w *Worker) drain() {
 	w.draining.Store(true)
 	w.mailbox.Drain()
 	_, attached := w.sessions.Count()
+	attached += w.surface.updates.count()
 	waves := max(1, int(w.o.DrainWindow/waveEvery))
 	w.log.Info("this worker stops: its clients are sent elsewhere", zap.Int("clients", attached), zap.Duration("over", w.o.DrainWindow))
 	tick := time.NewTicker(waveEvery)
 	defer tick.Stop()
-	for each := (attached + waves - 1) / waves; w.sessions.Bye(max(1, each), wire.CloseServiceRestart, "this worker is stopping", waveEvery) > 0; {
+	const reason = "this worker is stopping"
+	each := max(1, (attached+waves-1)/waves)
+	for {
+		left := w.sessions.Bye(each, wire.CloseServiceRestart, reason, waveEvery)
+		if left += w.surface.updates.bye(w.engine, each, wire.CloseServiceRestart, reason); left == 0 {
+			break
+		}
 		<-tick.C
 	}
 	for until := time.Now().Add(flushWithin); w.engine.Conns() > 0 && time.Now().Before(until); {
 		<-tick.C
 	}
+	w.hub.Leave()
 	ctx, cancel := context.WithTimeout(context.Background(), min(handOverWithin, w.o.DrainWindow))
 	defer cancel()
 	if err := w.mailbox.HandOver(ctx); err != nil {

@@ -25,6 +25,8 @@ func (w *Worker) http(o Options) http.Handler {
 	mux.HandleFunc(pathTask, w.showTask)
 	mux.HandleFunc(pathLog, w.downloadLog)
 	mux.HandleFunc("GET /v1/kinds", w.kinds)
+	mux.HandleFunc(pathChannel, w.showChannel)
+	mux.HandleFunc(pathEngine, w.showEngine)
 	if o.Site != nil {
 		mux.Handle("/", o.Site)
 	}

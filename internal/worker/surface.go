@@ -29,24 +29,30 @@ type surface struct {
 	*Worker
 	newcomers newcomers
 
-	reading sync.WaitGroup // of log_reads
+	updates updates
+
+	reading sync.WaitGroup // of log_reads and presence
 
 	mu    sync.Mutex
 	bad   map[engine.ConnRef]int // guarded by mu; unreadable frames of those that sent any
 	reads map[engine.ConnRef]int // guarded by mu; log_reads that wait for their answers
+
+	counts map[engine.ConnRef]int // guarded by mu; presence messages that wait for their answers
 }
 
 var _ engine.Handler = (*surface)(nil)
 
 func newSurface(w *Worker) *surface {
-	return &surface{Worker: w, newcomers: newcomers{byConn: make(map[engine.ConnRef]*newcomer)}, bad: make(map[engine.ConnRef]int), reads: make(map[engine.ConnRef]int)}
+	return &surface{Worker: w, newcomers: newcomers{byConn: make(map[engine.ConnRef]*newcomer)}, bad: make(map[engine.ConnRef]int), reads: make(map[engine.ConnRef]int),
+		counts: make(map[engine.ConnRef]int), updates: updates{byConn: make(map[engine.ConnRef]bool)}}
 }
 
 // Handshake lets in who asks for the right path and subprotocol from an allowed origin, while
 // the worker is ready. A 503 sends the client to another worker within the same request.
 func (s *surface) Handshake(_ engine.ConnRef, r *engine.Request) engine.Decision {
 	path, _, _ := strings.Cut(r.Target, "?")
-	if path != socketPath {
+	task, follows := workflowOf(r.Target)
+	if path != socketPath && !follows {
 		return engine.Decision{Status: http.StatusNotFound, Reason: "no WebSocket lives here; it is " + socketPath}
 	}
 	if !s.o.Origins.Allow(r.Header, r.Host) {
@@ -54,6 +60,9 @@ func (s *surface) Handshake(_ engine.ConnRef, r *engine.Request) engine.Decision
 	}
 	if s.Ready() != nil { // why is for operators: /readyz and the log say it
 		return engine.Decision{Status: http.StatusServiceUnavailable, Reason: "this worker takes no new clients now; try again", Header: http.Header{"Retry-After": {"1"}}}
+	}
+	if follows {
+		return s.admit(task, r)
 	}
 	if slices.Contains(r.Protos, wire.Subprotocol) {
 		return engine.Decision{Proto: wire.Subprotocol}
@@ -67,6 +76,9 @@ func (s *surface) Handshake(_ engine.ConnRef, r *engine.Request) engine.Decision
 // Open waits for a hello, unless the handshake brought a token. Who offers the subprotocol knows of
 // hello and is waited for five times as long: on a slow network a late one would cost the session.
 func (s *surface) Open(c engine.ConnRef, r *engine.Request) {
+	if s.follow(c, r) {
+		return
+	}
 	token := r.Header.Get(tokenHeader)
 	within := s.o.HelloWithin
 	if slices.Contains(r.Protos, wire.Subprotocol) {
@@ -80,6 +92,9 @@ func (s *surface) Open(c engine.ConnRef, r *engine.Request) {
 
 // Message handles one frame of a client.
 func (s *surface) Message(c engine.ConnRef, op engine.OpCode, p []byte) {
+	if s.updates.has(c) {
+		return
+	}
 	if op != engine.OpText {
 		s.refuse(c, &wire.Refused{Error: *wire.Errorf(wire.CodeBadFrame, "frames must be text, and hold one JSON object")})
 		return
@@ -106,6 +121,17 @@ func (s *surface) Message(c engine.ConnRef, op engine.OpCode, p []byte) {
 		return
 	}
 	s.welcome(c, &wire.Hello{}) // a first message other than hello asks for a new session
+	switch m := m.(type) {      // these need no session
+	case *wire.Subscribe:
+		s.subscribe(c, m)
+		return
+	case *wire.Unsubscribe:
+		s.hub.Unsubscribe(c, m)
+		return
+	case *wire.AskPresence:
+		s.presence(c, m)
+		return
+	}
 	have := s.sessions.Find(c)
 	switch m := m.(type) {
 	case *wire.Submit:
@@ -163,6 +189,7 @@ func (s *surface) reply(c engine.ConnRef, m wire.ServerMessage) {
 
 // Writable goes on sending to a client whose queue was full.
 func (s *surface) Writable(c engine.ConnRef) {
+	s.hub.Writable(c)
 	if have := s.sessions.Find(c); have != nil {
 		s.mailbox.Writable(have)
 	}
@@ -171,6 +198,8 @@ func (s *surface) Writable(c engine.ConnRef) {
 // Closed forgets the connection; the session stays for the resume window.
 func (s *surface) Closed(c engine.ConnRef, _ engine.StatusCode, _ error) {
 	s.newcomers.gone(c)
+	s.hub.Gone(c)
+	s.updates.gone(c)
 	s.mu.Lock()
 	delete(s.bad, c)
 	s.mu.Unlock()

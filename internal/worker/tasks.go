@@ -60,6 +60,8 @@ func statusOf(code wire.Code) int {
 		return http.StatusBadRequest
 	case wire.CodeUnauthorized:
 		return http.StatusUnauthorized
+	case wire.CodeForbidden:
+		return http.StatusForbidden
 	case wire.CodeUnknownTask, wire.CodeLogUnavailable:
 		return http.StatusNotFound
 	case wire.CodeUnavailable, wire.CodeOverloaded:

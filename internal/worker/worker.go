@@ -17,6 +17,7 @@ import (
 
 	"github.com/wscluster/wscluster/internal/auth"
 	"github.com/wscluster/wscluster/internal/engine"
+	"github.com/wscluster/wscluster/internal/hub"
 	"github.com/wscluster/wscluster/internal/lifecycle"
 	"github.com/wscluster/wscluster/internal/mailbox"
 	"github.com/wscluster/wscluster/internal/session"
@@ -32,6 +33,7 @@ type Options struct {
 	Keys      socketmeta.Keys // sign and verify tokens; the same on every worker
 	RouteKeys socketmeta.Keys // sign route tickets; HAProxy has them too
 	Origins   auth.Origins
+	Grants    auth.Grants  // who may subscribe to which channels; the zero value allows nobody
 	Site      http.Handler // what the traffic listener serves beside the worker's own paths; nil for nothing
 	Log       *zap.Logger  // nil logs nothing
 
@@ -55,6 +57,7 @@ type Worker struct {
 	engine   *engine.Engine
 	sessions *session.Registry
 	mailbox  *mailbox.Mailbox
+	hub      *hub.Hub
 	surface  *surface
 	draining atomic.Bool
 }
@@ -75,11 +78,13 @@ func New(o Options) (*Worker, error) {
 	}
 	w.engine = engine.New(w.surface, o.Engine)
 	w.sessions = session.New(session.Options{Socket: w.engine, Server: o.Server, Window: o.ResumeWindow, RefreshAfter: o.RefreshAfter})
+	w.hub = newHub(w)
 	w.mailbox = mailbox.New(mailbox.Options{
 		Server: o.Server, Broker: o.Broker, Sessions: w.sessions, Renew: w.renew, Log: w.log,
 		Metrics: mailbox.NewMetrics(w.metrics), Window: o.ResumeWindow, MaxHeld: o.MaxHeld, MaxHeldBytes: o.MaxHeldBytes, BrokerGrace: o.BrokerGrace, MoveOver: moveOver(&o),
+		Parts: []func(context.Context, broker.Link) error{w.hub.Serve}, Hear: w.hub.Hear,
 	})
-	w.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collector{w})
+	w.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collector{w}, w.hub)
 	return w, nil
 }
 
@@ -87,7 +92,7 @@ func New(o Options) (*Worker, error) {
 // drains (drain.go): new clients are refused, open ones are sent elsewhere in waves over the drain
 // window, and the mailboxes go to other workers. It closes both listeners.
 func (w *Worker) Run(ctx context.Context, traffic, internal net.Listener) error {
-	parts := []lifecycle.Part{{Name: "mailbox", Run: w.mailbox.Run}}
+	parts := []lifecycle.Part{{Name: "mailbox", Run: w.mailbox.Run}, {Name: "channels", Run: w.hub.Run}}
 	if internal != nil {
 		parts = append(parts, lifecycle.Part{Name: "internal listener", Run: func(ctx context.Context) error { return w.serveInternal(ctx, internal) }})
 	}
