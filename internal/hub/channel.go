@@ -28,7 +28,6 @@ type channel struct {
 	synced  bool // a sync has ended: streams say where each publisher stands
 	lossy   bool // posts may have passed by since then
 	partial bool // the last sync ended without all answers
-	guests  bool // posts of publishers that do not count have come
 	due     time.Time
 	idle    time.Time // lingers until then
 	retries int
@@ -139,7 +138,6 @@ func (c *core) unkeep(ch *channel, i int) {
 // take moves the stream of p on. ok is false if p is not new; holes is how many before it never came.
 func (ch *channel) take(p *wire.Post) (holes int64, ok bool) {
 	if p.Seq == 0 {
-		ch.guests = true
 		return 0, true
 	}
 	at, known := ch.streams[streamOf(p)]

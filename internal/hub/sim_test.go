@@ -49,7 +49,7 @@ func number(env string, otherwise int) int {
 }
 
 // tally counts what happened, so that a world in which nothing does is seen.
-type tally struct{ subscriptions, snapshots, tail, missed, exact, unsure, bare int }
+type tally struct{ subscriptions, snapshots, tail, missed, exact, unsure, bare, kept int }
 
 // simPost is a post as the world knows it. Those of publishers that do not count have a number too, which only the
 // world knows.
@@ -114,7 +114,9 @@ func newWorld(r *rand.Rand) *world {
 	}
 	w.core = newCore(w, "w1", func() wire.RunID { w.asks++; return wire.RunID(fmt.Sprintf("ask-%d", w.asks)) })
 	w.core.limits.kept = 6
-	w.core.limits.held = 12
+	if r.IntN(2) == 0 {
+		w.core.limits.held = 12
+	}
 	if r.IntN(3) == 0 {
 		w.core.limits.named, w.core.limits.backNamed = 2, 2
 	}
@@ -530,6 +532,9 @@ func (w *world) judge(total *tally) string {
 					}
 				}
 			}
+			if fault := w.judgeKept(ch, s, total); fault != "" {
+				return fmt.Sprintf("connection %d, channel %s: %s", ref, ch, fault)
+			}
 			switch {
 			case s.unsure:
 				total.unsure++
@@ -541,6 +546,25 @@ func (w *world) judge(total *tally) string {
 		}
 		if len(c.queue) > 0 {
 			return fmt.Sprintf("connection %d: %d frames wait in the end", ref, len(c.queue))
+		}
+	}
+	return ""
+}
+
+// judgeKept says what a subscriber that keeps up lacks of what publishers keep: after a loss of the link it gets that too.
+func (w *world) judgeKept(ch wire.Channel, s *simSub, total *tally) string {
+	if s.slow || s.partial || w.core.channels[ch].partial || w.core.limits.held < maxHeld {
+		return ""
+	}
+	for _, p := range w.publishers {
+		for _, k := range p.kept[ch] {
+			post := w.posts[string(k.Body)]
+			if post.number <= s.base[post.source] || post.Key != "" { // of a key another publisher may have a later one
+				continue
+			}
+			if total.kept++; !s.seen[post.source][post.number] {
+				return fmt.Sprintf("it did not get %s, which its publisher keeps", k.Body)
+			}
 		}
 	}
 	return ""
@@ -570,6 +594,8 @@ type simSub struct {
 	snapshot int // posts of the snapshot that are to come
 	had      int
 	missed   int64
+	slow     bool
+	partial  bool
 	unsure   bool
 }
 
@@ -654,7 +680,7 @@ func (c *simConn) sent(f *engine.Frame) {
 			for source := range s.base {
 				s.base[source] = 0
 			}
-			s.unsure = true
+			s.unsure, s.partial = true, true
 		}
 	case *wire.Unsubscribed:
 		delete(c.subs, m.Channel)
@@ -666,6 +692,7 @@ func (c *simConn) sent(f *engine.Frame) {
 			return
 		}
 		s.missed += m.Count
+		s.slow = s.slow || m.Reason == wire.MissedSlow
 		s.unsure = s.unsure || m.Count == 0
 	case *wire.Post:
 		s, p := c.subs[m.Channel], c.w.posts[string(m.Body)]

@@ -143,24 +143,21 @@ func (c *core) endSync(ch *channel, partial bool) {
 // merge gives on what was found at publishers and what came meanwhile, each post that is new, in the order of each
 // publisher and, among them, of time. Of what was found and has a key, only what is later than the last one with that key.
 //
-// Who has been answered is told what is missing, as far as the counters show; after a loss of the link also if they
-// show nothing, for a publisher may have come that nobody knows of.
+// Who has been answered is told what is missing by the counters; after a loss of the link that nobody knows, for there may
+// have been publishers that do not count, or that have come and gone.
 func (c *core) merge(ch *channel) {
 	first := !ch.synced
 	var fresh []*kept
 	var holes int64
-	doubt := ch.partial || ch.guests || len(ch.streams) == 0
 	for _, p := range inOrder(ch.found, ch.held) {
 		if p.found && ch.superseded(p.Post) {
 			ch.pass(p.Post)
 			continue
 		}
-		_, known := ch.streams[streamOf(p.Post)]
 		n, ok := ch.take(p.Post)
 		if !ok {
 			continue
 		}
-		doubt = doubt || p.Seq != 1 && !known // also one that does not count
 		holes += n
 		k := c.encode(p.Post)
 		c.keep(ch, k)
@@ -171,19 +168,17 @@ func (c *core) merge(ch *channel) {
 			if known {
 				holes += seq - at.seq
 			}
-			doubt = doubt || !known
 			ch.moveTo(s, seq)
 		}
 	}
 	ch.held, ch.found, ch.heldBytes, ch.foundBytes, ch.passed = nil, nil, 0, 0, nil
+	if !first {
+		c.count.lost += holes
+	}
 	switch {
-	case ch.lossy && doubt:
-		c.pushMissed(ch, 0)
 	case ch.lossy:
-		c.count.lost += holes
-		c.pushMissed(ch, holes)
+		c.pushMissed(ch, 0)
 	case holes > 0 && !first:
-		c.count.lost += holes
 		c.pushMissed(ch, holes)
 	}
 	for _, k := range fresh {
