@@ -153,6 +153,7 @@ func (c *core) subscribe(conn engine.ConnRef, name wire.Channel, id string, bare
 			return wire.Errorf(wire.CodeOverloaded, "this worker has %d channels; try again, or another one", c.limits.channels)
 		}
 		ch = c.open(name)
+		c.ask(now) // it may be bound already, as all are
 	}
 	if len(ch.index) == 0 {
 		c.busy++

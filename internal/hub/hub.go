@@ -28,7 +28,7 @@ import (
 
 const (
 	tickEvery = 50 * time.Millisecond
-	batch     = 128  // sends for which the lock is held at once: less than a millisecond or two
+	batch     = 64   // sends for which the lock is held at once: a millisecond or two
 	maxHeard  = 1024 // control messages that wait to be looked at: more are dropped
 )
 
