@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	maxAsks      = 256                    // questions to runners that wait for answers
+	maxAsks      = 1024                   // questions to runners and workers that wait for answers
 	readWithin   = 5 * time.Second        // an answer to a ReadLog
 	gatherWithin = 500 * time.Millisecond // the answers to a FindRuns
 )
@@ -35,7 +35,7 @@ func (m *Mailbox) ask(ctx context.Context, to broker.Address, name wire.RunID, q
 	case s == nil:
 		return nil, nil, nil, nil, wire.Errorf(wire.CodeUnavailable, "this worker has no broker now; try again")
 	case full:
-		return nil, nil, nil, nil, wire.Errorf(wire.CodeOverloaded, "%d questions to task runners wait for answers; try again", maxAsks)
+		return nil, nil, nil, nil, wire.Errorf(wire.CodeOverloaded, "%d questions wait for answers; try again", maxAsks)
 	}
 	forget = func() {
 		m.mu.Lock()

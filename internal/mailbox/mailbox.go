@@ -70,7 +70,7 @@ type Mailbox struct {
 	service *service     // guarded by mu; nil while there is no link
 	pending pending      // guarded by mu
 
-	asks     map[wire.RunID]chan wire.ControlMessage // guarded by mu; questions to runners that wait for answers, by their name
+	asks     map[wire.RunID]chan wire.ControlMessage // guarded by mu; questions to runners and workers that wait for answers, by their name
 	doubtful []submission                            // guarded by mu; published, and nobody knows whether they are stored
 }
 

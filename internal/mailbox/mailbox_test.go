@@ -327,7 +327,7 @@ func TestASubmitThatMissedItsLinkIsAnsweredWhileTheBrokerIsAway(t *testing.T) {
 		synctest.Wait()
 		// It was taken while the mailbox was ready, and the link ended before it was published.
 		s := b.o.Sessions.Find(1)
-		s.Submit(&wire.Submit{ID: "q", Task: "t", Kind: "k"})
+		s.Submit(&wire.Submit{ID: "q", Task: "t", Kind: "k"}, nil)
 		b.submits <- submission{session: s, task: wire.Task{Task: "t", Kind: "k"}, by: time.Now().Add(10 * time.Second)}
 		time.Sleep(5 * time.Second)
 		if got := b.sockets.since(1, 1); !slices.Equal(got, []string{"error unavailable"}) {

@@ -139,11 +139,13 @@ func (s *service) hear(m broker.Message) {
 		s.answered(c.Ask, c)
 	case *wire.LogChunk:
 		s.answered(c.Ask, c)
+	case *wire.Forwarded:
+		s.answered(c.Ask, c)
 	case *wire.Kinds:
 		s.kinds.hear(c)
 		s.pass(c)
 	case *wire.AskKinds, *wire.FindRuns, *wire.ReadLog: // for runners
-	case *wire.Here, *wire.FindChannels, *wire.ChannelsFound, *wire.Forward, *wire.Forwarded, *wire.AskClient, *wire.Reached, *wire.ClientReplied:
+	case *wire.Here, *wire.FindChannels, *wire.ChannelsFound, *wire.Forward, *wire.AskClient, *wire.Reached, *wire.ClientReplied:
 		s.pass(c)
 	default:
 		s.core.heard(c, time.Now().UnixMilli())

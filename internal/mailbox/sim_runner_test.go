@@ -57,7 +57,7 @@ func (w *world) task(id wire.TaskID) *simTask {
 // submit is a worker taking a task.
 func (p *simProc) submit(k *simSock, s *session.Session, f toServer) {
 	t := p.world.task(f.submit)
-	owner, publish := s.Submit(&wire.Submit{Task: f.submit, Kind: "k"})
+	owner, publish := s.Submit(&wire.Submit{Task: f.submit, Kind: "k"}, nil)
 	if !publish {
 		return
 	}

@@ -18,7 +18,8 @@ import (
 type submission struct {
 	session *session.Session
 	task    wire.Task
-	cancel  *wire.Cancel // nil for a task; else task has its Meta and its ID only
+	cancel  *wire.Cancel  // nil for a task; else task has its Meta and its ID only
+	reply   session.Reply // of a cancel
 	body    []byte
 	by      time.Time // when the client is told that there was no answer
 	doubt   bool      // it was published before, and may be stored
@@ -28,8 +29,11 @@ type submission struct {
 // is stored. It never blocks: what cannot be taken now is refused at once, as are parameters that no
 // runner which announces the kind takes. The task's meta is
 // set here from the session, never from the message.
-func (m *Mailbox) Submit(s *session.Session, request *wire.Submit) {
-	owner, publish := s.Submit(request)
+func (m *Mailbox) Submit(s *session.Session, request *wire.Submit) { m.SubmitFor(s, request, nil) }
+
+// SubmitFor is Submit with the answer given to somebody else than the client's socket.
+func (m *Mailbox) SubmitFor(s *session.Session, request *wire.Submit, to session.Reply) {
+	owner, publish := s.Submit(request, to)
 	if !publish {
 		return
 	}
@@ -49,13 +53,16 @@ func (m *Mailbox) Submit(s *session.Session, request *wire.Submit) {
 // Cancel publishes that a client wants a task of its own to end, and answers the client when the broker
 // has. It goes to the ledger, which every runner reads, so that it reaches the task wherever it is and
 // whoever dies meanwhile. As Submit, it never blocks.
-func (m *Mailbox) Cancel(s *session.Session, request *wire.Cancel) {
-	if !s.Cancel(request) {
+func (m *Mailbox) Cancel(s *session.Session, request *wire.Cancel) { m.CancelFor(s, request, nil) }
+
+// CancelFor is Cancel with the answer given to somebody else than the client's socket.
+func (m *Mailbox) CancelFor(s *session.Session, request *wire.Cancel, to session.Reply) {
+	if !s.Cancel(request, to) {
 		return
 	}
 	body, err := wire.EncodeLedger(&wire.LedgerRecord{Op: wire.LedgerCancel, Task: request.Task, Client: s.Client.String()})
 	task := wire.Task{Meta: socketmeta.Meta{Client: s.Client, Server: m.o.Server}, Task: request.Task, Submitted: wire.Time{Time: time.Now()}}
-	m.queue(submission{session: s, task: task, cancel: request, body: body}, err)
+	m.queue(submission{session: s, task: task, cancel: request, reply: to, body: body}, err)
 }
 
 // queue takes a submission, or refuses it at once; err says what is wrong with it.
@@ -223,7 +230,7 @@ func (m *Mailbox) accept(s submission, ahead *int) {
 // answer answers a submit that was refused, or a cancel; nil says that it is stored.
 func (m *Mailbox) answer(s submission, refusal *wire.Error) {
 	if s.cancel != nil {
-		s.session.Canceled(s.cancel, refusal)
+		s.session.Canceled(s.cancel, s.reply, refusal)
 		return
 	}
 	m.o.Metrics.Submits.WithLabelValues(string(refusal.Code)).Inc()

@@ -12,7 +12,8 @@ type task struct {
 	id       wire.TaskID
 	state    taskState
 	digest   digest // of what was submitted; zero if it is not known here
-	reply    string // the request ID to echo when the submit is answered
+	asked    bool   // the client's socket waits for the answer to a submit
+	reply    string // the request ID to echo to it
 	position wire.Position
 	queue    []entry    // not acknowledged, in the order of (attempt, run, seq), each once
 	sent     int        // queue[:sent] are with the socket

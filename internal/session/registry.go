@@ -184,6 +184,21 @@ func (r *Registry) Find(conn engine.ConnRef) *Session {
 	return r.byConn[conn]
 }
 
+// Holder returns the client's session if it was last attached here, in this epoch, and its window is not
+// over; nil if not. conn is 0 while the client is away.
+func (r *Registry) Holder(client socketmeta.ClientID, epoch socketmeta.Epoch) (s *Session, conn engine.ConnRef) {
+	s = r.find(client)
+	if s == nil {
+		return nil, 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.core.epoch != epoch || s.core.ended != 0 || s.expired {
+		return nil, 0
+	}
+	return s, s.core.conn
+}
+
 // Deliver takes an event from the mailbox: it is sent now, held until its client comes or has
 // room, passed on to the worker that has the client, or dropped because the client has it. tight
 // says that the worker holds too much: what cannot be sent at once goes into the overflow.

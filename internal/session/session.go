@@ -22,7 +22,13 @@ type Session struct {
 	renewed time.Time      // guarded by mu; when its token was last signed
 	expired bool           // guarded by mu; no longer in the registry
 	told    engine.ConnRef // guarded by mu; the socket that was sent a bye
+
+	waiting map[wire.TaskID][]Reply // guarded by mu; for the answers to submits that did not come by the socket
 }
+
+// Reply takes the answer to one request that did not come by the client's socket: Accepted, Canceling or
+// Refused. It must have room for one; nil stands for the socket.
+type Reply chan<- wire.ServerMessage
 
 // Ack notes what the client's application has, and sends what now has room.
 func (s *Session) Ack(positions []wire.Position, now time.Time) (fx Effects) {
@@ -50,19 +56,26 @@ type Owner struct {
 // Submit notes that the client asks for a task. If publish is true, the caller publishes the
 // task for owner and then calls Submitted. Otherwise the answer has been sent, or will be when
 // the task's earlier submit is answered.
-func (s *Session) Submit(m *wire.Submit) (owner Owner, publish bool) {
+func (s *Session) Submit(m *wire.Submit, to Reply) (owner Owner, publish bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch s.core.submit(m) {
+	claim := s.core.submit(m, to == nil)
+	if to != nil && (claim == claimNew || claim == claimPending) {
+		if s.waiting == nil {
+			s.waiting = make(map[wire.TaskID][]Reply)
+		}
+		s.waiting[m.Task] = append(s.waiting[m.Task], to)
+	}
+	switch claim {
 	case claimNew:
 		return Owner{s.core.epoch, s.subject}, true
 	case claimAccepted:
-		s.send(&wire.Accepted{ID: m.ID, Task: m.Task})
+		s.answer(to, &wire.Accepted{ID: m.ID, Task: m.Task})
 	case claimConflict:
-		s.send(&wire.Refused{ID: m.ID, Task: m.Task, Error: *wire.Errorf(wire.CodeConflict,
+		s.answer(to, &wire.Refused{ID: m.ID, Task: m.Task, Error: *wire.Errorf(wire.CodeConflict,
 			"task %s was submitted before with another kind or other params; choose a new task ID", m.Task)})
 	case claimTooMany:
-		s.send(&wire.Refused{ID: m.ID, Task: m.Task, Error: *wire.Errorf(wire.CodeTooManyTasks,
+		s.answer(to, &wire.Refused{ID: m.ID, Task: m.Task, Error: *wire.Errorf(wire.CodeTooManyTasks,
 			"%d tasks of this session have not ended; wait for one", wire.MaxOpenTasks)})
 	}
 	return Owner{}, false
@@ -74,36 +87,56 @@ func (s *Session) Submit(m *wire.Submit) (owner Owner, publish bool) {
 func (s *Session) Submitted(task wire.TaskID, ahead *int, refusal *wire.Error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	reply := s.core.submitted(task, refusal == nil)
-	if refusal != nil {
-		s.send(&wire.Refused{ID: reply, Task: task, Error: *refusal})
-		return
+	asked, id := s.core.submitted(task, refusal == nil)
+	answer := func(id string) wire.ServerMessage {
+		if refusal != nil {
+			return &wire.Refused{ID: id, Task: task, Error: *refusal}
+		}
+		return &wire.Accepted{ID: id, Task: task, Position: ahead}
 	}
-	s.send(&wire.Accepted{ID: reply, Task: task, Position: ahead})
+	for _, to := range s.waiting[task] {
+		s.answer(to, answer(""))
+	}
+	delete(s.waiting, task)
+	if asked {
+		s.send(answer(id))
+	}
 }
 
 // Cancel notes that the client wants one of its tasks to end. If publish is true, the caller publishes
 // that and then calls Canceled. Otherwise it has been refused: the task is not this session's, or over.
-func (s *Session) Cancel(m *wire.Cancel) (publish bool) {
+func (s *Session) Cancel(m *wire.Cancel, to Reply) (publish bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if t := s.core.tasks[m.Task]; t != nil && t.state != stateFinished {
 		return true
 	}
-	s.send(&wire.Refused{ID: m.ID, Task: m.Task, Error: *wire.Errorf(wire.CodeUnknownTask,
+	s.answer(to, &wire.Refused{ID: m.ID, Task: m.Task, Error: *wire.Errorf(wire.CodeUnknownTask,
 		"this session has no task %s that has not ended", m.Task)})
 	return false
 }
 
 // Canceled answers a cancel that was published; with refusal nil it will reach the task.
-func (s *Session) Canceled(m *wire.Cancel, refusal *wire.Error) {
+func (s *Session) Canceled(m *wire.Cancel, to Reply, refusal *wire.Error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if refusal != nil {
-		s.send(&wire.Refused{ID: m.ID, Task: m.Task, Error: *refusal})
+		s.answer(to, &wire.Refused{ID: m.ID, Task: m.Task, Error: *refusal})
 		return
 	}
-	s.send(&wire.Canceling{ID: m.ID, Task: m.Task})
+	s.answer(to, &wire.Canceling{ID: m.ID, Task: m.Task})
+}
+
+// answer answers a request. Guarded by mu.
+func (s *Session) answer(to Reply, m wire.ServerMessage) {
+	if to == nil {
+		s.send(m)
+		return
+	}
+	select {
+	case to <- m:
+	default: // it has its answer
+	}
 }
 
 // send sends a reply to the client's socket, if it has one. A client whose queue has no room

@@ -37,9 +37,9 @@ const (
 	claimTooMany               // wire.MaxOpenTasks are open
 )
 
-// submit notes that the client asks for a task. Only a task that this session saw accepted is
+// submit notes that the client asks for a task, by its socket or otherwise. Only a task that this session saw accepted is
 // known to be stored: anything else is published, at worst once more.
-func (c *core) submit(m *wire.Submit) claim {
+func (c *core) submit(m *wire.Submit, bySocket bool) claim {
 	d := digestOf(m)
 	t := c.tasks[m.Task]
 	switch {
@@ -50,27 +50,31 @@ func (c *core) submit(m *wire.Submit) claim {
 	case t.digest != digest{} && t.digest != d:
 		return claimConflict
 	case t.state == stateSubmitting:
-		t.reply = m.ID
+		if bySocket {
+			t.asked, t.reply = true, m.ID
+		}
 		return claimPending
 	case t.digest == d:
 		return claimAccepted
 	case t.state == stateFinished:
 		return claimAccepted // heard of by its events alone, and ended
 	}
-	t.state, t.digest, t.reply = stateSubmitting, d, m.ID
+	t.state, t.digest, t.asked, t.reply = stateSubmitting, d, bySocket, m.ID
 	return claimNew
 }
 
-// submitted notes the answer of the broker to a submit and returns the request ID to echo. A
-// task that was not stored is forgotten, unless events of it have come all the same.
-func (c *core) submitted(id wire.TaskID, stored bool) (reply string) {
+// submitted notes the answer of the broker to a submit and returns whether the socket waits for it, and
+// the request ID to echo. A task that was not stored is forgotten, unless events of it have come all
+// the same.
+func (c *core) submitted(id wire.TaskID, stored bool) (asked bool, reply string) {
 	t := c.tasks[id]
 	if t == nil {
-		return ""
+		return true, "" // forgotten since
 	}
-	reply, t.reply = t.reply, ""
+	asked, reply = t.asked, t.reply
+	t.asked, t.reply = false, ""
 	if t.state != stateSubmitting {
-		return reply
+		return asked, reply
 	}
 	t.state = stateOpen
 	if !stored {
@@ -79,5 +83,5 @@ func (c *core) submitted(id wire.TaskID, stored bool) (reply string) {
 			c.remove(t)
 		}
 	}
-	return reply
+	return asked, reply
 }

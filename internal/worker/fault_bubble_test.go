@@ -275,6 +275,7 @@ func (b *bubble) bare(w *lodger, header string) *bareSocket {
 type bareSocket struct {
 	*socket
 	heard chan frame // closed with the socket
+	code  int        // for a test to note how it ended
 }
 
 type frame struct {

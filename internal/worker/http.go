@@ -27,10 +27,11 @@ func (w *Worker) http(o Options) http.Handler {
 	mux.HandleFunc("GET /v1/kinds", w.kinds)
 	mux.HandleFunc(pathChannel, w.showChannel)
 	mux.HandleFunc(pathEngine, w.showEngine)
+	w.handleStreams(mux)
 	if o.Site != nil {
 		mux.Handle("/", o.Site)
 	}
-	return mux
+	return w.crossOrigin(mux)
 }
 
 // readyz answers 200 while new clients are welcome, else 404, which HAProxy takes as "no new
@@ -102,7 +103,8 @@ func (w *Worker) serveInternal(ctx context.Context, ln net.Listener) error {
 type collector struct{ *Worker }
 
 var (
-	descConns    = prometheus.NewDesc("wscluster_connections", "Open WebSocket connections.", nil, nil)
+	descConns    = prometheus.NewDesc("wscluster_connections", "Open WebSocket connections and event streams.", nil, nil)
+	descStreams  = prometheus.NewDesc("wscluster_streams", "Of the open connections, those that are event streams.", nil, nil)
 	descSessions = prometheus.NewDesc("wscluster_sessions", "Sessions that this worker holds, by whether the client has a socket.", []string{"state"}, nil)
 	descReady    = prometheus.NewDesc("wscluster_ready", "1 while new clients are welcome.", nil, nil)
 )
@@ -116,6 +118,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		ready = 1
 	}
 	ch <- prometheus.MustNewConstMetric(descConns, prometheus.GaugeValue, float64(c.engine.Conns()))
+	ch <- prometheus.MustNewConstMetric(descStreams, prometheus.GaugeValue, float64(c.engine.Stats().Streams))
 	ch <- prometheus.MustNewConstMetric(descSessions, prometheus.GaugeValue, float64(attached), "attached")
 	ch <- prometheus.MustNewConstMetric(descSessions, prometheus.GaugeValue, float64(known-attached), "absent")
 	ch <- prometheus.MustNewConstMetric(descReady, prometheus.GaugeValue, ready)

@@ -18,14 +18,19 @@ type newcomer struct {
 	mu    sync.Mutex
 	timer *time.Timer    // guarded by mu; ends the silence
 	claim *session.Claim // guarded by mu; what is to be resumed, once it was welcomed
-	epoch socketmeta.Epoch
-	over  bool // guarded by mu; it has a session, or is gone
+	place wire.Claim     // guarded by mu; the client and the epoch that it was welcomed to
+	over  bool           // guarded by mu; it has a session, or is gone
 }
 
 // newcomers are those of one worker.
 type newcomers struct {
-	mu     sync.Mutex
-	byConn map[engine.ConnRef]*newcomer // guarded by mu
+	mu      sync.Mutex
+	byConn  map[engine.ConnRef]*newcomer  // guarded by mu
+	byPlace map[wire.Claim]engine.ConnRef // guarded by mu; of those that were welcomed
+}
+
+func newNewcomers() newcomers {
+	return newcomers{byConn: make(map[engine.ConnRef]*newcomer), byPlace: make(map[wire.Claim]engine.ConnRef)}
 }
 
 // add makes c a newcomer, and calls silent if it says nothing for so long.
@@ -57,7 +62,32 @@ func (ns *newcomers) end(c engine.ConnRef, n *newcomer) {
 	n.timer.Stop()
 	ns.mu.Lock()
 	delete(ns.byConn, c)
+	if ns.byPlace[n.place] == c {
+		delete(ns.byPlace, n.place)
+	}
 	ns.mu.Unlock()
+}
+
+// placed notes that c, whose newcomer the caller has locked, is about to be welcomed to a place: from
+// then on its client may speak by other ways too.
+func (ns *newcomers) placed(c engine.ConnRef, n *newcomer, at wire.Claim) {
+	n.place = at
+	ns.mu.Lock()
+	ns.byPlace[at] = c
+	ns.mu.Unlock()
+}
+
+// at returns the newcomer that was welcomed to a place, or 0. It waits for a welcome under way: who is
+// not a newcomer any more then has the session.
+func (ns *newcomers) at(place wire.Claim) engine.ConnRef {
+	ns.mu.Lock()
+	c := ns.byPlace[place]
+	ns.mu.Unlock()
+	if n := ns.lock(c); n != nil {
+		n.mu.Unlock()
+		return c
+	}
+	return 0
 }
 
 // gone notes that c is gone, whatever it was.
@@ -83,13 +113,14 @@ func (s *surface) welcome(c engine.ConnRef, h *wire.Hello) bool {
 	w := s.sessions.Welcome(claim, time.Now())
 	m := s.meta(socketmeta.Meta{Client: claim.Client, Server: s.o.Server, Epoch: w.Epoch}, claim.Subject)
 	m.Resumed, m.Reason, m.Tasks = claim.Server != "", reason, w.States
+	s.newcomers.placed(c, n, wire.Claim{Client: claim.Client, Epoch: w.Epoch})
 	s.reply(c, m)
 	if !m.Resumed {
-		s.newcomers.end(c, n)
 		s.mailbox.Attach(c, w.Epoch, claim)
+		s.newcomers.end(c, n)
 		return true
 	}
-	n.claim, n.epoch = &claim, w.Epoch
+	n.claim = &claim
 	n.timer.Stop()
 	n.timer = time.AfterFunc(s.confirmWithin(), func() { s.unconfirmed(c) })
 	return true
@@ -105,11 +136,11 @@ func (s *surface) confirm(c engine.ConnRef, epoch socketmeta.Epoch) bool {
 		return false
 	}
 	defer n.mu.Unlock()
-	if n.claim == nil || n.epoch != epoch {
+	if n.claim == nil || n.place.Epoch != epoch {
 		return false
 	}
-	s.newcomers.end(c, n)
 	s.mailbox.Attach(c, epoch, *n.claim)
+	s.newcomers.end(c, n)
 	return true
 }
 

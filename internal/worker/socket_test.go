@@ -20,6 +20,7 @@ type socket struct {
 	conn   net.Conn
 	in     *bufio.Reader
 	status int
+	close  func() error
 }
 
 func newSocket(t *testing.T, addr string) *socket { return dialSocket(t, addr, "/v1/ws", "") }
@@ -44,7 +45,7 @@ func shake(t *testing.T, conn net.Conn, path, header string) *socket {
 	t.Helper()
 	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: example.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
 		"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n%s\r\n", path, header)
-	s := &socket{t: t, conn: conn, in: bufio.NewReader(conn)}
+	s := &socket{t: t, conn: conn, in: bufio.NewReader(conn), close: conn.Close}
 	r, err := http.ReadResponse(s.in, nil)
 	if err != nil {
 		t.Fatal(err)

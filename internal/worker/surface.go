@@ -43,7 +43,7 @@ type surface struct {
 var _ engine.Handler = (*surface)(nil)
 
 func newSurface(w *Worker) *surface {
-	return &surface{Worker: w, newcomers: newcomers{byConn: make(map[engine.ConnRef]*newcomer)}, bad: make(map[engine.ConnRef]int), reads: make(map[engine.ConnRef]int),
+	return &surface{Worker: w, newcomers: newNewcomers(), bad: make(map[engine.ConnRef]int), reads: make(map[engine.ConnRef]int),
 		counts: make(map[engine.ConnRef]int), updates: updates{byConn: make(map[engine.ConnRef]bool)}}
 }
 
@@ -77,6 +77,10 @@ func (s *surface) Handshake(_ engine.ConnRef, r *engine.Request) engine.Decision
 // hello and is waited for five times as long: on a slow network a late one would cost the session.
 func (s *surface) Open(c engine.ConnRef, r *engine.Request) {
 	if s.follow(c, r) {
+		return
+	}
+	if r.Stream {
+		s.openStream(c, r)
 		return
 	}
 	token := r.Header.Get(tokenHeader)

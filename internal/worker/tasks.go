@@ -28,6 +28,12 @@ const (
 
 // client reads the token of a request; it answers the request itself if there is none that is good.
 func (w *Worker) client(rw http.ResponseWriter, r *http.Request) (socketmeta.ClientID, bool) {
+	t, ok := w.token(rw, r)
+	return t.Client, ok
+}
+
+// token is client with all that the token says.
+func (w *Worker) token(rw http.ResponseWriter, r *http.Request) (socketmeta.Token, bool) {
 	token := r.Header.Get(tokenHeader)
 	if bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); token == "" && ok {
 		token = bearer
@@ -36,9 +42,9 @@ func (w *Worker) client(rw http.ResponseWriter, r *http.Request) (socketmeta.Cli
 	if err != nil {
 		rw.Header().Set("WWW-Authenticate", "Bearer")
 		problem(rw, wire.Errorf(wire.CodeUnauthorized, "the header %s must have the token of the client's last socket_meta: %s", tokenHeader, reasonOf(err)))
-		return socketmeta.ClientID{}, false
+		return socketmeta.Token{}, false
 	}
-	return t.Client, true
+	return t, true
 }
 
 // task reads the token of a request and the task ID in its path; it answers the request itself if one of them is not good.
@@ -56,7 +62,7 @@ func (w *Worker) task(rw http.ResponseWriter, r *http.Request) (client socketmet
 // statusOf is the HTTP status of a code.
 func statusOf(code wire.Code) int {
 	switch code {
-	case wire.CodeBadFrame, wire.CodeBadParams:
+	case wire.CodeBadFrame, wire.CodeBadParams, wire.CodeUnknownType, wire.CodeUnknownKind, wire.CodeUnexpected:
 		return http.StatusBadRequest
 	case wire.CodeUnauthorized:
 		return http.StatusUnauthorized
@@ -64,6 +70,12 @@ func statusOf(code wire.Code) int {
 		return http.StatusForbidden
 	case wire.CodeUnknownTask, wire.CodeLogUnavailable:
 		return http.StatusNotFound
+	case wire.CodeConflict, wire.CodeNotAttached:
+		return http.StatusConflict
+	case wire.CodeFrameTooLarge:
+		return http.StatusRequestEntityTooLarge
+	case wire.CodeTooManyTasks, wire.CodeTooManyChannels:
+		return http.StatusTooManyRequests
 	case wire.CodeUnavailable, wire.CodeOverloaded:
 		return http.StatusServiceUnavailable
 	}

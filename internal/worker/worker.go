@@ -46,7 +46,7 @@ type Options struct {
 	MaxHeld      int           // events held for clients; 0 means 20,000
 	MaxHeldBytes int           // their bytes; 0 means 256 MiB
 
-	Engine engine.Options // limits of the sockets; HTTP and Log are set by the worker
+	Engine engine.Options // limits of the sockets; HTTP, Bye and Log are set by the worker
 }
 
 // Worker is one worker. Make it with New and Run it once.
@@ -59,6 +59,7 @@ type Worker struct {
 	mailbox  *mailbox.Mailbox
 	hub      *hub.Hub
 	surface  *surface
+	posts    posts
 	draining atomic.Bool
 }
 
@@ -69,7 +70,8 @@ func New(o Options) (*Worker, error) {
 	o.DrainWindow = cmp.Or(o.DrainWindow, 30*time.Second)
 	o.HelloWithin = cmp.Or(o.HelloWithin, time.Second)
 	o.Engine.PingEvery = cmp.Or(o.Engine.PingEvery, 15*time.Second)
-	w := &Worker{log: o.Log.With(zap.String("server_id", string(o.Server))), metrics: prometheus.NewRegistry()}
+	o.Engine.Bye = byeFrame
+	w := &Worker{posts: newPosts(), log: o.Log.With(zap.String("server_id", string(o.Server))), metrics: prometheus.NewRegistry()}
 	w.surface = newSurface(w)
 	o.Engine.HTTP, o.Engine.Log = w.http(o), w.log
 	w.o = o
@@ -82,7 +84,7 @@ func New(o Options) (*Worker, error) {
 	w.mailbox = mailbox.New(mailbox.Options{
 		Server: o.Server, Broker: o.Broker, Sessions: w.sessions, Renew: w.renew, Log: w.log,
 		Metrics: mailbox.NewMetrics(w.metrics), Window: o.ResumeWindow, MaxHeld: o.MaxHeld, MaxHeldBytes: o.MaxHeldBytes, BrokerGrace: o.BrokerGrace, MoveOver: moveOver(&o),
-		Parts: []func(context.Context, broker.Link) error{w.hub.Serve}, Hear: w.hub.Hear,
+		Parts: []func(context.Context, broker.Link) error{w.hub.Serve, w.takeForwards}, Hear: w.hear,
 	})
 	w.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collector{w}, w.hub)
 	return w, nil

@@ -50,14 +50,16 @@ type Forward struct {
 	From   socketmeta.ServerID `json:"from"`
 	Ask    RunID               `json:"ask"`
 	Client socketmeta.ClientID `json:"client_id"`
-	Epoch  socketmeta.Epoch    `json:"epoch"` // of the token that came with it
-	Frame  json.RawMessage     `json:"frame"` // at most MaxClientFrame
+	Epoch  socketmeta.Epoch    `json:"epoch"`           // of the token that came with it
+	Frame  json.RawMessage     `json:"frame"`           // at most MaxClientFrame
+	Reply  bool                `json:"reply,omitempty"` // a submit or a cancel that is answered by Forwarded and not by the connection, which may be away
 }
 
 // Forwarded answers Forward: the message was taken, or why not.
 type Forwarded struct {
-	Ask   RunID  `json:"ask"`
-	Error *Error `json:"error,omitempty"`
+	Ask   RunID           `json:"ask"`
+	Error *Error          `json:"error,omitempty"`
+	Reply json.RawMessage `json:"reply,omitempty"` // the frame that would have gone to the connection, if it was asked for
 }
 
 // AskClient asks whichever worker has the client to send it a Request. Reached says that one did, and ClientReplied
@@ -154,7 +156,12 @@ func (m *Forward) check() error {
 	return checkAsk(m.From, m.Ask, m.Client)
 }
 
-func (m *Forwarded) check() error { return checkAskID(m.Ask) }
+func (m *Forwarded) check() error {
+	if len(m.Reply) > MaxClientFrame {
+		return fmt.Errorf("reply: %w: it has %d bytes and may have %d", ErrTooLarge, len(m.Reply), MaxClientFrame)
+	}
+	return checkAskID(m.Ask)
+}
 
 func (m *AskClient) check() error {
 	switch {
