@@ -132,6 +132,9 @@ func TestProtocolListsEveryControlMessage(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, file := range files {
+		if strings.HasSuffix(file, "_reply.json") { // another example of the same
+			continue
+		}
 		real = append(real, strings.TrimPrefix(strings.TrimSuffix(filepath.Base(file), ".json"), "control_"))
 	}
 	same(t, "control messages", documented, real)
