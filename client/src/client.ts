@@ -334,7 +334,7 @@ export class Client {
   /** Says that the application wants the task to end, behind its submit. */
   #cancel(f: Feed): void {
     if (!f.canceling || f.over || this.#state.name !== 'open') return;
-    this.#link?.send({ type: 'cancel', id: cancelPrefix + f.task.id, task_id: f.task.id });
+    this.#link?.send({ type: 'cancel', id: cancelPrefix + f.task.id, task_id: f.task.id, kind: f.task.kind });
   }
 
   #cancelRefused(m: Refused): void {

@@ -48,6 +48,8 @@ export interface Cancel {
   type: 'cancel';
   id?: string;
   task_id: string;
+  /** Without it a task that waits for a runner ends only when one takes it. */
+  kind?: string;
 }
 /** Asks for lines of the log of a task of this client, now or long ago. */
 export interface LogRead {

@@ -86,7 +86,7 @@ test('a cancel is asked on every new socket until the server has it', async () =
   client.on('error', (e) => errors.push((e as TaskError).code));
   const task = client.submit('make', {}, { taskId: 't' });
   task.cancel();
-  const cancel = { type: 'cancel', id: 'cancel:t', task_id: 't' };
+  const cancel = { type: 'cancel', id: 'cancel:t', task_id: 't', kind: 'make' };
   assert.deepEqual(w.socket.of('cancel'), [cancel]);
   w.socket.cut();
   await w.advance(1000);

@@ -49,7 +49,7 @@ const fromServer: Record<string, ServerMessage> = {
 
 const fromClient: Record<string, ClientMessage> = {
   ack: { type: 'ack', tasks: [position] },
-  cancel: { type: 'cancel', id: 'r2', task_id },
+  cancel: { type: 'cancel', id: 'r2', task_id, kind: 'go-build' },
   confirm: { type: 'confirm', epoch: 1773480413001 },
   hello: { type: 'hello' },
   hello_all: { type: 'hello', auth: 'eyJ.auth.sig', token: 'eyJ.resume.sig', tasks: [position, { task_id: 'build-new', attempt: 0, run_id: '', next: 0 }] },

@@ -306,6 +306,51 @@ func TestASubmitOfHighPriorityGoesToItsOwnQueue(t *testing.T) {
 	})
 }
 
+// The client came from another worker, and its session knows of the task by the client's word alone.
+func TestACancelOfACertainKindSaysWhatARunnerNeedsToEndTheTask(t *testing.T) {
+	inBubble(t, Options{}, func(b *bench) {
+		link, err := b.broker.Join(t.Context(), broker.Runner("r1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer link.Close(context.Background())
+		ledger, err := link.OpenLedger(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.attach(2, wire.Position{Task: "t"}, wire.Position{Task: "u"})
+		s := b.o.Sessions.Find(2)
+		for _, m := range []wire.Cancel{{ID: "q", Task: "t", Kind: "k"}, {ID: "q", Task: "u"}, {ID: "q", Task: "nobodys", Kind: "k"}} {
+			b.Cancel(s, &m)
+			synctest.Wait()
+		}
+		if got, want := b.sockets.since(2, 1), []string{"canceling", "canceling", "error unknown_task"}; !slices.Equal(got, want) {
+			t.Errorf("answers %v, want %v", got, want)
+		}
+		for _, id := range []wire.TaskID{"t", "u"} {
+			m, err := ledger.Next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := wire.DecodeLedger(m.Body)
+			if err != nil || r.Op != wire.LedgerCancel || r.Task != id || r.Client != b.client.String() {
+				t.Fatalf("the record is %+v, %v", r, err)
+			}
+			if id == "u" {
+				if r.Body != nil {
+					t.Errorf("of a kind that was not named: %s", r.Body)
+				}
+				continue
+			}
+			task, err := wire.DecodeTask(r.Body)
+			want := socketmeta.Meta{Client: b.client, Server: "i1-w1", Epoch: task.Epoch}
+			if err != nil || task.Meta != want || task.Epoch == 0 || task.Kind != "k" || !task.Submitted.Equal(time.Now()) {
+				t.Errorf("the task is %+v, %v", task, err)
+			}
+		}
+	})
+}
+
 func TestSubmitsBeyondTheBoundAreRefused(t *testing.T) {
 	inBubble(t, Options{MaxSubmits: 2}, func(b *bench) {
 		b.broker.Block(true)

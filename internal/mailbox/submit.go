@@ -1,6 +1,7 @@
 package mailbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -18,7 +19,7 @@ import (
 type submission struct {
 	session *session.Session
 	task    wire.Task
-	cancel  *wire.Cancel  // nil for a task; else task has its Meta and its ID only
+	cancel  *wire.Cancel  // nil for a task; else task has no more than a cancel knows of it
 	reply   session.Reply // of a cancel
 	body    []byte
 	by      time.Time // when the client is told that there was no answer
@@ -52,17 +53,28 @@ func (m *Mailbox) SubmitFor(s *session.Session, request *wire.Submit, to session
 
 // Cancel publishes that a client wants a task of its own to end, and answers the client when the broker
 // has. It goes to the ledger, which every runner reads, so that it reaches the task wherever it is and
-// whoever dies meanwhile. As Submit, it never blocks.
+// whoever dies meanwhile. If the client names the task's kind, the record has what a runner needs to end
+// the task before any has it: its meta, from the session, but as the time of its submit that of the cancel, for the
+// session may have been with another worker then. As Submit, it never blocks.
 func (m *Mailbox) Cancel(s *session.Session, request *wire.Cancel) { m.CancelFor(s, request, nil) }
 
 // CancelFor is Cancel with the answer given to somebody else than the client's socket.
 func (m *Mailbox) CancelFor(s *session.Session, request *wire.Cancel, to session.Reply) {
-	if !s.Cancel(request, to) {
+	owner, publish := s.Cancel(request, to)
+	if !publish {
 		return
 	}
-	body, err := wire.EncodeLedger(&wire.LedgerRecord{Op: wire.LedgerCancel, Task: request.Task, Client: s.Client.String()})
-	task := wire.Task{Meta: socketmeta.Meta{Client: s.Client, Server: m.o.Server}, Task: request.Task, Submitted: wire.Time{Time: time.Now()}}
-	m.queue(submission{session: s, task: task, cancel: request, reply: to, body: body}, err)
+	task := wire.Task{
+		Meta: socketmeta.Meta{Client: s.Client, Server: m.o.Server, Epoch: owner.Epoch},
+		Task: request.Task, Kind: request.Kind, Submitted: wire.Time{Time: time.Now()},
+	}
+	record := wire.LedgerRecord{Op: wire.LedgerCancel, Task: task.Task, Client: s.Client.String()}
+	var err error
+	if task.Kind != "" {
+		record.Body, err = wire.EncodeTask(&task)
+	}
+	body, failed := wire.EncodeLedger(&record)
+	m.queue(submission{session: s, task: task, cancel: request, reply: to, body: body}, cmp.Or(err, failed))
 }
 
 // queue takes a submission, or refuses it at once; err says what is wrong with it.

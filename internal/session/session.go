@@ -104,16 +104,16 @@ func (s *Session) Submitted(task wire.TaskID, ahead *int, refusal *wire.Error) {
 }
 
 // Cancel notes that the client wants one of its tasks to end. If publish is true, the caller publishes
-// that and then calls Canceled. Otherwise it has been refused: the task is not this session's, or over.
-func (s *Session) Cancel(m *wire.Cancel, to Reply) (publish bool) {
+// that for owner and then calls Canceled. Otherwise it has been refused: the task is not this session's, or over.
+func (s *Session) Cancel(m *wire.Cancel, to Reply) (owner Owner, publish bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if t := s.core.tasks[m.Task]; t != nil && t.state != stateFinished {
-		return true
+		return Owner{s.core.epoch, s.subject}, true
 	}
 	s.answer(to, &wire.Refused{ID: m.ID, Task: m.Task, Error: *wire.Errorf(wire.CodeUnknownTask,
 		"this session has no task %s that has not ended", m.Task)})
-	return false
+	return Owner{}, false
 }
 
 // Canceled answers a cancel that was published; with refusal nil it will reach the task.

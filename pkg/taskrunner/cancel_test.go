@@ -16,7 +16,13 @@ const canceled = "error canceled the task was canceled"
 // cancel writes into the ledger, as a worker does, that a client wants its task to end.
 func (w *world) cancel(client socketmeta.ClientID, id wire.TaskID) {
 	w.Helper()
-	body, err := wire.EncodeLedger(&wire.LedgerRecord{Op: wire.LedgerCancel, Task: id, Client: client.String()})
+	w.record(&wire.LedgerRecord{Op: wire.LedgerCancel, Task: id, Client: client.String()})
+}
+
+// record writes into the ledger as the worker does.
+func (w *world) record(record *wire.LedgerRecord) {
+	w.Helper()
+	body, err := wire.EncodeLedger(record)
 	must(w.T, err)
 	w.mu.Lock()
 	l := w.link

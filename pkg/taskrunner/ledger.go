@@ -17,8 +17,8 @@ type ledger struct {
 	ended map[key]bool
 	past  []key // the same, oldest first
 
-	canceled map[key]bool
-	wishes   []key // the same, oldest first, and some that have ended
+	canceled map[key]*wire.Task // what the cancel says of the task; nil if nothing
+	wishes   []key              // the same, oldest first, and some that have ended
 
 	read int64 // records so far
 }
@@ -41,7 +41,7 @@ const (
 	// rememberEnded bounds the ended tasks that a ledger remembers; the oldest are forgotten first. A copy
 	// of one that is delivered after that is run again.
 	rememberEnded = 100_000
-	// rememberCanceled bounds the cancels of tasks that have not begun, in the same way.
+	// rememberCanceled bounds the cancels of tasks that have not ended, in the same way.
 	rememberCanceled = 10_000
 )
 
@@ -61,7 +61,7 @@ func compareKeys(a, b key) int {
 func ordered[V any](m map[key]V) []key { return slices.SortedFunc(maps.Keys(m), compareKeys) }
 
 func newLedger() *ledger {
-	return &ledger{open: map[key]*standing{}, ended: map[key]bool{}, canceled: map[key]bool{}}
+	return &ledger{open: map[key]*standing{}, ended: map[key]bool{}, canceled: map[key]*wire.Task{}}
 }
 
 // change is what one record changed: at most one run began, and one lost its task to it.
@@ -77,7 +77,8 @@ type change struct {
 //
 //   - a claim needs a task that nobody has, or the attempt after the present one, and a task that has not
 //     ended; the present run may claim its task again, so that young readers find it;
-//   - a cancel needs a task that has not ended, and counts for one that is claimed later too;
+//   - a cancel needs a task that has not ended, and counts for one that is claimed later too; another one
+//     counts only for what the first has not said of the task;
 //   - free and done need to name the present run, but of a task that nobody has done is believed: its
 //     claim may be forgotten.
 func (l *ledger) add(r *wire.LedgerRecord, now time.Time) (c change) {
@@ -105,11 +106,7 @@ func (l *ledger) add(r *wire.LedgerRecord, now time.Time) (c change) {
 			fence: time.Duration(r.Fence) * time.Second, spool: r.Spool, dead: r.Dead, since: l.read, heard: now}
 		l.open[k] = c.began
 	case wire.LedgerCancel:
-		if l.ended[k] || l.canceled[k] {
-			return c
-		}
-		l.cancel(k)
-		if have != nil {
+		if !l.ended[k] && l.cancel(k, r.Body) && have != nil {
 			c.canceled = have.run
 		}
 	case wire.LedgerFree:
@@ -126,13 +123,32 @@ func (l *ledger) add(r *wire.LedgerRecord, now time.Time) (c change) {
 	return c
 }
 
-func (l *ledger) cancel(k key) {
-	l.canceled[k] = true
+// cancel remembers a cancel and what it says of the task, if anything, and reports whether it is the first.
+func (l *ledger) cancel(k key, body []byte) (first bool) {
+	task, again := l.canceled[k]
+	if task == nil && body != nil {
+		task, _ = wire.DecodeTask(body) // wire.DecodeLedger has refused what cannot be read
+	}
+	l.canceled[k] = task
+	if again {
+		return false
+	}
 	l.wishes = append(l.wishes, k)
 	if len(l.wishes) > rememberCanceled {
 		delete(l.canceled, l.wishes[0])
 		l.wishes = l.wishes[1:]
 	}
+	return true
+}
+
+// unbegun returns the canceled tasks that nobody has, as far as their cancels say what they are, oldest first.
+func (l *ledger) unbegun() (found []*wire.Task) {
+	for _, k := range l.wishes {
+		if t := l.canceled[k]; t != nil && l.open[k] == nil {
+			found = append(found, t)
+		}
+	}
+	return found
 }
 
 func (l *ledger) end(k key) {

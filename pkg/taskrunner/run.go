@@ -18,7 +18,7 @@ var (
 	errEnded      = errors.New("the task has ended")
 	errStopped    = errors.New("the task runner stops")
 	errSuperseded = errors.New("another runner has the task now")
-	errCanceled   = refusal(wire.CodeCanceled, "the task was canceled")
+	errCanceled   = wire.DeadCanceled.Failure()
 	errFenced     = errors.New("the runner had no broker for so long that another one may have the task")
 )
 

@@ -13,7 +13,7 @@ import (
 // The rules: what is delivered is claimed in the ledger and begins once its claim is read there as the
 // first; a task that the ledger knows is acknowledged, for it is somebody's. The ledger keeps a task from
 // then on, so its delivery is acknowledged after a minute. Tasks that nobody runs any more come before
-// new ones. Without a link nothing is claimed, told or begun, and runs that have no link for longer than
+// new ones. What is only to be told its end, a dead or canceled task, waits for no place. Without a link nothing is claimed, told or begun, and runs that have no link for longer than
 // their fence are given up: the others know that, and wait for longer.
 type scheduler struct {
 	self   string            // set once, as are the next three
@@ -50,7 +50,7 @@ type job struct {
 	run     wire.RunID
 	fence   time.Duration
 	spool   string
-	dead    wire.DeadReason // it only ends its task, and takes no place; "" for a run
+	dead    wire.DeadReason // why it only ends its task, and takes no place; "" for a run
 	holds   []hold          // deliveries to settle; those of lost links are taken out
 	held    time.Time       // since when there are some
 	mark    wire.RunID      // the link over which it was claimed
@@ -183,7 +183,8 @@ func (s *scheduler) won(j *job, now time.Time) {
 		s.drop(j)
 		s.owe(j, wire.LedgerFree)
 	default:
-		j.state, j.canceled = running, s.ledger.canceled[keyOf(j.task)]
+		j.state = running
+		_, j.canceled = s.ledger.canceled[keyOf(j.task)]
 		s.order(order{verb: begin, job: j})
 	}
 }
@@ -240,9 +241,9 @@ func (s *scheduler) fill(now time.Time) {
 		return
 	}
 	if !s.stopped && s.placed() < s.slots {
-		for _, o := range s.ledger.orphans(func(o *standing) bool { return s.orphaned(o, now) }) {
+		for _, o := range s.ledger.orphans(func(o *standing) bool { return s.orphaned(o, now) && s.fate(o) == "" }) {
 			if s.placed() < s.slots {
-				s.claim(o.task, o.attempt+1, o.dead, now)
+				s.claim(o.task, o.attempt+1, "", now)
 			}
 		}
 	}
@@ -274,9 +275,14 @@ func (s *scheduler) placed() (n int) {
 	return n
 }
 
-// claim asks for a task, and gives it a place unless it is dead.
+// claim asks for a task, and gives it a place unless it is only to be ended, which is not what the fence of
+// its kind is for.
 func (s *scheduler) claim(t *wire.Task, attempt int, dead wire.DeadReason, now time.Time) *job {
-	j := &job{task: t, attempt: attempt, run: s.newRun(), fence: cmp.Or(s.kinds[t.Kind].Fence, defaultFence), spool: s.spool, dead: dead, held: now, mark: s.mark}
+	fence := defaultFence
+	if dead == "" {
+		fence = cmp.Or(s.kinds[t.Kind].Fence, defaultFence)
+	}
+	j := &job{task: t, attempt: attempt, run: s.newRun(), fence: fence, spool: s.spool, dead: dead, held: now, mark: s.mark}
 	s.jobs[keyOf(t)] = j
 	s.write(claimOf(j, s.self))
 	return j

@@ -105,11 +105,15 @@ func (s *shift) live(ctx context.Context, u *run, j *job) {
 	u.openPage()
 	began := u.now()
 	_, ours := s.kinds[u.task.Kind] // others' names know no bounds
-	if j.dead != "" {
-		ours = false // it is no run
-		u.log.Warn("dead task: its client is told", zap.String("reason", string(j.dead)), zap.String("kind", u.task.Kind), zap.Stringer("client_id", u.task.Client))
-	} else {
+	switch j.dead {
+	case "":
 		u.log.Info("task begins", zap.String("kind", u.task.Kind), zap.Stringer("client_id", u.task.Client))
+	case wire.DeadCanceled:
+		ours = false // it is no run
+		u.log.Info("canceled task that nobody runs: its client is told", zap.String("kind", u.task.Kind), zap.Stringer("client_id", u.task.Client))
+	default:
+		ours = false
+		u.log.Warn("dead task: its client is told", zap.String("reason", string(j.dead)), zap.String("kind", u.task.Kind), zap.Stringer("client_id", u.task.Client))
 	}
 	if ours {
 		s.metrics.begun(j, began)

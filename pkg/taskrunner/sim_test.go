@@ -22,6 +22,11 @@ var (
 	simSeeds = flag.Uint64("sim.seeds", 500, "how many seeds to simulate")
 )
 
+// simEndsWithin bounds the time from a cancel that says what the task is to the task's end, where nothing fails
+// and whatever else runs: a tick, the ten seconds that a run has to end, and the dice, by which runners of a
+// simulation read, write and work.
+const simEndsWithin = 2 * time.Minute
+
 // simNotice bounds how long a runner's link may be gone before the runner sees it.
 const simNotice = 25 * time.Second
 
@@ -48,6 +53,8 @@ type simTask struct {
 	tries      int
 	copies     int
 	executing  int // processes, of whatever runner
+	canceledAt time.Time
+	told       bool // that it is canceled, by who did not run it
 }
 
 // simRunner is a place where a runner of one name lives, or does not.
@@ -106,15 +113,16 @@ func simulate(seed uint64, tell func(format string, args ...any)) error {
 	}
 	quiet := w.IntN(8) == 0 // no faults at all
 	rare := 150 + w.IntN(2000)
+	if w.IntN(8) == 0 { // more tasks than places
+		rare = 20 + w.IntN(30)
+	}
 	for w.now.Sub(simStart) < 4*time.Hour && w.err == nil {
 		w.faults = !quiet && w.now.Sub(simStart) < time.Hour
 		if w.now.Sub(simStart) < time.Hour && w.IntN(rare) == 0 {
 			w.submit()
 		}
 		if len(w.tasks) > 0 && w.IntN(3*rare) == 0 {
-			id := wire.TaskID(fmt.Sprint("t", 1+w.IntN(len(w.tasks))))
-			w.tell("%s is canceled", id)
-			w.stream = append(w.stream, &wire.LedgerRecord{Op: wire.LedgerCancel, Task: id, Client: w.tasks[id].task.Client.String()})
+			w.cancel(w.tasks[wire.TaskID(fmt.Sprint("t", 1+w.IntN(len(w.tasks))))])
 		}
 		if w.faults && w.IntN(60) == 0 {
 			w.fault()
@@ -163,9 +171,25 @@ func (w *sim) submit() {
 	} else {
 		t = &simTask{task: &wire.Task{Meta: socketmeta.Meta{Client: socketmeta.ClientID{6: 0x70, 8: 0x80, 15: 1}, Server: "i1-w1"}, Task: id, Kind: "k", Submitted: wire.Time{Time: simStart}}}
 		w.tasks[id] = t
+		if w.IntN(8) == 0 { // the broker has its cancel first
+			w.cancel(t)
+		}
 	}
 	w.ready = append(w.ready, t)
 	w.tell("%s is submitted", t.task.Task)
+}
+
+// cancel writes that the client of t wants it to end, and as a rule what the task is.
+func (w *sim) cancel(t *simTask) {
+	w.tell("%s is canceled", t.task.Task)
+	r := &wire.LedgerRecord{Op: wire.LedgerCancel, Task: t.task.Task, Client: t.task.Client.String()}
+	if w.IntN(4) > 0 {
+		r.Body, _ = wire.EncodeTask(t.task)
+		if t.canceledAt.IsZero() {
+			t.canceledAt = w.now
+		}
+	}
+	w.stream = append(w.stream, r)
 }
 
 func (w *sim) start(r *simRunner) {
@@ -368,6 +392,9 @@ func (w *sim) collect(r *simRunner) {
 			if o.job.dead == "" && o.job.attempt >= wire.DeadAttempt {
 				w.fail("%s runs %s, which is dead", r.name, t.task.Task)
 			}
+			if t.told && o.job.dead == "" && !o.job.canceled {
+				w.fail("%s runs %s, whose client was told that it is canceled", r.name, t.task.Task)
+			}
 			if o.job.dead == "" {
 				t.tries++
 				t.executing++
@@ -480,6 +507,10 @@ func (w *sim) work(r *simRunner) {
 		stored := !u.ending && !u.gone
 		if stored {
 			t.finals++
+			t.told = t.told || j.dead == wire.DeadCanceled
+			if late := w.now.Sub(t.canceledAt); !w.died && !t.canceledAt.IsZero() && late > simEndsWithin {
+				w.fail("%s ends %v after its cancel, and nothing had failed", t.task.Task, late)
+			}
 			w.tell("%s ends %s, attempt %d", r.name, t.task.Task, j.attempt)
 		}
 		delete(r.runs, j)

@@ -13,10 +13,15 @@ import (
 // has no link for so long, so it has given its runs up. Of this runner itself, if it runs the task not:
 // at once if the process that did had the lock of the spool that this one has, for then it is dead, else
 // after the same time with this link, during which nobody else had this name. A task that was taken over
-// before waits, twice as long each time, for it may be what kills its runners.
+// before waits, twice as long each time, for it may be what kills its runners; one that was given up and is
+// only to be ended does not.
 func (s *scheduler) orphaned(o *standing, now time.Time) bool {
 	switch {
-	case !s.takes(o), s.jobs[keyOf(o.task)] != nil, s.owed[keyOf(o.task)] != nil, now.Sub(o.heard) < pause(o.attempt):
+	case !s.takes(o), s.jobs[keyOf(o.task)] != nil, s.owed[keyOf(o.task)] != nil:
+		return false
+	case o.free && s.fate(o) != "":
+		return true
+	case now.Sub(o.heard) < pause(o.attempt):
 		return false
 	case o.free:
 		return true
@@ -28,10 +33,10 @@ func (s *scheduler) orphaned(o *standing, now time.Time) bool {
 	}
 }
 
-// takes reports whether this runner can do what somebody has left: run a task of its kinds, or end a dead one.
+// takes reports whether this runner can do what somebody has left: run a task of its kinds, or end one.
 func (s *scheduler) takes(o *standing) bool {
 	_, ours := s.kinds[o.task.Kind]
-	return ours || o.dead != ""
+	return ours || s.fate(o) != ""
 }
 
 // pause is how long a task waits after an attempt that did not end: not at all after the first, then 2 s,
@@ -72,6 +77,7 @@ func (s *scheduler) tick(now time.Time) {
 	if s.current {
 		s.renew(now)
 		s.look(now)
+		s.end(now)
 		s.fill(now)
 	}
 }

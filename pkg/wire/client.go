@@ -52,6 +52,7 @@ type Submit struct {
 type Cancel struct {
 	ID   string `json:"id,omitempty"` // echoed in the reply
 	Task TaskID `json:"task_id"`
+	Kind string `json:"kind,omitempty"` // of the task; without it a task that waits for a runner ends only when one takes it
 }
 
 // Ack tells what the client's application has. It never covers an event that waits in a buffer.

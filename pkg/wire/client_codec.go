@@ -156,7 +156,13 @@ func (m *Cancel) check() error {
 	if err := checkRequestID(m.ID); err != nil {
 		return err
 	}
-	return checkTaskID(m.Task)
+	if err := checkTaskID(m.Task); err != nil || m.Kind == "" {
+		return err
+	}
+	if err := CheckKind(m.Kind); err != nil {
+		return fmt.Errorf("kind: %w", err)
+	}
+	return nil
 }
 
 func (m *Ack) check() error { return checkPositions(m.Tasks) }

@@ -75,6 +75,10 @@ func TestDecodeClientRefuses(t *testing.T) {
 		{"confirm: epoch is negative", `{"type":"confirm","epoch":-1}`, CodeBadFrame, "", "", "epoch -1 is out of range"},
 		{"confirm: epoch over 53 bits", `{"type":"confirm","epoch":9007199254740992}`, CodeBadFrame, "", "", "out of range"},
 
+		{"cancel: no task ID", `{"type":"cancel","id":"r1","kind":"k"}`, CodeBadFrame, "r1", "", "cancel: task_id"},
+		{"cancel: kind with a dot", `{"type":"cancel","id":"r1",` + task + `,"kind":"a.b"}`, CodeBadFrame, "r1", "t1", "cancel: kind"},
+		{"cancel: kind is a list", `{"type":"cancel","id":"r1",` + task + `,"kind":["k"]}`, CodeBadFrame, "r1", "t1", "kind must be a string"},
+
 		{"submit: no task ID", `{"type":"submit","id":"r1","kind":"k"}`, CodeBadFrame, "r1", "", "submit: task_id"},
 		{"submit: task ID is a path", `{"type":"submit","id":"r1","task_id":"../t","kind":"k"}`, CodeBadFrame, "r1", "", "submit: task_id"},
 		{"submit: task ID is a number", `{"type":"submit","id":"r1","task_id":1,"kind":"k"}`, CodeBadFrame, "r1", "", "task_id must be a string"},

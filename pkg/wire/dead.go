@@ -20,10 +20,14 @@ const (
 	DeadOther         DeadReason = "other"          // a reason that is not in this list, or none
 )
 
-// DeadReasons are all of them.
+// DeadCanceled is the reason of a task that is ended for its client before anybody began it. No task lies among
+// the dead ones for it.
+const DeadCanceled DeadReason = "canceled"
+
+// DeadReasons are all those for which a task lies among the dead ones.
 var DeadReasons = []DeadReason{DeadDeliveryLimit, DeadRejected, DeadExpired, DeadMaxlen, DeadBadBody, DeadOther}
 
-// DeadAttempt is the attempt in which a dead task gets its end: above any that a run of it may have had, for
+// DeadAttempt is the attempt in which a task that nobody has gets its end: above any that a run of it may have had, for
 // nobody knows how many there were. Those who take the ending over count on from it.
 const DeadAttempt = MaxAttempt / 2
 
@@ -59,6 +63,8 @@ func (r DeadReason) Failure() *Error {
 		return Errorf(CodeInternal, "the task was dropped from a queue that was full")
 	case DeadBadBody:
 		return Errorf(CodeInternal, "no task runner can read the task")
+	case DeadCanceled:
+		return Errorf(CodeCanceled, "the task was canceled")
 	}
 	return Errorf(CodeInternal, "the task was given up before it ended")
 }

@@ -41,7 +41,7 @@ var (
 		"confirm":      &Confirm{Epoch: goldenMeta.Epoch + 1},
 		"submit":       &Submit{ID: "r1", Task: goldenTask, Kind: "go-build", Params: json.RawMessage(`{"repo":"/srv/git/app","ref":"main","packages":["./..."]}`)},
 		"submit_high":  &Submit{ID: "r1", Task: goldenTask, Kind: "go-build", Priority: High},
-		"cancel":       &Cancel{ID: "r2", Task: goldenTask},
+		"cancel":       &Cancel{ID: "r2", Task: goldenTask, Kind: "go-build"},
 		"log_read":     &LogRead{ID: "r3", Task: goldenTask, Runner: "r1", Run: goldenRun, From: 41},
 		"ack":          &Ack{Tasks: []Position{{goldenTask, 1, goldenRun, 6}}},
 		"subscribe":    &Subscribe{ID: "r4", Channel: "workflow.build-7f3a", Grant: "eyJ.grant.sig"},
@@ -137,7 +137,7 @@ var (
 		"ledger_claim_dead": {Op: LedgerClaim, Client: goldenClient, Task: goldenTask, Attempt: DeadAttempt, Run: goldenRun, Runner: "r1", Fence: 120, Dead: DeadDeliveryLimit, Body: must(EncodeTask(goldenTaskMessage))},
 		"ledger_done":       {Op: LedgerDone, Client: goldenClient, Task: goldenTask, Attempt: 2, Run: goldenRun, Runner: "r1"},
 		"ledger_free":       {Op: LedgerFree, Client: goldenClient, Task: goldenTask, Attempt: 2, Run: goldenRun, Runner: "r1"},
-		"ledger_cancel":     {Op: LedgerCancel, Task: goldenTask, Client: goldenClient},
+		"ledger_cancel":     {Op: LedgerCancel, Task: goldenTask, Client: goldenClient, Body: must(EncodeTask(&Task{Meta: goldenMeta, Task: goldenTask, Kind: "go-build", Submitted: goldenTime}))},
 		"ledger_mark":       {Op: LedgerMark, Run: goldenRun, Runner: "r1"},
 	}
 )

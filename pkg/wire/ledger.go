@@ -21,7 +21,7 @@ type LedgerRecord struct {
 	Fence   int64           `json:"fence_s,omitempty"`   // of a claim: seconds without a broker after which its runner gives the run up
 	Spool   string          `json:"spool_id,omitempty"`  // of a claim: a UUIDv7, of the spool whose lock its process holds; may be left out
 	Dead    DeadReason      `json:"dead,omitempty"`      // of a claim: the task was given up; whoever has it ends it and runs nothing. At most MaxID bytes of [a-z_]
-	Body    json.RawMessage `json:"task,omitempty"`      // of a claim: the task as DecodeTask reads it
+	Body    json.RawMessage `json:"task,omitempty"`      // of a claim: the task as DecodeTask reads it; of a cancel: the same without what only its run needs, or left out
 }
 
 // LedgerOp is what a record says.
@@ -80,8 +80,14 @@ func (r *LedgerRecord) check() error {
 	if _, err := socketmeta.ParseClientID(r.Client); err != nil {
 		return fmt.Errorf("client_id: %w", err)
 	}
-	if err := checkTaskID(r.Task); err != nil || r.Op == LedgerCancel {
+	if err := checkTaskID(r.Task); err != nil {
 		return err
+	}
+	if r.Op == LedgerCancel {
+		if r.Body == nil {
+			return nil
+		}
+		return r.checkBody()
 	}
 	if r.Attempt < 1 || r.Attempt > MaxAttempt {
 		return fmt.Errorf("attempt %d must be 1 to %d", r.Attempt, MaxAttempt)
@@ -98,6 +104,10 @@ func (r *LedgerRecord) check() error {
 	if len(r.Dead) > MaxID || strings.Trim(string(r.Dead), "abcdefghijklmnopqrstuvwxyz_") != "" {
 		return fmt.Errorf("dead %.80q must have at most %d bytes of [a-z_]", r.Dead, MaxID)
 	}
+	return r.checkBody()
+}
+
+func (r *LedgerRecord) checkBody() error {
 	t, err := DecodeTask(r.Body)
 	if err != nil {
 		return err

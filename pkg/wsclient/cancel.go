@@ -39,7 +39,7 @@ func (c *Client) cancelTasks(s *socket, now time.Time, t *turn) {
 			t.wake(n.again)
 		default:
 			n.sent = s
-			t.messages = append(t.messages, &wire.Cancel{ID: cancelPrefix + string(id), Task: id})
+			t.messages = append(t.messages, &wire.Cancel{ID: cancelPrefix + string(id), Task: id, Kind: task.submit.Kind})
 		}
 	}
 }

@@ -15,7 +15,7 @@ func TestACancelIsAskedOnEveryNewSocketUntilTheServerHasIt(t *testing.T) {
 		p := s.next()
 		p.welcome("one")
 		task := p.submit(c)
-		want := wire.Cancel{ID: "cancel:t", Task: "t"}
+		want := wire.Cancel{ID: "cancel:t", Task: "t", Kind: "count"}
 		asked := func(p *peer) {
 			t.Helper()
 			if got := receive[*wire.Cancel](p); *got != want {
