@@ -58,7 +58,13 @@ func (r *lineReader) take(e wsclient.Event) bool {
 // download reads the log of a task from the worker at addr, by a range if there is one.
 func download(t *testing.T, addr, token string, id wire.TaskID, ranges string) (status int, body []byte) {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("http://%s/v1/tasks/%s/log", addr, id), nil)
+	return ask(t, fmt.Sprintf("http://%s/v1/tasks/%s/log", addr, id), token, ranges)
+}
+
+// ask is one request for what the client with the token has.
+func ask(t *testing.T, url, token, ranges string) (status int, body []byte) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
