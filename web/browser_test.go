@@ -156,6 +156,7 @@ func TestConsoleFollowsABuild(t *testing.T) {
 	check(b, `$$("step").map((s) => s.querySelector(".name").textContent).join()`, "clone,go vet,go build,go test ./pkg/socketmeta ./pkg/wire")
 	check(b, `JSON.stringify(JSON.parse($("result").textContent))`, `{"packages":60,"failed":0}`)
 	check(b, `$("task-id").textContent === $("task").dataset.task`, true)
+	check(b, `$$("artifact").map((a) => a.textContent).join("; ").slice(0, 80)`, "of-a-publisher-that-says-no-size ; app.tar.gz application/gzip, 1,048,576 bytes,")
 	check(b, `$("again").textContent`, "Run again")
 	if err := chromedp.Do(b.ctx, chromedp.EmulateViewport(1280, 500)); err != nil {
 		t.Fatal(err)
@@ -284,6 +285,42 @@ func TestRefusalIsToldAtTheFormAndInTheTask(t *testing.T) {
 	b.submit("nope", "")
 	b.until(`$("error-code")?.textContent === "unknown_kind"`)
 	check(b, `$$("again").length`, 0)
+}
+
+func TestTasksOfEarlierPagesAreListedAndTheirLogsOpen(t *testing.T) {
+	b := openConsole(t, 360, 720)
+	dark := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}}}
+	if _, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, dark); err != nil {
+		t.Fatal(err)
+	}
+	b.do(`sessionStorage.setItem("fake-earlier", "1")`)
+	b.reload()
+	b.until(`$$("earlier").length === 4`)
+	check(b, `$$("earlier").map((t) => t.dataset.state).join()`, "succeeded,failed,running,canceled")
+	check(b, `$$("earlier")[0].querySelector("time").dateTime`, "2026-03-14T07:56:00.000Z")
+	check(b, `$("missing").textContent`, "r7 did not answer: tasks that ran there may be missing.")
+	check(b, `$$("earlier").every((e) => e.getBoundingClientRect().right <= innerWidth) && document.documentElement.scrollWidth <= innerWidth`, true)
+	check(b, `[...$$("earlier")[1].querySelectorAll("span:not(.dot), time")].every((e) => contrast(e, document.body) >= 4.5)`, true)
+	const legible = `$$("earlier").every((e) => e.querySelector(".name").clientWidth > 50 && [...e.children].every((c) => c.getBoundingClientRect().right <= e.getBoundingClientRect().right))`
+	check(b, legible, true)
+	if err := chromedp.Do(b.ctx, chromedp.EmulateViewport(1280, 800)); err != nil {
+		t.Fatal(err)
+	}
+	check(b, legible, true)
+	b.do(`$("older").click()`)
+	b.until(`$$("earlier").length === 5 && !$("older")`)
+
+	b.do(`$$("earlier")[1].click()`)
+	b.until(`$("task-pane")?.dataset.task === "earlier-2" && count() === 3`)
+	check(b, `document.querySelector(".line").textContent`, "line 1 of earlier-2")
+	check(b, `$("error-message").textContent`, "step go vet: exit status 1")
+	check(b, `$$("again").length + $$("cancel").length`, 0) // its parameters are not known here, and it is over
+	b.do(`$$("earlier")[0].click()`)
+	b.until(`$("task-pane").dataset.task === "earlier-1" && count() === 3`)
+	check(b, `document.querySelector(".outcome").textContent`, "Its result went to the page that submitted it, and is not kept by the server.")
+	b.reload() // the address names it
+	b.until(`$("task-pane")?.dataset.task === "earlier-1" && count() === 3`)
+	b.unharmed()
 }
 
 func TestCutIsShownWithItsCountdown(t *testing.T) {

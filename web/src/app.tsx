@@ -9,7 +9,7 @@ import { TaskPane } from './task-pane.tsx';
 /** The page: connection on top, what can be asked for and what was on the left, one task on the right. */
 export function App({ session, kinds }: { session: Session; kinds: KindForm[] }) {
   const [selected, select] = useSelected();
-  const task = session.tasks.find((t) => t.id === selected) ?? session.tasks[0];
+  const task = session.find(selected) ?? session.tasks[0];
   const submit = (kind: string, params: object) => select(session.submit(kind, params).id);
   const params = task?.params;
   return (
@@ -20,7 +20,7 @@ export function App({ session, kinds }: { session: Session; kinds: KindForm[] })
       </header>
       <aside>
         <SubmitForm kinds={kinds} submit={submit} />
-        <TaskList tasks={session.tasks} selected={task?.id} select={select} />
+        <TaskList session={session} selected={task?.id} select={select} />
       </aside>
       <main>
         {session.unkept && (

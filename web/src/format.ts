@@ -9,7 +9,9 @@ export function duration(ms: number): string {
   return `${Math.floor(whole / 3600)} h ${two(Math.floor(whole / 60) % 60)} min`;
 }
 
-/** A time of day as the reader's locale writes it. */
-export function clock(ms: number): string {
-  return new Date(ms).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
+/** A time as the reader's locale writes it: of today the time of day alone. */
+export function clock(ms: number, now = Date.now()): string {
+  const at = new Date(ms);
+  const day = at.toDateString() === new Date(now).toDateString() ? '' : `${at.toLocaleDateString([], { day: 'numeric', month: 'short' })}, `;
+  return day + at.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
 }

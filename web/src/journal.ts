@@ -28,7 +28,7 @@ export class Journal {
   async keep(e: TaskEvent): Promise<boolean> {
     if (!e.durable) return true;
     if (e.event === 'log') {
-      const kept = e.body.lines.reduce((n, l) => n + l.length, this.#kept.get(e.task_id) ?? 0);
+      const kept = (this.#kept.get(e.task_id) ?? 0) + size(e.body.lines);
       if (kept > maxKept) return false;
       this.#kept.set(e.task_id, kept);
     }
@@ -43,8 +43,7 @@ export class Journal {
         get.onsuccess = () => resolve(get.result as TaskEvent[]);
         get.onerror = () => reject(get.error ?? new Error('IndexedDB'));
       });
-      const logged = events.flatMap((e) => (e.event === 'log' ? e.body.lines : []));
-      this.#kept.set(task, logged.reduce((n, l) => n + l.length, 0));
+      this.#kept.set(task, events.reduce((n, e) => n + (e.event === 'log' ? size(e.body.lines) : 0), 0));
       return events;
     } catch {
       return [];
@@ -80,6 +79,11 @@ export class Journal {
       return false;
     }
   }
+}
+
+/** The characters of lines, if they are lines: bodies are strangers'. */
+function size(lines: unknown): number {
+  return Array.isArray(lines) ? lines.reduce((n: number, l) => n + String(l).length, 0) : 0;
 }
 
 /** The range of all keys of one task: an array is above every number and text. */

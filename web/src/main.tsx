@@ -34,6 +34,7 @@ void journal.forgetOlder(week);
 const session = new Session(new Client(), journal, tabStorage(), draw);
 session.connect();
 draw();
+document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && session.connection.name === 'open' && void session.readEarlier());
 setInterval(() => document.visibilityState === 'visible' && draw(), 500); // durations and the countdown
 
 fetch('/v1/console.json')

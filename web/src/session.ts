@@ -1,10 +1,12 @@
 import { Client, TaskError } from '../../client/src/index.ts';
 import type { State, Task } from '../../client/src/index.ts';
 import type { Journal } from './journal.ts';
+import { readPage } from './earlier.ts';
+import type { EarlierPage } from './earlier.ts';
 import { apply, ended, fail, newTaskView } from './task-view.ts';
 import type { TaskState, TaskView } from './task-view.ts';
 
-/** Tasks in the list; when a new one would be over it, the oldest that has ended goes. */
+/** Tasks that this tab keeps; when a new one would be over it, the oldest that has ended is an earlier one. */
 export const maxTasks = 20;
 
 /** One task of this tab as sessionStorage keeps it; its events are in the journal. */
@@ -29,6 +31,14 @@ const key = 'wscluster-console.tasks';
  */
 export class Session {
   readonly tasks: TaskView[] = []; // newest first
+  /** Tasks of this session that only the server knows, of earlier pages; newest first. */
+  earlier: TaskView[] = [];
+  /** Where the list of earlier tasks goes on; empty if it is whole, undefined before it was read. */
+  older: string | undefined;
+  /** Task runners that did not answer: what they have is not in the list. */
+  missing: string[] = [];
+  /** Why the earlier tasks could not be read; empty if they were. */
+  earlierFault = '';
   connection: State = { name: 'idle' };
   /** The next attempt to connect, in Unix milliseconds. */
   retryAt = 0;
@@ -56,6 +66,7 @@ export class Session {
     client.on('state', (s) => {
       this.connection = s;
       if (s.name === 'waiting') this.retryAt = Date.now() + s.delayMs;
+      if (s.name === 'open') void this.readEarlier();
       changed();
     });
     client.on('task', (t) => this.#restore(t));
@@ -78,6 +89,49 @@ export class Session {
     this.#add(v);
     this.#follow(v, task);
     return v;
+  }
+
+  find(id: string): TaskView | undefined {
+    return this.tasks.find((t) => t.id === id) ?? this.earlier.find((t) => t.id === id);
+  }
+
+  /** Reports whether events of a task come to this page. */
+  follows(v: TaskView): boolean {
+    return this.#client.tasks.some((t) => t.id === v.id);
+  }
+
+  /** Reads the newest of the session's earlier tasks from the server, or, with older, the next ones behind those that are known. */
+  async readEarlier(older = false): Promise<void> {
+    try {
+      const before = older && this.older ? `&before=${encodeURIComponent(this.older)}` : '';
+      const page = readPage(await (await this.#ask(`/v1/tasks?limit=50${before}`)).json());
+      this.#merge(page.tasks);
+      this.missing = page.missing;
+      if (older || this.older === undefined) this.older = page.next;
+      this.earlierFault = '';
+    } catch (e) {
+      this.earlierFault = (e as Error).message;
+    }
+    this.#changed();
+  }
+
+  /** Takes what the server says of tasks that no events come of. */
+  #merge(told: EarlierPage['tasks']): void {
+    for (const t of told) {
+      const own = this.tasks.find((x) => x.id === t.id);
+      const known = this.earlier.find((x) => x.id === t.id);
+      if (own?.state === 'lost' && ended(t.state) && !this.follows(own)) {
+        own.state = t.state;
+        own.error = t.error;
+        own.lastLine = t.lastLine;
+        if (this.#loaded.has(own.id) && own.log.last < own.lastLine) void this.#readLog(own);
+        this.#save();
+      } else if (!own && (!known || known.told) && known?.told !== t.told) {
+        this.earlier = this.earlier.filter((x) => x !== known).concat(t);
+        this.#loaded.delete(t.id);
+      }
+    }
+    this.earlier.sort((a, b) => b.submittedAt - a.submittedAt);
   }
 
   /** Asks for the end of a task. */
@@ -130,9 +184,14 @@ export class Session {
   }
 
   async #log(v: TaskView, query: string): Promise<Response> {
+    return this.#ask(`/v1/tasks/${v.id}/log?${query}`);
+  }
+
+  /** Asks the server as this client. Rejects with the server's words if it refuses. */
+  async #ask(path: string): Promise<Response> {
     await this.#open();
-    const answer = await fetch(`/v1/tasks/${v.id}/log?${query}`, { headers: { 'X-Socket-Meta': this.meta?.token ?? '' } });
-    if (!answer.ok) throw new Error(((await answer.json()) as { detail: string }).detail);
+    const answer = await fetch(path, { headers: { 'X-Socket-Meta': this.meta?.token ?? '' } });
+    if (!answer.ok) throw new Error(((await answer.json().catch(() => ({}))) as { detail?: string }).detail ?? `the server answered ${answer.status}`);
     return answer;
   }
 
@@ -150,7 +209,10 @@ export class Session {
 
   #restore(task: Task): void {
     let v = this.tasks.find((x) => x.id === task.id);
-    if (!v) this.#add((v = newTaskView(task.id, task.kind, undefined, Date.now())));
+    if (!v) {
+      this.earlier = this.earlier.filter((x) => x.id !== task.id);
+      this.#add((v = newTaskView(task.id, task.kind, undefined, Date.now())));
+    }
     v.state = task.position.attempt || task.position.run_id ? 'running' : 'queued';
     void this.load(v);
     this.#follow(v, task);
@@ -187,7 +249,7 @@ export class Session {
       const i = this.tasks.findLastIndex((x) => ended(x.state));
       if (i < 0) break; // the client's own bound on open tasks holds
       const [old] = this.tasks.splice(i, 1);
-      this.#loaded.delete(old!.id);
+      this.earlier.unshift(old!);
       void this.#journal.forget(old!.id);
     }
     this.#save();

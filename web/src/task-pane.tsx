@@ -3,7 +3,7 @@ import { duration } from './format.ts';
 import { LogView } from './log-view.ts';
 import type { Session } from './session.ts';
 import { ended } from './task-view.ts';
-import type { StepView, TaskView } from './task-view.ts';
+import type { ArtifactView, StepView, TaskView } from './task-view.ts';
 
 interface Props {
   task: TaskView;
@@ -22,7 +22,7 @@ export function TaskPane({ task, session, again }: Props) {
   return (
     <article ref={pane} data-testid="task-pane" data-task={task.id} data-state={task.state}>
       <Heading task={task} />
-      <Progress task={task} cancel={() => session.cancel(task)} />
+      <Progress task={task} cancel={session.follows(task) ? () => session.cancel(task) : undefined} />
       <Outcome task={task} again={again} />
       <div class="split">
         <Steps task={task} />
@@ -73,7 +73,7 @@ function CopyID({ id }: { id: string }) {
 }
 
 /** The latest step or progress: a bar of current_step in total_steps, and its message. */
-function Progress({ task, cancel }: { task: TaskView; cancel: () => void }) {
+function Progress({ task, cancel }: { task: TaskView; cancel: (() => void) | undefined }) {
   const u = task.latest;
   if (!u && ended(task.state)) return null;
   const bar = u?.total_steps ? { value: u.current_step, max: u.total_steps } : ended(task.state) ? { value: 1, max: 1 } : {};
@@ -88,7 +88,7 @@ function Progress({ task, cancel }: { task: TaskView; cancel: () => void }) {
           {u.current_step}/{u.total_steps}
         </span>
       )}
-      {!ended(task.state) && (
+      {!ended(task.state) && cancel && (
         <button type="button" onClick={cancel} disabled={task.canceling} data-testid="cancel">
           {task.canceling ? 'Canceling …' : 'Cancel'}
         </button>
@@ -106,10 +106,14 @@ function Outcome({ task, again }: Omit<Props, 'session'>) {
   if (task.state === 'succeeded') {
     return (
       <section class="outcome good" aria-label="Result">
-        <pre data-testid="result">{JSON.stringify(task.value, null, 2)}</pre>
+        {task.value === undefined ? (
+          <p class="quiet">Its result went to the page that submitted it, and is not kept by the server.</p>
+        ) : (
+          <pre data-testid="result">{JSON.stringify(task.value, null, 2)}</pre>
+        )}
         {task.artifacts.map((a) => (
           <p key={a.name} data-testid="artifact">
-            {a.name} <span class="quiet">{a.content_type}, {a.size_bytes.toLocaleString()} bytes, SHA-256 {a.sha256}</span>
+            {a.name} <span class="quiet">{about(a)}</span>
           </p>
         ))}
         {button}
@@ -126,6 +130,10 @@ function Outcome({ task, again }: Omit<Props, 'session'>) {
       {(e.retryable || task.state !== 'refused') && button /* what was refused for good would be again */}
     </section>
   );
+}
+
+function about({ content_type: type, size_bytes: size, sha256 }: ArtifactView): string {
+  return [type, size !== undefined && `${size.toLocaleString()} bytes`, sha256 && `SHA-256 ${sha256}`].filter(Boolean).join(', ');
 }
 
 function Steps({ task }: { task: TaskView }) {

@@ -12,6 +12,9 @@ export interface StepView {
   endedAt?: number;
 }
 
+/** An artifact as its event names it; a publisher may leave out what is optional to people. */
+export type ArtifactView = Pick<Artifact, 'name'> & Partial<Artifact>;
+
 /** What the page shows of one task. apply is its only way forward; nothing here touches the page. */
 export interface TaskView {
   readonly id: string;
@@ -26,7 +29,7 @@ export interface TaskView {
   totalSteps: number;
   /** The step or progress event that came last: the progress bar and its message. */
   latest?: Update;
-  artifacts: Artifact[];
+  artifacts: ArtifactView[];
   log: LogLines;
   /** The last line of the log, as the final event says; 0 before. */
   lastLine: number;
@@ -38,6 +41,8 @@ export interface TaskView {
   canceling?: boolean;
   /** Times the task began anew. */
   restarts: number;
+  /** What the server said of a task that this page has not followed; another text means that it went on. */
+  told?: string;
   /** The run that is shown, and the last durable event of it. */
   attempt: number;
   run: string;
@@ -80,12 +85,13 @@ function begin(v: TaskView, step: Step): void {
   delete v.startedAt;
 }
 
+/** Bodies are strangers': what is read of one here need not be there, or of its type. */
 function applyEvent(v: TaskView, e: TaskEvent): void {
   switch (e.event) {
     case 'started':
       v.runner = e.body.runner;
       v.totalSteps = e.body.total_steps;
-      v.startedAt = Date.parse(e.body.timestamp);
+      v.startedAt = time(e.body.timestamp);
       return;
     case 'step':
       applyStep(v, e.body);
@@ -95,23 +101,23 @@ function applyEvent(v: TaskView, e: TaskEvent): void {
       v.latest = e.body;
       return;
     case 'log':
-      v.log.append(e.body.first_line, e.body.lines);
+      v.log.append(e.body.first_line, textLines(e.body.lines));
       if (e.body.missing_lines) v.log.remark(`lines ${e.body.first_line}–${e.body.first_line + e.body.missing_lines - 1} cannot be had any more: no task runner has them`);
       return;
     case 'artifact':
-      v.artifacts.push(e.body);
+      v.artifacts.push(artifactOf(e.body));
       return;
     case 'result':
       v.lastLine = e.body.last_line || 0;
       v.state = 'succeeded';
       v.value = 'value' in e.body ? e.body.value : e.body;
-      v.endedAt = Date.parse(e.body.timestamp);
+      v.endedAt = time(e.body.timestamp);
       return;
     case 'error':
       v.lastLine = e.body.last_line || 0;
       v.state = e.body.code === 'canceled' ? 'canceled' : 'failed';
       v.error = e.body;
-      v.endedAt = Date.parse(e.body.timestamp);
+      v.endedAt = time(e.body.timestamp);
       return;
     case 'gap': {
       const { from_seq: from, reason } = e.body;
@@ -120,7 +126,7 @@ function applyEvent(v: TaskView, e: TaskEvent): void {
       if (!e.last) return;
       v.state = 'lost';
       v.error = { code: 'missed', message: `the task is over, but how it ended was not kept: ${gapReasons[reason] ?? reason}`, retryable: true };
-      v.endedAt = Date.parse(e.body.timestamp);
+      v.endedAt = time(e.body.timestamp);
     }
   }
 }
@@ -131,8 +137,25 @@ const gapReasons: Record<string, string> = {
   caps: 'more waited for this page than the server keeps for one',
 };
 
+function artifactOf({ name, content_type, size_bytes, sha256 }: Artifact): ArtifactView {
+  return {
+    name: typeof name === 'string' ? name : 'an artifact without a name',
+    ...(typeof content_type === 'string' && { content_type }),
+    ...(typeof size_bytes === 'number' && { size_bytes }),
+    ...(typeof sha256 === 'string' && { sha256 }),
+  };
+}
+
+function textLines(lines: unknown): string[] {
+  return Array.isArray(lines) ? lines.map((l) => (typeof l === 'string' ? l : JSON.stringify(l))) : [];
+}
+
+function time(t: unknown): number {
+  return (typeof t === 'string' && Date.parse(t)) || Date.now();
+}
+
 function applyStep(v: TaskView, u: Update): void {
-  const at = Date.parse(u.timestamp);
+  const at = time(u.timestamp);
   v.totalSteps = u.total_steps;
   let s = v.steps.find((x) => x.index === u.current_step);
   if (!s) {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { beforeEach, test } from 'node:test';
 import { Client } from '../../client/src/index.ts';
 import type { TaskEvent } from '../../client/src/index.ts';
 import { World, event, settled } from '../../client/test/world.ts';
@@ -20,6 +20,23 @@ class HeldJournal {
   read = async (task: string) => this.kept.filter((e) => e.task_id === task);
   forget = async (task: string) => void this.kept.splice(0, Infinity, ...this.kept.filter((e) => e.task_id !== task));
 }
+
+/** What the server has of the session's tasks, by the path that is asked for. */
+let served: Record<string, { status?: number; body: unknown }> = {};
+let asked: string[] = [];
+beforeEach(() => {
+  served = {};
+  asked = [];
+  globalThis.fetch = async (path, init) => {
+    asked.push(`${String(path)} ${new Headers(init?.headers).get('X-Socket-Meta')}`);
+    const { status = 200, body } = served[String(path)] ?? { body: { tasks: [], more: false } };
+    return new Response(typeof body === 'string' ? body : JSON.stringify(body), { status });
+  };
+});
+
+const run = (id: string, minute: number, over: object = {}) => ({
+  task_id: id, kind: 'make', status: 'succeeded', attempt: 1, run_id: 'r', runner: 'r1', submitted_at: `2026-03-14T09:${minute}:00.000Z`, last_line: 2, ...over,
+});
 
 async function open(w: World, journal = new HeldJournal()) {
   const session = new Session(new Client({ platform: w.platform }), journal as unknown as Journal, w.storage, () => {});
@@ -121,7 +138,7 @@ test('what the journal has no room for is still shown, and said', async () => {
   assert.deepEqual([session.unkept, v.log.last, w.socket.of('ack').length], [true, 1, 1]);
 });
 
-test('of ended tasks the oldest leave the list, and the journal; open ones stay', async () => {
+test('of ended tasks the oldest become earlier ones, and leave the journal; open ones stay', async () => {
   const w = new World();
   const { session, journal } = await open(w);
   const first = session.submit('make', {});
@@ -133,5 +150,57 @@ test('of ended tasks the oldest leave the list, and the journal; open ones stay'
   assert.equal(session.tasks.length, maxTasks);
   assert.equal(session.tasks.includes(second), false);
   assert.equal(session.tasks.includes(first), true);
+  assert.deepEqual([session.earlier[0] === second, session.find(second.id) === second], [true, true]);
   assert.deepEqual(journal.kept, []);
+});
+
+test('a page lists the tasks of the session that it never saw, shows their logs, and finds older ones', async () => {
+  served['/v1/tasks?limit=50'] = { body: { tasks: [run('t3', 30), run('t2', 20)], more: true, missing_runners: ['r2'] } };
+  served['/v1/tasks?limit=50&before=2026-03-14T09%3A20%3A00.000Z'] = { body: { tasks: [run('t1', 10)], more: false } };
+  served['/v1/tasks/t2/log?format=ndjson&from_line=1'] = { body: '{"line":1,"text":"one"}\n{"line":2,"text":"two"}\n' };
+  const { session } = await open(new World());
+  await settled();
+  assert.deepEqual([session.earlier.map((t) => t.id), session.missing, !!session.older], [['t3', 't2'], ['r2'], true]);
+  assert.deepEqual(asked, [`/v1/tasks?limit=50 ${session.meta?.token}`]);
+  await session.readEarlier(true);
+  assert.deepEqual([session.earlier.map((t) => t.id), session.older], [['t3', 't2', 't1'], '']);
+  const v = session.find('t2')!;
+  await session.load(v);
+  await settled();
+  assert.deepEqual(v.log.blocks.flatMap((b) => b.lines), ['one', 'two']);
+  assert.equal(session.follows(v), false);
+});
+
+test('a task that this tab follows is not listed twice, and of one that it lost the server knows the end', async () => {
+  const w = new World();
+  const { session } = await open(w);
+  const followed = session.submit('make', {});
+  const lost = session.submit('make', {});
+  w.socket.give({ type: 'error', task_id: lost.id, code: 'internal', message: '', retryable: false });
+  await settled();
+  lost.state = 'lost';
+  served['/v1/tasks?limit=50'] = { body: { tasks: [run(followed.id, 30, { status: 'running' }), run(lost.id, 20)], more: false } };
+  await session.readEarlier();
+  assert.deepEqual(session.earlier, []);
+  assert.deepEqual([followed.state, lost.state, lost.error], ['submitting', 'succeeded', undefined]);
+});
+
+test('an earlier task that went on is shown anew, one that did not stays as it is', async () => {
+  served['/v1/tasks?limit=50'] = { body: { tasks: [run('t2', 20, { status: 'running' }), run('t1', 10)], more: false } };
+  const { session } = await open(new World());
+  await settled();
+  const [t2, t1] = session.earlier;
+  served['/v1/tasks?limit=50'] = { body: { tasks: [run('t2', 20, { last_line: 9 }), run('t1', 10)], more: false } };
+  await session.readEarlier();
+  assert.deepEqual([session.earlier[0]?.state, session.earlier[0]?.lastLine, session.earlier[0] === t2, session.earlier[1] === t1], ['succeeded', 9, false, true]);
+});
+
+test('why the list cannot be read is said, and forgotten when it can', async () => {
+  served['/v1/tasks?limit=50'] = { status: 503, body: { detail: 'this worker has no broker now; try again' } };
+  const { session } = await open(new World());
+  await settled();
+  assert.equal(session.earlierFault, 'this worker has no broker now; try again');
+  served = {};
+  await session.readEarlier();
+  assert.equal(session.earlierFault, '');
 });

@@ -87,3 +87,16 @@ test('a result in the words of another publisher is shown whole', () => {
   apply(v, ev(1, 'result', { score: 7 }));
   assert.deepEqual(v.value, { score: 7 });
 });
+
+test('a body that lacks what it should have, or has it of another type, harms nothing', () => {
+  const v = view();
+  apply(v, ev(1, 'started', {}));
+  apply(v, ev(2, 'artifact', { name: 'a' }));
+  apply(v, ev(3, 'artifact', { size_bytes: 'many', sha256: 7 }));
+  apply(v, ev(4, 'step', { current_step: 1 }));
+  apply(v, ev(5, 'log', { first_line: 1, lines: 'no list' }));
+  apply(v, ev(6, 'log', { first_line: 1, lines: [7, 'two', null] }));
+  assert.deepEqual(v.artifacts, [{ name: 'a' }, { name: 'an artifact without a name' }]);
+  assert.deepEqual(v.log.blocks.map((b) => b.lines), [['7', 'two', 'null']]);
+  assert.equal([v.startedAt, v.steps[0]?.startedAt].some(Number.isNaN), false);
+});

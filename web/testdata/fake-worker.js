@@ -42,12 +42,14 @@
         ]).flat(),
         step(s + 1, 4, name, 'succeeded'),
       ]),
+      { event: 'artifact', body: { name: 'of-a-publisher-that-says-no-size' } },
       { event: 'artifact', body: { name: 'app.tar.gz', content_type: 'application/gzip', size_bytes: 1048576, sha256: 'ab'.repeat(32) } },
       { event: 'result', body: { value: { packages: 60, failed: 0 }, last_line: 1004 } },
     ],
     // all that a runner says is a stranger's
     'hostile-end': [...told, { event: 'error', body: { code: 'failed', message: evil, retryable: true, last_line: 8 } }],
     'hostile-result': [...told, { event: 'result', body: { value: { [evil]: evil }, last_line: 8 } }],
+    form: [{ event: 'started', body: { kind: 'form', runner: 'r1', total_steps: 0 } }, { event: 'result', body: { value: null, last_line: 0 } }],
     flood: flood(20_000),
     'long-flood': flood(100_000),
     // 35,000,000 characters: more than a log shows, and more than the journal keeps
@@ -79,7 +81,7 @@
       { event: 'error', body: { code: 'failed', message: 'step go vet: exit status 1', retryable: true, last_line: 1 } },
     ],
   };
-  const everyMs = { build: 8, flood: 1, 'long-flood': 1, heavy: 1, broken: 5, away: 5, vanished: 5, 'hostile-end': 5, 'hostile-result': 5 };
+  const everyMs = { build: 8, form: 5, flood: 1, 'long-flood': 1, heavy: 1, broken: 5, away: 5, vanished: 5, 'hostile-end': 5, 'hostile-result': 5 };
   const run = '018f6d9a-30aa-7b11-9c22-abcdefabcdef';
   const stored = JSON.parse(sessionStorage.getItem('fake-worker') ?? '{"tasks":{},"epoch":1}');
   const save = () => sessionStorage.setItem('fake-worker', JSON.stringify(stored));
@@ -89,6 +91,45 @@
   addEventListener('securitypolicyviolation', (e) => harm.push(`${e.violatedDirective} ${e.blockedURI}`));
   addEventListener('error', (e) => harm.push(e.message));
   window.sockets = [];
+
+  // What the page asks for over HTTP. The kind "form" has a field of each shape; earlier tasks are there once the test says so.
+  const kinds = [
+    { kind: 'form', runners: 1, schemas: 1, schema: {
+      title: 'a field of each shape', type: 'object', additionalProperties: false, required: ['repo', 'mode'],
+      properties: {
+        count: { type: 'integer', minimum: 1, maximum: 1000000, default: 3, description: 'how many' },
+        env: { type: 'object' },
+        fast: { type: 'boolean', description: 'leave the tests out' },
+        mode: { enum: ['debug', 'release'] },
+        packages: { type: 'array', items: { type: 'string', pattern: '^\\.' }, default: ['./a', './b'] },
+        repo: { type: 'string', maxLength: 40, pattern: '^[a-z/]+$', description: 'absolute path of a Git repository on the runner’s machine' },
+      },
+    } },
+    { kind: 'build', runners: 2, schemas: 1, schema: { additionalProperties: false, properties: { ref: { type: 'string' } } } },
+    { kind: 'unsaid', runners: 1, schemas: 0 },
+  ];
+  const before = (minutes) => new Date(Date.UTC(2026, 2, 14, 9, 26) - minutes * 60_000).toISOString();
+  const earlierRun = (i, status, more = {}) => ({
+    task_id: `earlier-${i}`, kind: i === 3 ? 'a-kind-with-a-name-as-long-as-a-name-of-a-kind-may-ever-be-64-bytes' : 'build', status, attempt: 1, run_id: run, runner: 'r1', submitted_at: before(i * 90),
+    started_at: before(i * 90), ended_at: status === 'running' ? undefined : before(i * 90 - 3), current_step: 4, total_steps: 4, last_line: 3, log_bytes: 30, ...more,
+  });
+  const earlier = [
+    earlierRun(1, 'succeeded'),
+    earlierRun(2, 'failed', { error: { code: 'failed', message: 'step go vet: exit status 1', retryable: true } }),
+    earlierRun(3, 'running'),
+    earlierRun(4, 'failed', { error: { code: 'canceled', message: 'the task was canceled', retryable: false } }),
+  ];
+  const answers = {
+    '/v1/kinds': () => ({ kinds }),
+    '/v1/tasks?limit=50': () => (sessionStorage.getItem('fake-earlier') ? { tasks: earlier, more: true, missing_runners: ['r7'] } : { tasks: [], more: false }),
+    [`/v1/tasks?limit=50&before=${encodeURIComponent(before(4 * 90))}`]: () => ({ tasks: [earlierRun(5, 'succeeded')], more: false }),
+  };
+  window.fetch = async (path, init) => {
+    if (path !== '/v1/kinds' && init?.headers['X-Socket-Meta'] !== 'token') return Response.json({ detail: 'no token' }, { status: 401 });
+    if (answers[path]) return Response.json(answers[path]());
+    if (path.startsWith('/v1/tasks/earlier-')) return new Response([1, 2, 3].map((line) => JSON.stringify({ line, text: `line ${line} of ${path.slice(10, 19)}` }) + '\n').join(''));
+    return Response.json({ detail: 'no task runner that can be reached has this log' }, { status: 404 });
+  };
 
   window.WebSocket = class {
     constructor(url, protocol) {
@@ -112,6 +153,9 @@
       if (m.type === 'ping') this.give({ type: 'pong' });
       if (m.type === 'ack') for (const p of m.tasks) if (stored.tasks[p.task_id]) stored.tasks[p.task_id].next = p.next;
       if (m.type === 'submit') {
+        if (m.params?.repo?.startsWith('/refused')) {
+          return this.give({ type: 'error', id: m.id, task_id: m.task_id, code: 'bad_params', message: 'repo is no directory in the runner’s repository roots', retryable: false });
+        }
         if (!stories[m.kind]) {
           return this.give({ type: 'error', id: m.id, task_id: m.task_id, code: 'unknown_kind', message: `no task runner has ever offered kind "${m.kind}"`, retryable: false });
         }
