@@ -72,6 +72,7 @@ func eval[T any](p *page, expression string) T {
 // submit chooses the kind, fills in the fields and submits.
 func (p *page) submit(kind string, params map[string]string) {
 	p.t.Helper()
+	p.await(fmt.Sprintf(`[...document.querySelector('[data-testid=kind]').options].some(o => o.value === %q)`, kind)) // a runner has announced it
 	p.do(chromedp.SetValue(`[data-testid=kind]`, kind))
 	p.await(fmt.Sprintf(`document.querySelector('[data-testid=kind]').value === %q`, kind))
 	for name, value := range params {

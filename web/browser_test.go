@@ -287,6 +287,87 @@ func TestRefusalIsToldAtTheFormAndInTheTask(t *testing.T) {
 	check(b, `$$("again").length`, 0)
 }
 
+// fill types into a field of the form.
+func (b *tab) fill(name, text string) {
+	b.t.Helper()
+	b.do(fmt.Sprintf(`{
+		const e = $("param-%s"), type = e.tagName === "SELECT" || e.type === "checkbox" ? "change" : "input";
+		e.type === "checkbox" ? (e.checked = %[2]q === "true") : (e.value = %[2]q);
+		e.dispatchEvent(new Event(type, { bubbles: true }));
+	}`, name, text))
+}
+
+// choose chooses a kind that runners announce.
+func (b *tab) choose(kind string) {
+	b.t.Helper()
+	b.until(fmt.Sprintf(`[...$("kind").options].some((o) => o.value === %q)`, kind))
+	b.do(fmt.Sprintf(`{ const k = $("kind"); k.value = %q; k.dispatchEvent(new Event("change", { bubbles: true })); }`, kind))
+	b.until(fmt.Sprintf(`$("kind").value === %q`, kind))
+}
+
+func TestTheFormIsMadeOfTheSchemaThatRunnersAnnounce(t *testing.T) {
+	b := openConsole(t, 1280, 800)
+	b.choose("form")
+	b.until(`$("param-repo")`)
+	check(b, `[...document.querySelectorAll(".field label")].map((l) => l.textContent.trim()).join()`, "Kind,mode required,repo required,count,env,fast,packages")
+	check(b, `$("kind-hint").textContent`, "a field of each shape")
+	check(b, `[...$("param-mode").options].map((o) => o.textContent).join()`, "choose one,debug,release")
+	check(b, `["count", "env", "packages", "repo"].map((n) => $("param-" + n).value).join(";")`, "3;;./a ./b;")
+	check(b, `$("param-fast").type + $("param-count").inputMode + $("param-env").tagName`, "checkboxnumericTEXTAREA")
+
+	b.fill("count", "0")
+	b.do(`$("submit").click()`)
+	b.until(`$$("fault").length === 3`)
+	check(b, `$$("fault").map((f) => f.textContent).join("; ")`, "mode is missing; repo is missing; count must be at least 1")
+	check(b, `document.activeElement === $("param-mode")`, true) // the first that is wrong
+	check(b, `$$("task").length`, 0)
+	b.fill("count", "7")
+	b.until(`$$("fault").length === 2`) // what is mended is not told any more
+
+	b.fill("mode", `"release"`)
+	b.fill("repo", "/srv/git")
+	b.fill("fast", "true")
+	b.fill("env", `{"A": "b"}`)
+	b.do(`$("submit").click()`)
+	b.until(`$("task-state")?.textContent === "succeeded"`)
+	check(b, `JSON.stringify(Object.values(JSON.parse(sessionStorage["fake-worker"]).tasks)[0].params)`,
+		`{"mode":"release","repo":"/srv/git","count":7,"env":{"A":"b"},"fast":true,"packages":["./a","./b"]}`)
+
+	b.choose("unsaid") // nobody says what its parameters are
+	b.until(`$("free-json") && !$("free-kind")`)
+	b.unharmed()
+}
+
+func TestWhyTheServerRefusesParametersIsToldAtTheForm(t *testing.T) {
+	b := openConsole(t, 1280, 800)
+	b.choose("form")
+	b.until(`$("param-repo")`)
+	b.fill("mode", `"debug"`)
+	b.fill("repo", "/refused")
+	b.do(`$("submit").click()`)
+	b.until(`$("form-error").textContent === "repo is no directory in the runner’s repository roots"`)
+	check(b, `$("form-error").getAttribute("role")`, "alert")
+	check(b, `$("param-repo").getAttribute("aria-invalid") + $("param-mode").getAttribute("aria-invalid")`, "truefalse")
+	check(b, `document.getElementById($("param-repo").getAttribute("aria-describedby").split(" ").at(-1)).textContent`, "repo is no directory in the runner’s repository roots")
+	check(b, `$("error-code").textContent`, "bad_params")
+	b.fill("repo", "/srv/git")
+	b.until(`$("form-error").textContent === "" && $("param-repo").getAttribute("aria-invalid") === "false"`)
+	b.unharmed()
+}
+
+// Whoever cannot see the page, or has no mouse, fills the form in as well.
+func TestEachControlOfTheFormHasALabelAndTheKeyboardReachesIt(t *testing.T) {
+	b := openConsole(t, 360, 720)
+	for _, kind := range []string{"form", "unsaid", "*"} {
+		b.choose(kind)
+		b.until(`$("free-json") || $("param-repo")`)
+		const named = `[...document.querySelectorAll(".submit :is(input, select, textarea)")].every((e) => e.labels.length === 1 && e.labels[0].textContent.trim() && e.tabIndex === 0)`
+		check(b, named, true)
+		check(b, `[...document.querySelectorAll(".submit [aria-describedby]")].every((e) => e.getAttribute("aria-describedby").split(" ").every((id) => document.getElementById(id)))`, true)
+		check(b, `document.documentElement.scrollWidth <= innerWidth`, true)
+	}
+}
+
 func TestTasksOfEarlierPagesAreListedAndTheirLogsOpen(t *testing.T) {
 	b := openConsole(t, 360, 720)
 	dark := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}}}

@@ -2,7 +2,7 @@
 // The page itself is TypeScript (src/), built by go generate into dist/, and embedded here.
 //
 // It knows nothing of workers: it serves files, and the page speaks docs/PROTOCOL.md to whatever serves
-// it, at /v1/ws, and asks /v1/console.json for the defaults of its form.
+// it, at /v1/ws, and asks it for the kinds and the client's tasks over HTTP.
 package web
 
 import (

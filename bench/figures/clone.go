@@ -146,29 +146,52 @@ func firstLogLine(ctx context.Context, addr string) (string, error) {
 	return "", fmt.Errorf("the %s task had no log: %w", kind, cmp.Or(err, errors.New("it ended with a result")))
 }
 
-// firstForm asks the console's server for the first of its forms.
-func firstForm(ctx context.Context, addr string) (kind string, params json.RawMessage, err error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/v1/console.json", nil)
+// firstForm is what the console's form holds when it opens: the defaults of go-build, once a runner has announced it.
+func firstForm(ctx context.Context, addr string) (kind string, params map[string]json.RawMessage, err error) {
+	for {
+		kinds, err := announced(ctx, addr)
+		if err != nil {
+			return "", nil, err
+		}
+		for _, k := range kinds {
+			if k.Kind != "go-build" {
+				continue
+			}
+			params := map[string]json.RawMessage{}
+			for name, p := range k.Schema.Properties {
+				if p.Default != nil {
+					params[name] = p.Default
+				}
+			}
+			return k.Kind, params, nil
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return "", nil, context.Cause(ctx)
+		}
+	}
+}
+
+// announcedKind is what firstForm reads of an entry of GET /v1/kinds.
+type announcedKind struct {
+	Kind   string
+	Schema struct {
+		Properties map[string]struct{ Default json.RawMessage }
+	}
+}
+
+func announced(ctx context.Context, addr string) ([]announcedKind, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/v1/kinds", nil)
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	answer, err := http.DefaultClient.Do(r)
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	defer answer.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(answer.Body, 1<<20))
-	if err != nil {
-		return "", nil, err
-	}
-	var forms struct {
-		Kinds []struct {
-			Kind   string          `json:"kind"`
-			Params json.RawMessage `json:"params"`
-		} `json:"kinds"`
-	}
-	if err := json.Unmarshal(body, &forms); err != nil || len(forms.Kinds) == 0 {
-		return "", nil, fmt.Errorf("%s: no kinds in %.200q", answer.Status, body)
-	}
-	return forms.Kinds[0].Kind, forms.Kinds[0].Params, nil
+	var found struct{ Kinds []announcedKind }
+	err = json.NewDecoder(io.LimitReader(answer.Body, 1<<20)).Decode(&found)
+	return found.Kinds, err
 }

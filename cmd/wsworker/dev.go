@@ -2,14 +2,11 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"time"
 
@@ -74,6 +71,7 @@ func dev(ctx context.Context, s devSettings, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	suggest(recipes, repo)
 	kinds, err := build.Kinds(recipes, build.Options{WorkDir: s.WorkDir, RepoRoots: []string{repo}, Log: log})
 	if err != nil {
 		log.Warn("some kinds cannot run here", zap.Error(err))
@@ -90,7 +88,7 @@ func dev(ctx context.Context, s devSettings, stdout, stderr io.Writer) error {
 			return err
 		}
 		w, err := worker.New(worker.Options{
-			Server: id, Broker: b, Keys: keys, RouteKeys: routeKeys, Log: log, Site: site(repo, kinds), DrainWindow: time.Second,
+			Server: id, Broker: b, Keys: keys, RouteKeys: routeKeys, Log: log, Site: web.Handler(), DrainWindow: time.Second,
 		})
 		if err != nil {
 			return err
@@ -122,27 +120,16 @@ func listenFrom(port int) (net.Listener, error) {
 	return nil, fmt.Errorf("no port from %d on is free on 127.0.0.1: %w", port, err)
 }
 
-// site is the console with a form for each of the kinds that can run here, and values that work.
-func site(repo string, kinds map[string]taskrunner.Kind) http.Handler {
-	type form struct {
-		Kind   string         `json:"kind"`
-		Params map[string]any `json:"params"`
+// suggest gives recipes defaults that work here, so that the console's form begins with a build of repo.
+func suggest(recipes []*build.Recipe, repo string) {
+	defaults := map[string]map[string]any{
+		"go-build": {"repo": repo, "packages": []any{"./pkg/socketmeta", "./pkg/wire"}},
+		"make":     {"repo": repo, "target": "help"},
 	}
-	all := []form{
-		{"go-build", map[string]any{"repo": repo, "ref": "HEAD", "packages": []string{"./pkg/socketmeta", "./pkg/wire"}}},
-		{"countdown", map[string]any{"lines": 80, "interval_ms": 250, "steps": 4}},
-		{"make", map[string]any{"repo": repo, "ref": "HEAD", "target": "help"}},
+	for _, r := range recipes {
+		properties, _ := r.Params["properties"].(map[string]any)
+		for name, value := range defaults[r.Kind] {
+			properties[name].(map[string]any)["default"] = value // the recipes are those of this program
+		}
 	}
-	missing := func(f form) bool { return kinds[f.Kind].Handler == nil }
-	forms, err := json.Marshal(map[string][]form{"kinds": slices.DeleteFunc(all, missing)})
-	if err != nil {
-		panic(fmt.Errorf("the console's forms are no JSON: %w", err)) // fixed values
-	}
-	mux := http.NewServeMux()
-	mux.Handle("/", web.Handler())
-	mux.HandleFunc("GET /v1/console.json", func(rw http.ResponseWriter, _ *http.Request) {
-		rw.Header().Set("Content-Type", "application/json")
-		_, _ = rw.Write(forms) // the page is gone: nobody to tell
-	})
-	return mux
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os/exec"
 	"regexp"
 	"time"
@@ -47,7 +48,11 @@ type boundStep struct {
 
 // newHandler finds the programs of a recipe that ParseRecipe has accepted.
 func newHandler(r *Recipe, o Options) (*handler, error) {
-	params, err := newParams(r.Params, o.RepoRoots)
+	object := maps.Clone(r.Params)
+	if object != nil && object["title"] == nil && r.About != "" {
+		object["title"] = r.About // for the forms that are made of it
+	}
+	params, err := newParams(object, o.RepoRoots)
 	if err != nil {
 		return nil, err
 	}

@@ -31,7 +31,7 @@ import (
 // file are these fields, in snake_case.
 type Recipe struct {
 	Kind  string `yaml:"kind"`
-	About string `yaml:"about"` // one line for people
+	About string `yaml:"about"` // one line for people: the title of the schema that is announced, unless Params has one
 
 	// Params is a JSON Schema of the parameters, an object with additionalProperties false. Each
 	// property that a step uses is a string, integer or boolean, or an array of such, and bounded:

@@ -10,7 +10,15 @@ import { TaskPane } from './task-pane.tsx';
 export function App({ session, kinds }: { session: Session; kinds: KindForm[] }) {
   const [selected, select] = useSelected();
   const task = session.find(selected) ?? session.tasks[0];
-  const submit = (kind: string, params: object) => select(session.submit(kind, params).id);
+  const submit = (kind: string, params: object) => {
+    const { id } = session.submit(kind, params);
+    select(id);
+    return id;
+  };
+  const refusal = (id: string) => {
+    const error = session.tasks.find((t) => t.id === id)?.error;
+    return error?.code === 'bad_params' ? error.message : undefined;
+  };
   const params = task?.params;
   return (
     <>
@@ -19,7 +27,7 @@ export function App({ session, kinds }: { session: Session; kinds: KindForm[] })
         <Connection session={session} />
       </header>
       <aside>
-        <SubmitForm kinds={kinds} submit={submit} />
+        <SubmitForm kinds={kinds} submit={submit} refusal={refusal} />
         <TaskList session={session} selected={task?.id} select={select} />
       </aside>
       <main>

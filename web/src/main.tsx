@@ -2,14 +2,14 @@ import { render } from 'preact';
 import { Client } from '../../client/src/index.ts';
 import { App } from './app.tsx';
 import { Journal } from './journal.ts';
-import { builtIn, readKinds } from './params.ts';
+import { readKinds } from './params.ts';
 import type { KindForm } from './params.ts';
 import { Session } from './session.ts';
 
 const root = document.getElementById('app')!;
 const week = 7 * 24 * 3600 * 1000;
 
-let kinds: KindForm[] = builtIn;
+let kinds: KindForm[] = [];
 let drawnAt = 0;
 let drawing = false;
 
@@ -37,13 +37,18 @@ draw();
 document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && session.connection.name === 'open' && void session.readEarlier());
 setInterval(() => document.visibilityState === 'visible' && draw(), 500); // durations and the countdown
 
-fetch('/v1/console.json')
-  .then((r) => (r.ok ? r.json() : undefined))
-  .then((doc) => {
-    kinds = readKinds(doc);
+void askKinds();
+
+/** Asks for the kinds now and then: soon while there are none. Those of runners that went away stay, for they may come back. */
+async function askKinds(): Promise<void> {
+  if (document.visibilityState === 'visible') {
+    const answer = await fetch('/v1/kinds').catch(() => undefined);
+    const now = readKinds(answer?.ok && (await answer.json().catch(() => undefined)));
+    if (now.length) kinds = now;
     draw();
-  })
-  .catch(() => {}); // the built-in forms will do
+  }
+  setTimeout(() => void askKinds(), kinds.length ? 30_000 : 2000);
+}
 
 function tabStorage(): Storage | undefined {
   try {
