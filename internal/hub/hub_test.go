@@ -32,6 +32,7 @@ type place struct {
 	ready bool
 	link  broker.Link
 	kept  map[wire.Channel][]wire.Post
+	deaf  chan struct{} // if not nil: it does not answer before this is closed
 	got   map[engine.ConnRef][]wire.ServerMessage
 	calls []string // to the broker's channels
 }
@@ -90,8 +91,12 @@ func start(t *testing.T, b *memory.Broker, id socketmeta.ServerID) *place {
 		},
 		Kept: func(ch wire.Channel) []wire.Post {
 			p.mu.Lock()
-			defer p.mu.Unlock()
-			return p.kept[ch]
+			posts, deaf := p.kept[ch], p.deaf
+			p.mu.Unlock()
+			if deaf != nil {
+				<-deaf
+			}
+			return posts
 		},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -187,6 +192,13 @@ func (p *place) want(c engine.ConnRef, want ...string) {
 	}
 }
 
+// keeps sets what the worker's own publisher keeps of a channel.
+func (p *place) keeps(ch wire.Channel, posts ...wire.Post) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.kept[ch] = posts
+}
+
 // publish publishes as a publisher that counts would.
 func publish(t *testing.T, b *memory.Broker, posts ...wire.Post) {
 	t.Helper()
@@ -254,8 +266,8 @@ func TestASnapshotIsWhatAllPublishersKeep(t *testing.T) {
 		kept := func(publisher string, seq int64, key, body string, ago time.Duration) wire.Post {
 			return wire.Post{Channel: "a", Publisher: publisher, Stream: stream1, Seq: seq, Key: key, Time: wire.Time{Time: now.Add(-ago)}, Body: json.RawMessage(body)}
 		}
-		p1.kept["a"] = []wire.Post{kept("i1-w1", 4, "", `"own"`, 2*time.Second), kept("i1-w1", 9, "k", `"newer"`, time.Second)}
-		p2.kept["a"] = []wire.Post{kept("i1-w2", 1, "k", `"older"`, 3*time.Second), kept("i1-w2", 2, "", `"other"`, 0)}
+		p1.keeps("a", kept("i1-w1", 4, "", `"own"`, 2*time.Second), kept("i1-w1", 9, "k", `"newer"`, time.Second))
+		p2.keeps("a", kept("i1-w2", 1, "k", `"older"`, 3*time.Second), kept("i1-w2", 2, "", `"other"`, 0))
 		p1.Subscribe(1, &wire.Subscribe{Channel: "a"})
 		synctest.Wait()
 		p1.want(1, "subscribed a 3 false", `"own"`, `"newer"`, `"other"`)
@@ -267,7 +279,10 @@ func TestAPublisherThatDoesNotAnswerIsAskedAgain(t *testing.T) {
 		p1, p2 := start(t, b, "i1-w1"), start(t, b, "i1-w2")
 		after(newLink)
 		deaf := make(chan struct{})
-		p2.o.Kept = func(ch wire.Channel) []wire.Post { <-deaf; return []wire.Post{counted(ch, 3)} }
+		p2.keeps("a", counted("a", 3))
+		p2.mu.Lock()
+		p2.deaf = deaf
+		p2.mu.Unlock()
 		p1.Subscribe(1, &wire.Subscribe{Channel: "a"})
 		after(answerWithin - tickEvery)
 		p1.want(1)
@@ -286,7 +301,7 @@ func TestWithoutABrokerASubscriberIsAnsweredAllTheSame(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *memory.Broker) {
 		b.Down(true)
 		p := start(t, b, "i1-w1")
-		p.kept["a"] = []wire.Post{counted("a", 1)}
+		p.keeps("a", counted("a", 1))
 		p.Subscribe(1, &wire.Subscribe{Channel: "a"})
 		after(bindWithin - tickEvery)
 		p.want(1)
@@ -309,7 +324,7 @@ func TestALostLinkIsToldAndWhatPublishersKeepIsMerged(t *testing.T) {
 		b.Cut(broker.Worker("i1-w1"))
 		synctest.Wait()
 		publish(t, b, counted("a", 3), counted("a", 4))
-		p.kept["a"] = []wire.Post{counted("a", 2), counted("a", 4)}
+		p.keeps("a", counted("a", 2), counted("a", 4))
 		after(5 * time.Second)
 		p.want(1, "missed 0 lost", "4")
 		publish(t, b, counted("a", 4), counted("a", 5), counted("a", 7))
@@ -321,7 +336,7 @@ func TestBeyondItsLimitAWorkerIsBoundToAllChannels(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *memory.Broker) {
 		p := start(t, b, "i1-w1")
 		after(newLink)
-		p.core.limits.named, p.core.limits.backNamed = 3, 2
+		p.do(func(c *core) { c.limits.named, c.limits.backNamed = 3, 2 })
 		for i := range 5 {
 			p.Subscribe(engine.ConnRef(i+1), &wire.Subscribe{Channel: wire.Channel("abcde"[i : i+1])})
 			synctest.Wait()
@@ -410,7 +425,7 @@ func TestPresenceWaitsForAllWorkersAndSaysIfOneIsSilent(t *testing.T) {
 func TestPresenceDoesNotAskForPosts(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *memory.Broker) {
 		p := start(t, b, "i1-w1")
-		p.kept["a"] = []wire.Post{counted("a", 1)}
+		p.keeps("a", counted("a", 1))
 		if m := p.found(wire.NewRunID(), []wire.Channel{"a"}, true); len(m.Channels) != 0 {
 			t.Errorf("count_only: %+v, want nothing", m.Channels)
 		}
