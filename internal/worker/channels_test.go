@@ -484,3 +484,44 @@ func TestSubscribersOutliveTheBrokersLink(t *testing.T) {
 		t.Errorf("got %s, want 3", got)
 	}
 }
+
+func TestASubscriberThatDoesNotReadIsToldWhatItMissedAndCostsOthersNothing(t *testing.T) {
+	c := newCluster(t)
+	w := c.worker("i1-w1", openTo(t, "*"))
+	p := c.poster("p")
+	deaf, good := subscriber(t, w), subscriber(t, w)
+	deaf.subscribe("a")
+	good.subscribe("a")
+	const posts = 3000
+	body := `"` + strings.Repeat("x", 1000) + `"`
+	for i := range posts {
+		p.post("a", "", body)
+		if m := good.want("message"); m["seq"] != float64(i+1) {
+			t.Fatalf("the one that reads got %v, want post %d", m["seq"], i+1)
+		}
+	}
+	got, missed := 0., 0.
+	for got+missed < posts {
+		_, b := deaf.read()
+		switch m := object(t, b); m["type"] {
+		case "message":
+			if m["seq"] != got+missed+1 {
+				t.Fatalf("the one that did not read got post %v after %v and %v missed", m["seq"], got, missed)
+			}
+			got++
+		case "missed":
+			if m["reason"] != "slow" {
+				t.Fatalf("%v, want reason slow", m)
+			}
+			missed += m["count"].(float64)
+		}
+	}
+	if missed == 0 || got+missed != posts {
+		t.Errorf("it got %v and missed %v, want %d together, and some missed", got, missed, posts)
+	}
+	deaf.send(text, `{"type":"ping"}`)
+	deaf.want("pong")
+	if n := metric(t, w, `wscluster_channel_dropped_total{reason="slow"}`); n != fmt.Sprint(missed) {
+		t.Errorf("%s are counted, want %v", n, missed)
+	}
+}
