@@ -36,15 +36,15 @@ var floors = map[string]int{
 	"pkg/amqp":              3,
 	"pkg/broker/brokertest": 3,
 	"pkg/broker/memory":     3,
-	"pkg/taskrunner":        3,
 	"pkg/channel":           3,
 	"internal/catalog":      3,
 	"internal/session":      3,
 
+	"pkg/taskrunner":   4,
 	"internal/hub":     4,
 	"internal/mailbox": 4,
-	"internal/build":   4,
 
+	"internal/build":  5,
 	"internal/worker": 5,
 
 	"bench/load":     6, // cheap clients by the thousand, for the figures

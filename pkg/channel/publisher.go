@@ -75,6 +75,11 @@ type Stats struct {
 	Full                int64 // posts that were not taken, for the queue was full
 }
 
+// ByOutcome returns the sums of what became of posts, by the names that metrics have.
+func (s *Stats) ByOutcome() map[string]int64 {
+	return map[string]int64{"stored": s.Stored, "returned": s.Returned, "refused": s.Refused, "republished": s.Again, "full": s.Full}
+}
+
 // New returns a Publisher whose posts wait for Serve. The error says which option is wrong.
 func New(o Options) (*Publisher, error) {
 	o.QueuedPosts = cmp.Or(o.QueuedPosts, 10_000)

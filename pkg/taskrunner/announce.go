@@ -11,8 +11,10 @@ import (
 	"github.com/wscluster/wscluster/pkg/wire"
 )
 
-// announceEvery is how often workers are told the kinds. They forget a runner of which they missed three.
-const announceEvery = 30 * time.Second
+const (
+	announceEvery = 30 * time.Second // workers are told the kinds. They forget a runner of which they missed three
+	announceGap   = time.Second      // at least between two announcements, however often the load changes
+)
 
 // offers returns what a runner says of its kinds.
 func offers(kinds map[string]Kind) (all []wire.KindOffer) {
@@ -32,19 +34,37 @@ func announcedBytes(all []wire.KindOffer) int {
 	return n
 }
 
-// announce tells workers over one link what this runner takes: all of them at once and every 30 s, each
-// that asks, and all when it stops that it takes nothing any more. An announcement may be lost.
+// announce tells workers over one link what this runner takes and how many tasks it works on: all of them at once,
+// every 30 s and when that number changes, a second later if it has to be; each that asks; and all when it stops that it
+// takes nothing any more. An announcement may be lost.
 func (s *shift) announce(ctx context.Context, link broker.Link, d *desk, slots int) error {
 	kinds := &wire.Kinds{Runner: s.name, Slots: slots, Kinds: offers(s.kinds)}
 	tick := time.NewTicker(announceEvery)
 	defer tick.Stop()
+	var told int             // the load that all have heard of
+	var gap <-chan time.Time // it has changed, but they have just heard of another one
+	since := time.Now()
 	for to := broker.ToAll(); ; {
-		if err := s.say(ctx, link, to, kinds); err != nil {
-			return err
+		if kinds.Running = s.placed(); to == broker.ToAll() {
+			told, since, gap = kinds.Running, time.Now(), nil
 		}
+		if to != (broker.Address{}) {
+			if err := s.say(ctx, link, to, kinds); err != nil {
+				return err
+			}
+		}
+		to = broker.Address{}
 		select {
 		case <-tick.C:
 			to = broker.ToAll()
+		case <-d.loads:
+			if gap == nil && s.placed() != told {
+				gap = time.After(announceGap - time.Since(since))
+			}
+		case <-gap:
+			if gap = nil; s.placed() != told {
+				to = broker.ToAll()
+			}
 		case worker := <-d.asked:
 			to = broker.ToControl(worker)
 		case <-s.stopping:
@@ -58,6 +78,13 @@ func (s *shift) announce(ctx context.Context, link broker.Link, d *desk, slots i
 			}
 		}
 	}
+}
+
+// placed is how many tasks this runner works on.
+func (s *shift) placed() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.plan.placed()
 }
 
 // farewell says that this runner takes nothing any more, also when ctx has ended.

@@ -25,13 +25,14 @@ type desk struct {
 	plans           chan struct{} // cap 1: the plan has changed
 
 	asked chan broker.Identity // cap maxAsked: workers that want to know the kinds
+	loads chan struct{}        // cap 1: perhaps more or fewer tasks run
 }
 
 // maxAsked bounds the workers that wait for an answer; others hear the kinds when all do.
 const maxAsked = 100
 
 func newDesk(link broker.Link, s *shift) *desk {
-	return &desk{link: link, shift: s, writes: newInTray(), settles: newInTray(), current: make(chan struct{}), plans: make(chan struct{}, 1), asked: make(chan broker.Identity, maxAsked)}
+	return &desk{link: link, shift: s, writes: newInTray(), settles: newInTray(), current: make(chan struct{}), plans: make(chan struct{}, 1), asked: make(chan broker.Identity, maxAsked), loads: make(chan struct{}, 1)}
 }
 
 // hold is one delivery that is to be settled.
@@ -61,9 +62,11 @@ func (d *desk) changed() {
 	if d.shift.plan.current {
 		d.once.Do(func() { close(d.current) })
 	}
-	select {
-	case d.plans <- struct{}{}:
-	default:
+	for _, changed := range []chan struct{}{d.plans, d.loads} {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
 	}
 }
 

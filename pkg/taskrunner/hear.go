@@ -11,8 +11,8 @@ import (
 )
 
 // hear reads what others say to this runner, or to all, over one link, until ctx or the link ends. Workers
-// that ask what the logbook has are answered one after the other: each question costs one message of at most a log chunk
-// or wire.MaxRuns runs, so a reader gets no more than it asks for.
+// that ask what the logbook has, or what is kept of channels, are answered one after the other: each question costs one message of at most a log chunk,
+// wire.MaxRuns runs or wire.MaxControl bytes, so a reader gets no more than it asks for.
 func (s *shift) hear(ctx context.Context, link broker.Link, d *desk) error {
 	for {
 		select {
@@ -51,6 +51,8 @@ func (s *shift) answer(ctx context.Context, link broker.Link, d *desk, c wire.Co
 			answer = s.book.findRuns(c)
 		}
 		return s.say(ctx, link, broker.ToControl(broker.Worker(c.From)), answer)
+	case *wire.FindChannels:
+		return s.say(ctx, link, broker.ToControl(broker.Worker(c.From)), s.findChannels(c))
 	case *wire.ReadLog:
 		answer := &wire.LogChunk{Ask: c.Ask, Runner: s.name, Missing: true, Data: []byte{}}
 		if s.book != nil {

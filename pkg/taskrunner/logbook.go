@@ -240,6 +240,25 @@ func (b *logbook) findRuns(q *wire.FindRuns) *wire.RunsFound {
 	return answer
 }
 
+// workflows is how tasks stand: of one task, or of all for "", those that changed last,
+// at most limit, the one that changed last at the end.
+func (b *logbook) workflows(task wire.TaskID, limit int) []*wire.Workflow {
+	if b == nil {
+		return nil
+	}
+	var all []*wire.Workflow
+	b.mu.Lock()
+	for k := range b.runs {
+		if task == "" || k.task == task {
+			info := b.info(b.find(k, ""))
+			all = append(all, workflowOf(&info))
+		}
+	}
+	b.mu.Unlock()
+	slices.SortFunc(all, func(x, y *wire.Workflow) int { return x.Timestamp.Compare(y.Timestamp.Time) })
+	return all[max(0, len(all)-limit):]
+}
+
 // info is what e's page would say now. b.mu is held.
 func (b *logbook) info(e *entry) wire.RunInfo {
 	info := e.page.RunInfo

@@ -86,6 +86,8 @@ type gauges struct{ *Metrics }
 var (
 	descTasks   = prometheus.NewDesc("wscluster_runner_tasks", "Tasks that run now.", []string{"kind"}, nil)
 	descOutbox  = prometheus.NewDesc("wscluster_runner_outbox_events", "Events that the broker has not stored yet, in memory and on disk.", nil, nil)
+	descPosts   = prometheus.NewDesc("wscluster_runner_posts_total", "Posts to channels by what became of them: stored, returned (nobody was subscribed), refused by the broker, republished, or full (the queue had no room).", []string{"outcome"}, nil)
+	descQueued  = prometheus.NewDesc("wscluster_runner_posts_queued", "Posts to channels that the broker has not answered for.", nil, nil)
 	descSpilled = prometheus.NewDesc("wscluster_runner_spilled_bytes", "Bytes of the spool on disk.", nil, nil)
 )
 
@@ -93,6 +95,8 @@ func (g gauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- descTasks
 	ch <- descOutbox
 	ch <- descSpilled
+	ch <- descPosts
+	ch <- descQueued
 }
 
 func (g gauges) Collect(ch chan<- prometheus.Metric) {
@@ -105,5 +109,10 @@ func (g gauges) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(descTasks, prometheus.GaugeValue, float64(n), kind)
 	}
 	ch <- prometheus.MustNewConstMetric(descOutbox, prometheus.GaugeValue, float64(events))
+	posts := s.posts.Stats()
+	for outcome, n := range posts.ByOutcome() {
+		ch <- prometheus.MustNewConstMetric(descPosts, prometheus.CounterValue, float64(n), outcome)
+	}
+	ch <- prometheus.MustNewConstMetric(descQueued, prometheus.GaugeValue, float64(posts.Queued))
 	ch <- prometheus.MustNewConstMetric(descSpilled, prometheus.GaugeValue, float64(s.spool.bytes()))
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/wscluster/wscluster/pkg/channel"
 	"github.com/wscluster/wscluster/pkg/schema"
 	"github.com/wscluster/wscluster/pkg/wire"
 	"go.uber.org/zap"
@@ -33,6 +34,7 @@ type run struct {
 	lease  func() time.Duration // for how long it may go on without a word of this process
 
 	metrics *Metrics
+	posts   *channel.Publisher
 	book    *logbook   // nil if there is none
 	file    *spoolFile // nil if nothing goes to disk
 	spills  sync.Once  // says so in the log
@@ -56,7 +58,8 @@ func newRun(j *job, s *shift) (context.Context, *run) {
 	u := &run{
 		task: j.task, kind: s.kinds[j.task.Kind], schema: s.schemas[j.task.Kind], now: time.Now, wake: make(chan struct{}, 1),
 		metrics: s.metrics, book: s.book, file: s.spool.file(),
-		story: story{task: j.task, attempt: j.attempt, run: j.run, runner: s.name, out: outbox{limit: s.bufferBytes}},
+		story: story{task: j.task, attempt: j.attempt, run: j.run, runner: s.name, out: outbox{limit: s.bufferBytes}, watch: s.publishWorkflow},
+		posts: s.posts,
 	}
 	u.log = s.log.With(zap.String("task_id", string(j.task.Task)), zap.Int("attempt", j.attempt), zap.String("run_id", string(j.run)))
 	u.room.L = &u.mu
@@ -181,6 +184,20 @@ func (u *run) closePage(stored bool) {
 		u.story.kept.end(wire.RunGivenUp, nil, u.now())
 	}
 	u.book.tidy(u.now())
+}
+
+// tellGivenUp says that the task waits for another run, unless another one may have begun.
+func (u *run) tellGivenUp(cause error) {
+	if errors.Is(cause, errSuperseded) || errors.Is(cause, errFenced) {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	why := "was given up"
+	if u.retried {
+		why = "failed"
+	}
+	u.story.tellWaiting(why, u.now())
 }
 
 func (u *run) finish(result any, fault *wire.Error) {

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/channel"
 	"github.com/wscluster/wscluster/pkg/schema"
 	"github.com/wscluster/wscluster/pkg/wire"
 	"go.uber.org/zap"
@@ -44,6 +45,7 @@ type Runner struct {
 	LogBytes    int64              // of all logs there; beyond it those of the runs that ended first are removed; 0 means 10 GiB, below 0 none is kept: lines are durable events
 	LogAge      time.Duration      // after which the log of a run that has ended is removed; 0 means 7 days
 	MaxLogBytes int64              // of one log; further output is counted and dropped; 0 means 4 GiB
+	Channels    *channel.Publisher // publishes what tasks publish, and how they stand; of this Runner only, with its name; nil means one of its own
 	Log         *zap.Logger        // nil logs nothing
 	Metrics     *Metrics           // of this runner only; nil counts for nobody
 	OnState     func(broker.State) // hears how the link to the broker is; must not block; may be nil
@@ -194,6 +196,14 @@ func (r *Runner) shift() (*shift, error) {
 		links:   newLinks(),
 		plan:    newScheduler(r.Name, cmp.Or(r.Slots, runtime.GOMAXPROCS(0)), kinds, wire.NewRunID),
 		running: map[wire.RunID]*run{}, idle: make(chan struct{}),
+	}
+	if s.posts = r.Channels; s.posts == nil {
+		if s.posts, err = channel.New(channel.Options{Name: r.Name}); err != nil {
+			return nil, fmt.Errorf("runner: %w", err)
+		}
+	}
+	if err := s.remember(); err != nil {
+		return nil, fmt.Errorf("runner: %w", err)
 	}
 	if s.metrics = r.Metrics; s.metrics == nil {
 		s.metrics = NewMetrics(nil)

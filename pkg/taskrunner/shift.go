@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/channel"
 	"github.com/wscluster/wscluster/pkg/schema"
 	"github.com/wscluster/wscluster/pkg/wire"
 	"go.uber.org/zap"
@@ -27,6 +28,7 @@ type shift struct {
 	bufferBytes int
 	spool       *spool   // nil if nothing goes to disk
 	book        *logbook // nil if nothing goes to disk
+	posts       *channel.Publisher
 	metrics     *Metrics
 	log         *zap.Logger
 
@@ -121,6 +123,9 @@ func (s *shift) live(ctx context.Context, u *run, j *job) {
 	stored := u.play(ctx, s.links)
 	u.file.close()
 	u.closePage(stored)
+	if !stored && j.dead == "" {
+		u.tellGivenUp(context.Cause(ctx))
+	}
 	if ours {
 		s.metrics.Seconds.WithLabelValues(u.task.Kind, u.outcome(stored)).Observe(u.now().Sub(began).Seconds())
 	}
@@ -166,6 +171,7 @@ func (s *shift) serve(ctx context.Context, link broker.Link) error {
 	defer s.links.set(nil)
 	g.Go(func() error { return s.follow(ctx, records) })
 	g.Go(func() error { return s.hear(ctx, link, d) })
+	g.Go(func() error { return s.posts.Serve(ctx, link) })
 	g.Go(func() error { return d.write(ctx, g) })
 	g.Go(func() error { return d.settle(ctx, g) })
 	g.Go(func() error {

@@ -72,6 +72,8 @@ type story struct {
 	progress    *wire.Update // the latest, not yet told
 	progressDue time.Time    // when the next may be told
 
+	watch func(*wire.Workflow) // is told how the task stands; must not block; nil for nobody
+
 	over  bool        // the final event is in the outbox
 	fault *wire.Error // and it is this error
 }
@@ -79,6 +81,7 @@ type story struct {
 func (s *story) started(steps uint32, now time.Time) error {
 	s.steps = steps
 	s.keepStep()
+	s.tellRunning("", now)
 	return s.tell(wire.EventStarted, wire.Started{Kind: s.task.Kind, Runner: s.runner, TotalSteps: steps, Timestamp: wire.Time{Time: now}})
 }
 
@@ -91,6 +94,7 @@ func (s *story) begin(name string, now time.Time) error {
 	s.steps = max(s.steps, s.step)
 	s.stepName = clip(name)
 	s.keepStep()
+	s.tellRunning("", now)
 	return s.tellStep(wire.StatusRunning, now)
 }
 
@@ -169,6 +173,7 @@ func (s *story) tellProgress(now time.Time) error {
 		return nil
 	}
 	s.progress, s.progressDue = nil, now.Add(progressEvery)
+	s.tellRunning(howFar(p), now)
 	return s.tell(wire.EventProgress, p)
 }
 
@@ -214,6 +219,7 @@ func (s *story) end(result any, fault *wire.Error, now time.Time) error {
 		s.fault = &clipped
 	}
 	s.keepEnd(now)
+	s.tellEnd(now)
 	if s.fault == nil {
 		err = errors.Join(err, s.tell(wire.EventResult, wire.Result{Value: value, LastLine: s.lastLine, LogDropped: dropped, Timestamp: wire.Time{Time: now}}))
 	} else {

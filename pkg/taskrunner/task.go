@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/wscluster/wscluster/pkg/channel"
 	"github.com/wscluster/wscluster/pkg/socketmeta"
 	"github.com/wscluster/wscluster/pkg/wire"
 )
@@ -74,6 +75,18 @@ func (t *Task) Log() io.Writer { return logWriter{t.run} }
 // Artifact tells of something that the task has made. The error says that it cannot be told, for
 // its size.
 func (t *Task) Artifact(a wire.Artifact) error { return t.run.artifact(a) }
+
+// Publish publishes body, any value that encoding/json can write, to the subscribers of a channel that there are
+// now; name says what it is, and may be "". It neither waits nor fails because nobody is subscribed or the broker is
+// away; the error is channel.ErrFull, or says what is wrong with an argument. Nothing is kept on disk: what the client must
+// have is for Step, Artifact or the result. Runner.Channels publishes to several channels at once, and with a key.
+func (t *Task) Publish(c wire.Channel, name string, body any) error {
+	encoded, err := json.Marshal(body)
+	if err != nil {
+		return fmt.Errorf("publish to %s: %w", c, err)
+	}
+	return t.run.posts.Publish(channel.Message{Name: name, Body: encoded}, c)
+}
 
 type logWriter struct{ run *run }
 
