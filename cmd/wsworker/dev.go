@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/wscluster/wscluster/internal/auth"
 	"github.com/wscluster/wscluster/internal/build"
 	"github.com/wscluster/wscluster/internal/config"
 	"github.com/wscluster/wscluster/internal/worker"
@@ -79,6 +80,10 @@ func dev(ctx context.Context, s devSettings, stdout, stderr io.Writer) error {
 
 	b := memory.New(memory.Options{})
 	keys, routeKeys := socketmeta.RandomKeys(), socketmeta.RandomKeys()
+	grants, err := auth.NewGrants(socketmeta.Keys{}, []string{"*"}) // on loopback anybody may subscribe
+	if err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	var urls []string
 	port := s.Port
@@ -88,7 +93,7 @@ func dev(ctx context.Context, s devSettings, stdout, stderr io.Writer) error {
 			return err
 		}
 		w, err := worker.New(worker.Options{
-			Server: id, Broker: b, Keys: keys, RouteKeys: routeKeys, Log: log, Site: web.Handler(), DrainWindow: time.Second,
+			Server: id, Broker: b, Keys: keys, RouteKeys: routeKeys, Grants: grants, Log: log, Site: web.Handler(), DrainWindow: time.Second,
 		})
 		if err != nil {
 			return err

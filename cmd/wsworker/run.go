@@ -32,6 +32,8 @@ type settings struct {
 	MailboxType    string              `config:"mailbox_type" usage:"classic, or quorum in a cluster; the same on every worker"`
 	MetaKeys       []string            `config:"meta_keys,secret,required" usage:"keys that sign resume tickets, '<kid> <secret>' each; the same on every worker"`
 	RouteKey       []string            `config:"route_key,secret,required" usage:"keys that sign route tickets, shared with HAProxy"`
+	GrantKeys      []string            `config:"grant_keys,secret" usage:"keys of grants, '<kid> <secret>' each, with which backends allow to subscribe, publish and ask; none: only open channels, and no publishing over HTTP"`
+	OpenChannels   []string            `config:"open_channels" usage:"channels that anybody may subscribe to: names, or beginnings with * behind"`
 	Origins        []string            `config:"origins" usage:"web origins whose pages may connect; none means only pages of this host"`
 	ResumeWindow   time.Duration       `config:"resume_window" usage:"how long an absent client may come back"`
 	BrokerGrace    time.Duration       `config:"broker_grace" usage:"how long the broker may be away before clients are told"`
@@ -44,6 +46,7 @@ type settings struct {
 
 	keys, routeKeys socketmeta.Keys // set by Validate
 	origins         auth.Origins
+	grants          auth.Grants
 }
 
 // Validate reads the values that have a form of their own, and says all that is wrong.
@@ -61,6 +64,13 @@ func (s *settings) Validate() error {
 	check("route_key", err)
 	s.origins, err = auth.ParseOrigins(s.Origins)
 	check("origins", err)
+	var grantKeys socketmeta.Keys
+	if len(s.GrantKeys) > 0 {
+		grantKeys, err = socketmeta.ParseKeys([]byte(strings.Join(s.GrantKeys, "\n")))
+		check("grant_keys", err)
+	}
+	s.grants, err = auth.NewGrants(grantKeys, s.OpenChannels)
+	check("open_channels", err)
 	if s.MailboxType != amqp.Classic && s.MailboxType != amqp.Quorum {
 		check("mailbox_type", fmt.Errorf("%q must be %s or %s", s.MailboxType, amqp.Classic, amqp.Quorum))
 	} else {
@@ -91,7 +101,7 @@ func defaults() settings {
 	return settings{
 		Logging: config.DefaultLogging(), Listen: ":9001", InternalListen: "127.0.0.1:9101", MailboxType: "classic",
 		ResumeWindow: 10 * time.Minute, BrokerGrace: 30 * time.Second, DrainWindow: 30 * time.Second,
-		RefreshAfter: 5 * time.Minute, MaxHeld: 20_000, MaxHeldBytes: 256 << 20, Console: true,
+		OpenChannels: []string{"workflow.*", "workflows", "engine"}, RefreshAfter: 5 * time.Minute, MaxHeld: 20_000, MaxHeldBytes: 256 << 20, Console: true,
 	}
 }
 
@@ -123,7 +133,7 @@ func run(ctx context.Context, s *settings, stderr io.Writer) error {
 		return config.WithExit(config.ExitConfig, err)
 	}
 	o := worker.Options{
-		Server: s.ServerID, Broker: rabbit, Keys: s.keys, RouteKeys: s.routeKeys, Origins: s.origins, Log: log,
+		Server: s.ServerID, Broker: rabbit, Keys: s.keys, RouteKeys: s.routeKeys, Origins: s.origins, Grants: s.grants, Log: log,
 		ResumeWindow: s.ResumeWindow, DrainWindow: s.DrainWindow, BrokerGrace: s.BrokerGrace, MoveClients: s.MoveClients,
 		RefreshAfter: s.RefreshAfter, MaxHeld: s.MaxHeld, MaxHeldBytes: s.MaxHeldBytes,
 	}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/wscluster/wscluster/pkg/broker"
+	publisher "github.com/wscluster/wscluster/pkg/channel"
 	"github.com/wscluster/wscluster/pkg/wire"
 )
 
@@ -216,7 +217,7 @@ func (h *Hub) found(ask wire.RunID, names []wire.Channel, countOnly bool) *wire.
 		m.Channels[i].Subscribers = h.core.subscribers(m.Channels[i].Channel)
 	}
 	h.mu.Unlock()
-	m.Channels = slices.DeleteFunc(m.Channels, func(f wire.FoundChannel) bool { return f.Subscribers == 0 && len(f.Kept) == 0 })
+	m.Channels = publisher.Fit(slices.DeleteFunc(m.Channels, func(f wire.FoundChannel) bool { return f.Subscribers == 0 && len(f.Kept) == 0 }))
 	return m
 }
 

@@ -44,6 +44,9 @@ type Options struct {
 	// Hear is given the control messages that are no business of the mailbox, and Kinds. It must not block; nil for nobody.
 	Hear func(wire.ControlMessage)
 
+	// Accepted is told of each task that the broker has stored, before its client is. It must not block; nil for nobody.
+	Accepted func(*wire.Task)
+
 	Window       time.Duration // the resume window, as the sessions have it; 0 means 10 min
 	MaxHeld      int           // unacknowledged events of one mailbox; 0 means 20,000; at most 65,535
 	MaxHeldBytes int           // bytes of those of all mailboxes, and what is under way when they are reached; 0 means 256 MiB
@@ -198,6 +201,13 @@ func (m *Mailbox) Ready() error {
 		return errors.New(m.capped)
 	}
 	return nil
+}
+
+// Linked reports whether there is a link to the broker.
+func (m *Mailbox) Linked() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.state.Phase == broker.Up
 }
 
 func (m *Mailbox) setState(s broker.State) {

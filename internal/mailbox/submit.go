@@ -134,6 +134,9 @@ func (m *Mailbox) publish(ctx context.Context, link broker.Link) error {
 			case !known:
 				m.keepDoubtful(a.submission)
 			case refusal == nil && a.cancel == nil:
+				if m.o.Accepted != nil {
+					m.o.Accepted(&a.task)
+				}
 				m.accept(a.submission, queues.ahead(ctx, &a.task))
 			default:
 				m.answer(a.submission, refusal)

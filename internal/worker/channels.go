@@ -33,7 +33,8 @@ const maxCounts = 4
 func newHub(w *Worker) *hub.Hub {
 	return hub.New(hub.Options{
 		Server: w.o.Server, Socket: w.engine, Log: w.log,
-		Say: func(to broker.Address, m wire.ControlMessage) { w.mailbox.Say(to, m) },
+		Kept: func(c wire.Channel) []wire.Post { return w.publisher.Kept(c) },
+		Say:  func(to broker.Address, m wire.ControlMessage) { w.mailbox.Say(to, m) },
 		Status: func() hub.Status {
 			known, _ := w.sessions.Count()
 			return hub.Status{Ready: w.Ready() == nil, Connections: w.engine.Conns(), Sessions: known}

@@ -28,6 +28,8 @@ func (w *Worker) http(o Options) http.Handler {
 	mux.HandleFunc(pathChannel, w.showChannel)
 	mux.HandleFunc(pathEngine, w.showEngine)
 	w.handleStreams(mux)
+	mux.HandleFunc(pathPublish, w.publish)
+	mux.HandleFunc(pathPublishAll, w.publish)
 	if o.Site != nil {
 		mux.Handle("/", o.Site)
 	}

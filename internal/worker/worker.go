@@ -22,6 +22,7 @@ import (
 	"github.com/wscluster/wscluster/internal/mailbox"
 	"github.com/wscluster/wscluster/internal/session"
 	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/channel"
 	"github.com/wscluster/wscluster/pkg/socketmeta"
 	"github.com/wscluster/wscluster/pkg/wire"
 )
@@ -33,7 +34,7 @@ type Options struct {
 	Keys      socketmeta.Keys // sign and verify tokens; the same on every worker
 	RouteKeys socketmeta.Keys // sign route tickets; HAProxy has them too
 	Origins   auth.Origins
-	Grants    auth.Grants  // who may subscribe to which channels; the zero value allows nobody
+	Grants    auth.Grants  // who may subscribe to which channels, and publish; the zero value allows nobody
 	Site      http.Handler // what the traffic listener serves beside the worker's own paths; nil for nothing
 	Log       *zap.Logger  // nil logs nothing
 
@@ -61,6 +62,8 @@ type Worker struct {
 	surface  *surface
 	posts    posts
 	draining atomic.Bool
+
+	publisher *channel.Publisher
 }
 
 // New assembles a worker. It starts nothing.
@@ -81,12 +84,17 @@ func New(o Options) (*Worker, error) {
 	w.engine = engine.New(w.surface, o.Engine)
 	w.sessions = session.New(session.Options{Socket: w.engine, Server: o.Server, Window: o.ResumeWindow, RefreshAfter: o.RefreshAfter})
 	w.hub = newHub(w)
+	var err error
+	if w.publisher, err = channel.New(channel.Options{Name: string(o.Server)}); err != nil {
+		return nil, err
+	}
 	w.mailbox = mailbox.New(mailbox.Options{
-		Server: o.Server, Broker: o.Broker, Sessions: w.sessions, Renew: w.renew, Log: w.log,
+		Accepted: w.publishQueued,
+		Server:   o.Server, Broker: o.Broker, Sessions: w.sessions, Renew: w.renew, Log: w.log,
 		Metrics: mailbox.NewMetrics(w.metrics), Window: o.ResumeWindow, MaxHeld: o.MaxHeld, MaxHeldBytes: o.MaxHeldBytes, BrokerGrace: o.BrokerGrace, MoveOver: moveOver(&o),
-		Parts: []func(context.Context, broker.Link) error{w.hub.Serve, w.takeForwards}, Hear: w.hear,
+		Parts: []func(context.Context, broker.Link) error{w.hub.Serve, w.publisher.Serve, w.takeForwards}, Hear: w.hear,
 	})
-	w.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collector{w}, w.hub)
+	w.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collector{w}, w.hub, published{w.publisher})
 	return w, nil
 }
 
