@@ -80,7 +80,12 @@ func dev(ctx context.Context, s devSettings, stdout, stderr io.Writer) error {
 
 	b := memory.New(memory.Options{})
 	keys, routeKeys := socketmeta.RandomKeys(), socketmeta.RandomKeys()
-	grants, err := auth.NewGrants(socketmeta.Keys{}, []string{"*"}) // on loopback anybody may subscribe
+	grantKeys := socketmeta.RandomKeys()
+	grants, err := auth.NewGrants(grantKeys, []string{"*"}) // on loopback anybody may subscribe
+	if err != nil {
+		return err
+	}
+	grant, err := auth.SignGrant(grantKeys, auth.Grant{Publish: []string{"*"}, Ask: true, Expires: time.Now().AddDate(0, 0, 7)})
 	if err != nil {
 		return err
 	}
@@ -108,7 +113,8 @@ func dev(ctx context.Context, s devSettings, stdout, stderr io.Writer) error {
 		return r.Run(ctx)
 	})
 	fmt.Fprintf(stdout, "\n  wscluster is running: two workers, one task runner, an in-memory broker.\n\n"+
-		"  Console            %s\n  The second worker  %s\n\n  Ctrl-C stops it.\n\n", urls[0], urls[1])
+		"  Console            %s\n  The second worker  %s\n\n"+
+		"  A grant to publish to channels, for as long as this runs (docs/guides/channels.md):\n  %s\n\n  Ctrl-C stops it.\n\n", urls[0], urls[1], grant)
 	return g.Wait()
 }
 
