@@ -53,3 +53,22 @@ func TestTheRunnerInTheGuideIsTheExample(t *testing.T) {
 		t.Errorf("the handler has %d lines, the guide says 20", lines)
 	}
 }
+
+// TestThePublisherInTheGuideIsTheExample: the guide shows what the end-to-end tests run, in under 20 lines.
+func TestThePublisherInTheGuideIsTheExample(t *testing.T) {
+	guide, err := os.ReadFile("guides/channels.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	example, err := os.ReadFile("../examples/python/publish.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, code, _ := bytes.Cut(example, []byte("import pika\n\n")) // behind the imports
+	if !bytes.Contains(guide, slices.Concat([]byte("```python\n"), code, []byte("```\n"))) {
+		t.Error("channels.md does not show examples/python/publish.py from its imports on")
+	}
+	if lines := bytes.Count(example, []byte("\n")); lines >= 20 {
+		t.Errorf("the example has %d lines", lines)
+	}
+}
