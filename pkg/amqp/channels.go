@@ -3,6 +3,7 @@ package amqp
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -80,11 +81,10 @@ func (l *link) OpenChannels(ctx context.Context, s socketmeta.ServerID) (_ broke
 // run gives out posts until the end.
 func (c *channels) run() {
 	defer close(c.out)
-	given := 0 // and not acknowledged
-	var last uint64
-	late := time.NewTimer(0)
+	given := 0      // and not acknowledged
+	var last uint64 // the tag of the last one
+	late := time.NewTimer(postsAckedIn)
 	defer late.Stop()
-	<-late.C
 	acknowledge := func() {
 		if given > 0 {
 			given = 0
@@ -130,52 +130,46 @@ func (c *channels) release() {
 func (c *channels) Posts() <-chan broker.Post { return c.out }
 
 func (c *channels) Bind(ctx context.Context, names ...wire.Channel) error {
-	for len(names) > 0 {
-		some := names[:min(bindBatch, len(names))]
-		names = names[len(some):]
+	return c.bind(ctx, broker.ExchangeNamed, names...)
+}
+
+func (c *channels) Unbind(ctx context.Context, names ...wire.Channel) error {
+	return c.unbind(ctx, broker.ExchangeNamed, names...)
+}
+
+func (c *channels) BindAll(ctx context.Context) error {
+	return c.bind(ctx, broker.ExchangeChannels, "#")
+}
+
+func (c *channels) UnbindAll(ctx context.Context) error {
+	return c.unbind(ctx, broker.ExchangeChannels, "#")
+}
+
+// bind awaits only the last answer of a batch, which is that to all: an exception closes the channel.
+func (c *channels) bind(ctx context.Context, exchange string, keys ...wire.Channel) error {
+	for batch := range slices.Chunk(keys, bindBatch) {
 		err := c.call(ctx, func(ch *amqp091.Channel) error {
-			for i, name := range some { // the answer to the last one is that to all: an exception closes the channel
-				if err := ch.QueueBind(c.queue, string(name), broker.ExchangeNamed, i < len(some)-1, nil); err != nil {
+			for i, key := range batch {
+				if err := ch.QueueBind(c.queue, string(key), exchange, i < len(batch)-1, nil); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
 		if err != nil {
-			return fmt.Errorf("bind queue %s to exchange %s: %w", c.queue, broker.ExchangeNamed, err)
+			return fmt.Errorf("bind queue %s to exchange %s: %w", c.queue, exchange, err)
 		}
 	}
 	return nil
 }
 
-func (c *channels) Unbind(ctx context.Context, names ...wire.Channel) error {
-	for _, name := range names { // AMQP has no way to unbind without an answer
-		err := c.call(ctx, func(ch *amqp091.Channel) error {
-			return ch.QueueUnbind(c.queue, string(name), broker.ExchangeNamed, nil)
-		})
+// unbind makes a call for each key: AMQP has no way to unbind without an answer.
+func (c *channels) unbind(ctx context.Context, exchange string, keys ...wire.Channel) error {
+	for _, key := range keys {
+		err := c.call(ctx, func(ch *amqp091.Channel) error { return ch.QueueUnbind(c.queue, string(key), exchange, nil) })
 		if err != nil {
-			return fmt.Errorf("unbind queue %s from exchange %s: %w", c.queue, broker.ExchangeNamed, err)
+			return fmt.Errorf("unbind queue %s from exchange %s: %w", c.queue, exchange, err)
 		}
-	}
-	return nil
-}
-
-func (c *channels) BindAll(ctx context.Context) error {
-	err := c.call(ctx, func(ch *amqp091.Channel) error {
-		return ch.QueueBind(c.queue, "#", broker.ExchangeChannels, false, nil)
-	})
-	if err != nil {
-		return fmt.Errorf("bind queue %s to exchange %s: %w", c.queue, broker.ExchangeChannels, err)
-	}
-	return nil
-}
-
-func (c *channels) UnbindAll(ctx context.Context) error {
-	err := c.call(ctx, func(ch *amqp091.Channel) error {
-		return ch.QueueUnbind(c.queue, "#", broker.ExchangeChannels, nil)
-	})
-	if err != nil {
-		return fmt.Errorf("unbind queue %s from exchange %s: %w", c.queue, broker.ExchangeChannels, err)
 	}
 	return nil
 }

@@ -1,7 +1,9 @@
 package amqp
 
 import (
+	"encoding/json"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 
@@ -28,6 +30,9 @@ func TestMailboxIsBoundByItsServerID(t *testing.T) {
 	for line := range strings.Lines(table) {
 		found[strings.TrimSuffix(line, "\n")]++
 	}
+	if found["channels\texchange\tchannels.by-name\texchange\t#"] != 1 {
+		t.Error("what is posted by channel does not reach those who bind by name")
+	}
 	for _, s := range []string{string(first), string(second)} {
 		for _, want := range []string{"utils\texchange\tmailbox." + s + "\tqueue\t" + s, "hold\texchange\thold." + s + "\tqueue\t" + s} {
 			if found[want] != 1 {
@@ -40,10 +45,47 @@ func TestMailboxIsBoundByItsServerID(t *testing.T) {
 	for _, want := range []string{
 		"utils direct true", "utils.unrouted fanout true", "control direct true",
 		"announce fanout true", "tasks direct true", "hold direct true", "dead direct true",
+		"channels topic true", "channels.by-name direct true",
 	} {
 		if !strings.Contains("\n"+exchanges, "\n"+want+"\n") {
 			t.Errorf("exchange %q is not among\n%s", want, exchanges)
 		}
+	}
+}
+
+// Who may not declare exchanges finds those of the driver made.
+func TestShippedExchangesAreThoseThatAreDeclared(t *testing.T) {
+	data, err := os.ReadFile("../../deploy/rabbitmq/definitions.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type exchange struct {
+		Name     string
+		Type     string
+		Durable  bool
+		Internal bool
+	}
+	var shipped struct {
+		Exchanges []exchange
+		Bindings  []struct{ Source, Destination, Routing_key string }
+	}
+	if err := json.Unmarshal(data, &shipped); err != nil {
+		t.Fatal(err)
+	}
+	found := map[exchange]bool{}
+	for _, e := range shipped.Exchanges {
+		found[e] = true
+	}
+	for _, e := range exchanges {
+		if want := (exchange{e.name, e.kind, true, e.internal}); !found[want] {
+			t.Errorf("there is no %+v", want)
+		}
+	}
+	if len(found) != len(exchanges) {
+		t.Errorf("%d exchanges are shipped and %d declared", len(found), len(exchanges))
+	}
+	if len(shipped.Bindings) != 1 || shipped.Bindings[0] != struct{ Source, Destination, Routing_key string }{broker.ExchangeChannels, broker.ExchangeNamed, "#"} {
+		t.Errorf("shipped bindings %+v, want the one of %s", shipped.Bindings, broker.ExchangeNamed)
 	}
 }
 
@@ -54,6 +96,9 @@ func TestShippedPoliciesApply(t *testing.T) {
 	own(t, l, s, 10)
 	own(t, l, broker.ParkedServer, 10)
 	if _, err := l.OpenTasks(bounded(t), []string{"policies"}, 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.OpenChannels(bounded(t), s); err != nil {
 		t.Fatal(err)
 	}
 	queues := eval(t, `[io:format("~s ~p ~s ~0p~n", [element(4, amqqueue:get_name(Q)), amqqueue:get_type(Q), rabbit_policy:name(Q), rabbit_policy:effective_definition(Q)]) ||
@@ -71,6 +116,7 @@ func TestShippedPoliciesApply(t *testing.T) {
 		broker.TasksQueue("policies", wire.High):   {"rabbit_quorum_queue tasks ", rejects, `{<<"delivery-limit">>,100000}`, `{<<"dead-letter-strategy">>,<<"at-least-once">>}`},
 		broker.TasksQueue("policies", wire.Normal): {"rabbit_quorum_queue tasks ", rejects, `{<<"delivery-limit">>,100000}`, `{<<"dead-letter-strategy">>,<<"at-least-once">>}`},
 		broker.Worker(s).ControlQueue():            {"rabbit_classic_queue control ", `{<<"max-length">>,10000}`},
+		broker.ChannelsQueue(s):                    {"rabbit_classic_queue channels ", `{<<"overflow">>,<<"drop-head">>}`, `{<<"max-length">>,10000}`, `{<<"max-length-bytes">>,67108864}`},
 		broker.QueueDeadEvents:                     {"rabbit_classic_queue dead ", rejects, `{<<"max-length-bytes">>,536870912}`},
 		broker.QueueDeadTasks:                      {"rabbit_classic_queue dead ", rejects, `{<<"max-length-bytes">>,536870912}`},
 		broker.QueueKeptTasks:                      {"rabbit_classic_queue kept ", `{<<"overflow">>,<<"drop-head">>}`, `{<<"max-length">>,10000}`, `{<<"max-length-bytes">>,67108864}`, `{<<"message-ttl">>,604800000}`},
@@ -139,6 +185,23 @@ func TestShippedRightsAreEnoughAndNoMore(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	channels, err := w.OpenChannels(bounded(t), s)
+	if err == nil {
+		err = errors.Join(channels.Bind(bounded(t), "rights"), channels.BindAll(bounded(t)))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	store(t, r, broker.ToChannel("rights"), "of the runner")
+	store(t, w, broker.ToChannel("rights.other"), "of the worker")
+	for _, want := range []string{"of the runner", "of the worker"} {
+		if p := <-channels.Posts(); p.ID != want {
+			t.Errorf("post %q, want %q", p.ID, want)
+		}
+	}
+	if err := errors.Join(channels.Unbind(bounded(t), "rights"), channels.UnbindAll(bounded(t))); err != nil {
+		t.Error(err)
+	}
 	own(t, w, broker.ParkedServer, 10)
 	gone := abandoned(t, join(t, open(t, Options{}), broker.Worker(server())))
 	adopted := adopt(t, w, gone, 10)
@@ -161,6 +224,9 @@ func TestShippedRightsAreEnoughAndNoMore(t *testing.T) {
 	}
 	if _, err := r.AdoptMailbox(bounded(t), s, 1); err == nil || errors.Is(err, broker.ErrRefused) {
 		t.Errorf("a runner adopted a mailbox: %v", err)
+	}
+	if _, err := r.OpenChannels(bounded(t), server()); err == nil || errors.Is(err, broker.ErrLocked) {
+		t.Errorf("a runner opened channels: %v", err)
 	}
 	if err := r.Register(bounded(t), server()); err == nil {
 		t.Error("a runner wrote to the register")

@@ -103,8 +103,8 @@ type Link interface {
 	OpenLedger(ctx context.Context, from int64) (Ledger, error)
 
 	// OpenChannels makes the place where posts for the worker s wait, and starts their deliveries; no channel is
-	// bound yet. ErrLocked if another link has it, or this very one: it is for the process that holds the identity
-	// Worker(s), once in a link. It ends with the link: whoever joins again binds again.
+	// bound yet. It is for the process that holds the identity Worker(s), and ends with the link: whoever joins
+	// again binds again. ErrLocked if a link has it, be it this very one, or had it a moment ago: try again.
 	OpenChannels(ctx context.Context, s socketmeta.ServerID) (Channels, error)
 
 	// Inbox delivers the control messages for this identity and those for all. They are
@@ -233,9 +233,9 @@ type Channels interface {
 	BindAll(ctx context.Context) error
 	UnbindAll(ctx context.Context) error
 
-	// Posts delivers what was published: in the order of publishing what one goroutine published to one channel.
-	// It is closed when the link ends, or because the queue was taken away: then OpenChannels may be called
-	// again. Who reads it late loses posts, and holds up nothing else of the link.
+	// Posts delivers what was published, in the order of publishing what one goroutine published. It is closed
+	// when the link ends, or because the queue was taken away: then OpenChannels may be called again. Who reads it
+	// late loses posts, and holds up nothing else of the link.
 	Posts() <-chan Post
 }
 

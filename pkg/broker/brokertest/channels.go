@@ -155,6 +155,7 @@ func postsOfBoundChannelsCome(c *testCase) {
 	c.hearsNothing(ch)
 }
 
+// manyChannelsAreBoundAtOnce; and what one goroutine publishes comes in its order, whatever the channel.
 func manyChannelsAreBoundAtOnce(c *testCase) {
 	const many = 1201
 	l := c.join()
@@ -165,7 +166,9 @@ func manyChannelsAreBoundAtOnce(c *testCase) {
 	}
 	c.bindNames(ch, names...)
 	for i, name := range names {
-		c.post(l, name, strconv.Itoa(i), broker.Stored)
+		c.publish(l, broker.ToChannel(name), broker.Message{ID: strconv.Itoa(i), Transient: true})
+	}
+	for i, name := range names {
 		c.hears(ch, name, strconv.Itoa(i))
 	}
 	c.unbindNames(ch, names[:many-1]...)
@@ -239,6 +242,7 @@ func postsKeepTheirPublishersOrder(c *testCase) {
 	c.bindNames(ch, channel)
 	c.bindAll(ch)
 	var wg sync.WaitGroup
+	defer wg.Wait() // also when the test fails before
 	for p := range publishers {
 		wg.Go(func() {
 			for i := range each {
@@ -267,7 +271,7 @@ func postsKeepTheirPublishersOrder(c *testCase) {
 
 // unreadPostsDropTheOldest, and hold up nothing else of the link.
 func unreadPostsDropTheOldest(c *testCase) {
-	const sent = broker.MaxWaitingPosts + 4*postsSlack
+	const sent = broker.MaxWaitingPosts + 2*postsSlack
 	l := c.join()
 	reader, ch := c.subscriber()
 	s := c.server()
@@ -359,6 +363,9 @@ func channelsAreOpenedOnce(c *testCase) {
 func channelsEndWithTheirLink(c *testCase) {
 	l := c.join()
 	for name, end := range map[string]func(broker.Link){"close": c.closeLink, "cut": c.cut} {
+		idle, quiet := c.subscriber()
+		end(idle)
+		drained(c, "posts of an idle one after "+name, quiet.Posts())
 		ending, ch := c.subscriber()
 		channel := c.channel()
 		c.bindNames(ch, channel)
@@ -404,6 +411,7 @@ func channelsAreSafeForConcurrentUse(c *testCase) {
 		names[g] = c.channel()
 	}
 	var wg sync.WaitGroup
+	defer wg.Wait() // also when the test fails before
 	for g, name := range names {
 		wg.Go(func() {
 			for i := range rounds {
