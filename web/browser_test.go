@@ -237,6 +237,17 @@ func TestReloadMidBuildShowsEachLineOnce(t *testing.T) {
 	b.unharmed()
 }
 
+func TestAReloadBehindTheLastLineWaitsForTheEnd(t *testing.T) {
+	b := openConsole(t, 1280, 800)
+	b.submit("late", "")
+	b.until(`count() === 3 && Object.values(JSON.parse(sessionStorage["fake-worker"]).tasks)[0].next === 3`) // its lines are acknowledged
+	b.reload()
+	b.until(`$("task-state")?.textContent === "succeeded"`)
+	check(b, `lines().join()`, "1,2,3")
+	check(b, `document.querySelectorAll(".gap").length`, 0)
+	b.unharmed()
+}
+
 func TestLogOf20000LinesStaysUsable(t *testing.T) { longLog(t, "flood", 20_000) }
 
 // longLog submits a kind of the fake worker that writes so many lines as fast as it may.

@@ -50,6 +50,7 @@
     'hostile-end': [...told, { event: 'error', body: { code: 'failed', message: evil, retryable: true, last_line: 8 } }],
     'hostile-result': [...told, { event: 'result', body: { value: { [evil]: evil }, last_line: 8 } }],
     form: [{ event: 'started', body: { kind: 'form', runner: 'r1', total_steps: 0 } }, { event: 'result', body: { value: null, last_line: 0 } }],
+    late: [{ event: 'started', body: { kind: 'late', runner: 'r1', total_steps: 0 } }, many(1, 3), { event: 'result', body: { value: null, last_line: 3 } }],
     flood: flood(20_000),
     'long-flood': flood(100_000),
     // 35,000,000 characters: more than a log shows, and more than the journal keeps
@@ -81,7 +82,7 @@
       { event: 'error', body: { code: 'failed', message: 'step go vet: exit status 1', retryable: true, last_line: 1 } },
     ],
   };
-  const everyMs = { build: 8, form: 5, flood: 1, 'long-flood': 1, heavy: 1, broken: 5, away: 5, vanished: 5, 'hostile-end': 5, 'hostile-result': 5 };
+  const everyMs = { build: 8, form: 5, late: 2000, flood: 1, 'long-flood': 1, heavy: 1, broken: 5, away: 5, vanished: 5, 'hostile-end': 5, 'hostile-result': 5 };
   const run = '018f6d9a-30aa-7b11-9c22-abcdefabcdef';
   const stored = JSON.parse(sessionStorage.getItem('fake-worker') ?? '{"tasks":{},"epoch":1}');
   const save = () => sessionStorage.setItem('fake-worker', JSON.stringify(stored));
@@ -151,6 +152,7 @@
       else if (m.type === 'confirm' ? m.epoch !== this.unconfirmed : this.unconfirmed) harm.push(`${data} is not the confirm of ${this.unconfirmed}`);
       if (m.type === 'confirm') this.begin();
       if (m.type === 'ping') this.give({ type: 'pong' });
+      if (m.type === 'log_read') this.readLog(m);
       if (m.type === 'ack') for (const p of m.tasks) if (stored.tasks[p.task_id]) stored.tasks[p.task_id].next = p.next;
       if (m.type === 'submit') {
         if (m.params?.repo?.startsWith('/refused')) {
@@ -164,6 +166,15 @@
         this.give({ type: 'accepted', id: m.id, task_id: m.task_id, queue_position: 0 });
       }
       save();
+    }
+    /** Lines from m.from_line on, as far as none is missing; a page asks for them that comes back behind the last live copy. */
+    readLog(m) {
+      const lines = [];
+      for (const { event, body } of stories[stored.tasks[m.task_id]?.kind] ?? []) if (event === 'log') body.lines.forEach((l, i) => (lines[body.first_line + i] = l));
+      const found = [];
+      for (let n = m.from_line; n in lines && found.length < 500; n++) found.push(lines[n]);
+      if (!found.length) return this.give({ type: 'error', id: m.id, task_id: m.task_id, code: 'log_unavailable', message: 'no task runner that can be reached has this log', retryable: true });
+      this.give({ type: 'log_lines', id: m.id, task_id: m.task_id, attempt: 1, run_id: run, runner: 'r1', first_line: m.from_line, lines: found, last_line: lines.length - 1, ended: true });
     }
     hello(m) {
       const open = m.tasks ?? [];
