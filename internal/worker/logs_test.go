@@ -184,6 +184,9 @@ func TestALogIsDownloadedFromAnyWorkerWholeByRangeAndByLineWhileItGrows(t *testi
 			t.Errorf("%s: %d with %d bytes, want %d", r.spec, status, len(text), r.to-r.from)
 		}
 	}
+	if status, _, text := fetch(t, w2, client, path, "Range", "bytes=0-99,23456-23555"); status != http.StatusPartialContent || !strings.Contains(text, whole[:100]) || !strings.Contains(text, whole[23456:23556]) {
+		t.Errorf("two ranges at once: %d with %q", status, text)
+	}
 	if status, _, _ := fetch(t, w2, client, path, "Range", fmt.Sprintf("bytes=%d-", len(whole))); status != http.StatusRequestedRangeNotSatisfiable {
 		t.Errorf("behind the end: %d", status)
 	}
@@ -305,6 +308,7 @@ func TestLinesThatNoRunnerHasAnyMoreAreMissingAndTheEndComesAllTheSame(t *testin
 	stop()
 	after, _ := c.client(w, withLogs, func(o *wsclient.Options) { o.State = before.State() })
 	var missing int64
+	ended := false
 	for e := range after.Tasks()[0].Events(t.Context()) {
 		if e.Type == wire.EventLog {
 			var body wire.Log
@@ -313,8 +317,9 @@ func TestLinesThatNoRunnerHasAnyMoreAreMissingAndTheEndComesAllTheSame(t *testin
 			}
 			missing += body.Missing
 		}
-		if e.Last && missing != n {
-			t.Errorf("the end came, and %d of %d lines were said to be missing", missing, n)
-		}
+		ended = e.Last
+	}
+	if !ended || missing != n {
+		t.Errorf("the end came: %v, and %d of %d lines were said to be missing", ended, missing, n)
 	}
 }

@@ -26,11 +26,14 @@ func describe(err error) string {
 	more := 0
 	var walk func(e *jsonschema.ValidationError)
 	walk = func(e *jsonschema.ValidationError) {
+		_, whole := e.ErrorKind.(*kind.PropertyNames) // its causes do not say which name
 		for _, cause := range e.Causes {
-			walk(cause)
+			if !whole {
+				walk(cause)
+			}
 		}
 		switch {
-		case len(e.Causes) > 0:
+		case len(e.Causes) > 0 && !whole:
 		case len(faults) < maxFaults:
 			faults = append(faults, clip(fault(e)))
 		default:
@@ -67,7 +70,7 @@ func fault(e *jsonschema.ValidationError) string {
 	case *kind.Format:
 		return fmt.Sprintf("%s is no %s", at, k.Want)
 	case *kind.PropertyNames:
-		return named(e.InstanceLocation, []string{k.Property}) + " is not a name that is allowed here"
+		return clip(k.Property) + " is not a name that is allowed here" // its place may be another's: the library uses it again
 	}
 	// The others tell what is wanted: "at '/x': value must be one of ...".
 	_, text, _ := strings.Cut((&jsonschema.ValidationError{ErrorKind: e.ErrorKind}).Error(), ": ")

@@ -16,12 +16,12 @@ import (
 const build = `{
 	"type": "object", "additionalProperties": false, "required": ["repo", "ref"],
 	"properties": {
-		"repo": {"type": "string", "maxLength": 10},
+		"repo": {"type": "string", "minLength": 1, "maxLength": 10},
 		"ref": {"type": "string", "pattern": "^[a-z]+$", "default": "main"},
 		"packages": {"type": "array", "minItems": 1, "maxItems": 2, "items": {"type": "string"}},
 		"mode": {"enum": ["fast", "slow"]},
 		"jobs": {"type": "integer", "minimum": 1, "maximum": 64},
-		"env": {"type": "object", "properties": {"A": {"type": "string"}}}
+		"env": {"type": "object", "propertyNames": {"pattern": "^[A-Z]$"}, "properties": {"A": {"type": "string"}}}
 	}
 }`
 
@@ -54,6 +54,8 @@ func TestAFaultNamesTheParameterAndWhatIsWrongWithIt(t *testing.T) {
 		{`{"repo":"r","mode":"lazy"}`, "mode: value must be one of 'fast', 'slow'"},
 		{`{"repo":"r","jobs":65}`, "jobs: maximum: got 65, want 64"},
 		{`{"repo":"r","env":{"A":1}}`, "env.A must be string, not number"},
+		{`{"repo":""}`, "repo has 0 characters and must have 1"},
+		{`{"repo":"r","env":{"a b":"x"}}`, "a b is not a name that is allowed here"},
 		{`{"repo":1,"ref":1,"mode":1,"jobs":"x","packages":1}`, "and 2 more"},
 	} {
 		_, err := s.Read(json.RawMessage(test.params))
@@ -64,9 +66,21 @@ func TestAFaultNamesTheParameterAndWhatIsWrongWithIt(t *testing.T) {
 			continue
 		}
 		refusal, ok := errors.AsType[*wire.Error](err)
-		if !ok || refusal.Code != wire.CodeBadParams || refusal.Retryable || !strings.Contains(refusal.Message, test.want) {
+		if whole := strings.HasPrefix(test.want, "and "); !ok || refusal.Code != wire.CodeBadParams || refusal.Retryable || refusal.Message != test.want && !(whole && strings.HasSuffix(refusal.Message, test.want)) {
 			t.Errorf("%s: got %v, want bad_params with %q", test.params, err, test.want)
 		}
+	}
+}
+
+// A format binds only where the dialect says so: 2020-12 does not.
+func TestAFormatIsJudgedWhereTheDialectDoes(t *testing.T) {
+	const properties = `"properties":{"mail":{"format":"email"}}}`
+	if _, err := compiled(t, `{`+properties).Read(json.RawMessage(`{"mail":"no address"}`)); err != nil {
+		t.Errorf("2020-12: got %v", err)
+	}
+	_, err := compiled(t, `{"$schema":"http://json-schema.org/draft-07/schema#",`+properties).Read(json.RawMessage(`{"mail":"no address"}`))
+	if err == nil || !strings.HasSuffix(err.Error(), "mail is no email") {
+		t.Errorf("draft 7: got %v", err)
 	}
 }
 
@@ -122,15 +136,20 @@ func TestAFaultEchoesNoMegabytes(t *testing.T) {
 		"long pattern": `{"additionalProperties":{"pattern":"` + strings.Repeat("a", 1_000) + `"}}`,
 		"dependent":    `{"dependentRequired":{"` + long[:40_000] + `":["b"]}}`,
 	} {
+		refused := false
 		for _, params := range []map[string]string{{"p": long}, {long: "p"}, {long[:40_000]: long}} {
 			p, err := json.Marshal(params)
 			if err != nil {
 				t.Fatal(err)
 			}
 			_, err = compiled(t, text).Read(p)
+			refused = refused || err != nil
 			if err != nil && (len(err.Error()) > 1_000 || strings.ContainsRune(err.Error(), '\n')) {
 				t.Errorf("%s: %d bytes: %.300q", name, len(err.Error()), err)
 			}
+		}
+		if !refused {
+			t.Errorf("%s: nothing was refused", name)
 		}
 	}
 }
