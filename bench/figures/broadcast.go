@@ -251,7 +251,7 @@ func subscribeAll(ctx context.Context, c *rig.Cluster, clients int, addrs ...str
 	return a, func() error { end(); return errors.Join(<-served, leave()) }, nil
 }
 
-// subscribe has each client subscribe and waits for the answers.
+// subscribe has each client subscribe, and waits for the answer and the snapshot.
 func subscribe(fleet load.Fleet) error {
 	var g errgroup.Group
 	g.SetLimit(64)
@@ -264,8 +264,18 @@ func subscribe(fleet load.Fleet) error {
 			if err != nil {
 				return fmt.Errorf("client %d: %w", i, err)
 			}
-			if !bytes.HasPrefix(p, []byte(`{"type":"subscribed"`)) {
+			m, err := wire.DecodeServer(p)
+			if err != nil {
+				return err
+			}
+			answer, ok := m.(*wire.Subscribed)
+			if !ok {
 				return fmt.Errorf("client %d is answered with %.200s", i, p)
+			}
+			for range answer.Snapshot { // of the round before
+				if _, err := s.Next(); err != nil {
+					return err
+				}
 			}
 			return nil
 		})
