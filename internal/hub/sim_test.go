@@ -36,7 +36,7 @@ func TestEverySubscriberSeesEachPostOnceOrIsToldThatItMissedIt(t *testing.T) {
 		}
 	}
 	t.Logf("%+v", total)
-	if schedules >= schedulesOfATest && (total.subscriptions == 0 || total.tail == 0 || total.exact == 0 || total.unsure == 0 || total.missed == 0 || total.snapshots == 0 || total.bare == 0) {
+	if schedules >= schedulesOfATest && (total.subscriptions == 0 || total.tail == 0 || total.exact == 0 || total.unsure == 0 || total.missed == 0 || total.slow == 0 || total.kept == 0 || total.snapshots == 0 || total.bare == 0) {
 		t.Errorf("something never happened: %+v", total)
 	}
 }
@@ -51,7 +51,7 @@ func number(env string, otherwise int) int {
 }
 
 // tally counts what happened, so that a world in which nothing does is seen.
-type tally struct{ subscriptions, snapshots, tail, missed, exact, unsure, bare, kept int }
+type tally struct{ subscriptions, snapshots, tail, missed, slow, exact, unsure, bare, kept int }
 
 // simPost is a post as the world knows it. Those of publishers that do not count have a number too, which only the
 // world knows.
@@ -191,7 +191,7 @@ func (w *world) step() {
 		}
 	case n < 60:
 		if c := w.conn(); c != nil {
-			c.read(1 + w.r.IntN(40))
+			c.read(1 + w.r.IntN(8))
 		}
 	case n < 62:
 		if c := w.conn(); c != nil {
@@ -232,7 +232,7 @@ func (w *world) step() {
 // work lets the core deliver some, or all.
 func (w *world) work() {
 	if w.r.IntN(3) > 0 {
-		w.core.deliver(1+w.r.IntN(10), w.now)
+		w.core.deliver(1+w.r.IntN(30), w.now)
 	}
 	for _, ref := range slices.Sorted(maps.Keys(w.conns)) {
 		if c := w.conns[ref]; !c.deaf && w.r.IntN(2) == 0 {
@@ -508,6 +508,9 @@ func (w *world) judge(total *tally) string {
 			total.bare++
 			continue
 		}
+		if c.slow {
+			total.slow++
+		}
 		for ch, s := range c.subs {
 			if s.snapshot != 0 {
 				return fmt.Sprintf("connection %d, channel %s: %d posts of the snapshot did not come", ref, ch, s.snapshot)
@@ -555,7 +558,7 @@ func (w *world) judge(total *tally) string {
 
 // judgeKept says what a subscriber that keeps up lacks of what publishers keep: after a loss of the link it gets that too.
 func (w *world) judgeKept(ch wire.Channel, s *simSub, total *tally) string {
-	if s.slow || s.partial || w.core.channels[ch].partial || w.core.limits.held < maxHeld {
+	if s.counted || s.partial || w.core.channels[ch].partial || w.core.limits.held < maxHeld {
 		return ""
 	}
 	for _, p := range w.publishers {
@@ -572,7 +575,7 @@ func (w *world) judgeKept(ch wire.Channel, s *simSub, total *tally) string {
 	return ""
 }
 
-// simConn is a client and its queue, of 40 frames.
+// simConn is a client and its queue, of maxQueue frames. A subscribed and the snapshot fit into its upper half.
 type simConn struct {
 	w     *world
 	ref   engine.ConnRef
@@ -581,6 +584,7 @@ type simConn struct {
 	deaf  bool
 	gone  bool
 	bare  bool
+	slow  bool         // it was told that it is
 	of    wire.Channel // bare
 	last  string       // bare: the last body
 	subs  map[wire.Channel]*simSub
@@ -596,22 +600,25 @@ type simSub struct {
 	snapshot int // posts of the snapshot that are to come
 	had      int
 	missed   int64
-	slow     bool
+	gaps     int64 // posts that it saw to be missing
+	counted  bool  // it was told of some that it will not get
 	partial  bool
 	unsure   bool
 }
+
+const maxQueue = 20
 
 func (w *world) Send(ref engine.ConnRef, f *engine.Frame) error {
 	c := w.conns[ref]
 	if c == nil || c.gone {
 		return engine.ErrGone
 	}
-	if len(c.queue) >= 40 {
+	if len(c.queue) >= maxQueue {
 		c.full = true
 		return engine.ErrQueueFull
 	}
 	c.queue = append(c.queue, f)
-	c.full = c.full || len(c.queue) > 20
+	c.full = c.full || len(c.queue) > maxQueue/2
 	if !c.bare {
 		c.sent(f)
 	}
@@ -619,7 +626,7 @@ func (w *world) Send(ref engine.ConnRef, f *engine.Frame) error {
 }
 
 func (w *world) Offer(ref engine.ConnRef, f *engine.Frame) error {
-	if c := w.conns[ref]; c != nil && len(c.queue) > 20 {
+	if c := w.conns[ref]; c != nil && len(c.queue) > maxQueue/2 {
 		return engine.ErrQueueFull
 	}
 	return w.Send(ref, f)
@@ -658,7 +665,7 @@ func (c *simConn) read(n int) {
 		c.last = string(c.queue[n-1].Payload())
 	}
 	c.queue = c.queue[n:]
-	if c.full && len(c.queue) <= 10 {
+	if c.full && len(c.queue) <= maxQueue/4 {
 		c.full = false
 		c.w.core.writable(c.ref)
 	}
@@ -694,7 +701,8 @@ func (c *simConn) sent(f *engine.Frame) {
 			return
 		}
 		s.missed += m.Count
-		s.slow = s.slow || m.Reason == wire.MissedSlow
+		c.slow = c.slow || m.Reason == wire.MissedSlow
+		s.counted = s.counted || m.Count > 0
 		s.unsure = s.unsure || m.Count == 0
 	case *wire.Post:
 		s, p := c.subs[m.Channel], c.w.posts[string(m.Body)]
@@ -708,6 +716,12 @@ func (c *simConn) sent(f *engine.Frame) {
 			return
 		}
 		c.w.note("  to %d: %s", c.ref, m.Body)
+		if before := max(s.last[p.source], s.base[p.source]); before > 0 && p.number > before {
+			s.gaps += p.number - before - 1
+		}
+		if s.gaps > s.missed && !s.unsure {
+			c.fault = fmt.Sprintf("before post %s it was told that it missed %d, and it missed %d", m.Body, s.missed, s.gaps)
+		}
 		if p.number <= s.last[p.source] {
 			c.fault = fmt.Sprintf("post %s came after number %d", m.Body, s.last[p.source])
 		}
