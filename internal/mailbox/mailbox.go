@@ -44,7 +44,7 @@ type Options struct {
 	// Hear is given the control messages that are no business of the mailbox, and Kinds. It must not block; nil for nobody.
 	Hear func(wire.ControlMessage)
 
-	// Accepted is told of each task that the broker has stored, before its client is. It must not block; nil for nobody.
+	// Accepted is told of each task that the broker has stored, once its client was. It must not block; nil for nobody.
 	Accepted func(*wire.Task)
 
 	Window       time.Duration // the resume window, as the sessions have it; 0 means 10 min

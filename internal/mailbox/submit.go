@@ -134,10 +134,10 @@ func (m *Mailbox) publish(ctx context.Context, link broker.Link) error {
 			case !known:
 				m.keepDoubtful(a.submission)
 			case refusal == nil && a.cancel == nil:
-				if m.o.Accepted != nil {
+				m.accept(a.submission, queues.ahead(ctx, &a.task))
+				if m.o.Accepted != nil { // not before: an event that overtakes the answer costs the client its place
 					m.o.Accepted(&a.task)
 				}
-				m.accept(a.submission, queues.ahead(ctx, &a.task))
 			default:
 				m.answer(a.submission, refusal)
 			}

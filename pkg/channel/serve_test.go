@@ -147,7 +147,7 @@ func TestTheRestIsPublishedAtTheEndWithinABound(t *testing.T) {
 
 // TestAThousandGoroutines publishes from many goroutines to shared and own channels, over a link that is cut at times.
 func TestAThousandGoroutines(t *testing.T) {
-	const writers, each = 1000, 5
+	const writers, each = 1000, 2
 	p := publisher(t, Options{QueuedPosts: 5000})
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()

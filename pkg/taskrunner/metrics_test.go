@@ -168,9 +168,9 @@ func TestTheGaugesShowWhatRunsAndWhatWaits(t *testing.T) {
 		pass(time.Second / 2) // the started event is stored
 		w.Block(true)
 		pass(time.Second)
-		wantShown(t, gauges{m}, map[string]float64{"outbox_events": 9, "tasks k": 1})
+		wantShown(t, gauges{m}, map[string]float64{"outbox_events": 9, "tasks k": 1, "posts_total returned": 2, "posts_queued": 10})
 		w.Block(false)
 		pass(2 * time.Minute)
-		wantShown(t, gauges{m}, nil)
+		wantShown(t, gauges{m}, map[string]float64{"posts_total returned": 14}) // 7 updates on two channels, and nobody watches
 	})
 }
