@@ -127,8 +127,8 @@ func TestOnlyRealtimePathsGiveTheCookie(t *testing.T) {
 	t.Parallel()
 	c := start(t, cookieConfig, nil, "i1-w1", "i2-w1")
 	for path, want := range map[string]bool{
-		"/v1/ws": true, "/v1/ws?x=1": true, "/v1/events": true, "/v1/events?x=1": true,
-		"/": false, "/app.js": false, "/v1/tasks": false, "/v1/ws/x": false, "/v1/eventsx": false,
+		"/v1/ws": true, "/v1/ws?x=1": true, "/v1/events": true, "/v1/events?x=1": true, "/api/workflows/t/updates": true,
+		"/": false, "/app.js": false, "/v1/tasks": false, "/v1/ws/x": false, "/v1/eventsx": false, "/api/workflows/t": false, "/api/workflows/t/x/updates": false,
 	} {
 		if got := ask(t, request{addr: c.Addr, path: path}).cookie() != nil; got != want {
 			t.Errorf("%s sets a cookie: %v, want %v", path, got, want)
@@ -142,8 +142,10 @@ func TestAPIFollowsTheCookieAndPagesDoNot(t *testing.T) {
 	v := c.visitor(0)
 	v.stay(t, 6)
 	for range 4 {
-		if a := ask(t, request{addr: c.Addr, path: "/v1/tasks", cookie: v.cookie}); a.worker != v.home {
-			t.Errorf("/v1/tasks came to %s, want %s", a.worker, v.home)
+		for _, path := range []string{"/v1/tasks", "/api/workflows/t"} {
+			if a := ask(t, request{addr: c.Addr, path: path, cookie: v.cookie}); a.worker != v.home {
+				t.Errorf("%s came to %s, want %s", path, a.worker, v.home)
+			}
 		}
 		if a := ask(t, request{addr: c.Addr, path: "/app.js", cookie: v.cookie}); a.worker == v.home || a.cookie() != nil {
 			t.Errorf("/app.js came to %s, the busiest, with Set-Cookie %v", a.worker, a.cookie())

@@ -212,5 +212,9 @@ func TestOnlyRepeatableRequestsAreRepeated(t *testing.T) {
 		if a := ask(t, post); a.status != http.StatusOK || a.worker == first.worker {
 			t.Errorf("a POST with Idempotency-Key: got %d of %q, want 200 of another worker than %s", a.status, a.worker, first.worker)
 		}
+		post.header, post.path = nil, "/v1/events"
+		if a := ask(t, post); a.status != http.StatusOK || a.worker == first.worker {
+			t.Errorf("a POST for an event stream: got %d of %q, want 200 of another worker than %s", a.status, a.worker, first.worker)
+		}
 	})
 }

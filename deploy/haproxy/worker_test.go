@@ -7,9 +7,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // worker stands for a wsworker: it upgrades /v1/ws to an echo, says its server ID in X-Worker on
@@ -21,6 +23,7 @@ type worker struct {
 	readyz   atomic.Int32 // status of /readyz
 	draining atomic.Bool  // answer upgrades and posts with 503
 	hung     atomic.Bool  // take requests and never answer
+	left     atomic.Int32 // streams whose client has gone
 
 	mu      sync.Mutex
 	srv     *http.Server // nil while dead
@@ -95,9 +98,26 @@ func (w *worker) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		rw.WriteHeader(http.StatusServiceUnavailable)
 	case upgrade:
 		w.echo(rw, r.Header.Get("Sec-WebSocket-Key"))
+	case r.URL.Path == "/v1/events":
+		w.stream(rw, r)
 	default:
 		fmt.Fprintln(rw, w.id)
 	}
+}
+
+// stream is an event stream with so many comments as the query says, one each tenth of a second. It is then
+// silent until the client is gone.
+func (w *worker) stream(rw http.ResponseWriter, r *http.Request) {
+	rw.Header().Set("Content-Type", "text/event-stream")
+	flush := http.NewResponseController(rw)
+	comments, _ := strconv.Atoi(r.FormValue("comments"))
+	for range max(1, comments) {
+		fmt.Fprint(rw, ":\n\n")
+		_ = flush.Flush() // who is gone is known by the context
+		time.Sleep(100 * time.Millisecond)
+	}
+	<-r.Context().Done()
+	w.left.Add(1)
 }
 
 // echo completes the handshake (RFC 6455 section 4.2.2: HAProxy checks the accept value) and sends

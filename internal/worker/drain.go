@@ -42,7 +42,7 @@ func (w *Worker) serveSockets(ctx context.Context, ln net.Listener) error {
 // drain sends the clients elsewhere, in waves over the drain window, each as soon as it is told:
 // so each is away only for a moment, and no second brings more of them to the other workers than
 // any other. Then it hands the mailboxes over. Meanwhile the engine serves on: /readyz says 404,
-// and upgrades are answered with 503, which HAProxy turns into a try at another worker.
+// and upgrades and new event streams are answered with 503, which HAProxy turns into a try at another worker.
 func (w *Worker) drain() {
 	w.draining.Store(true)
 	w.mailbox.Drain()
