@@ -36,6 +36,8 @@ func TestEightWorkersBehindHAProxy(t *testing.T) {
 	t.Run("the cookie on the 101 names the worker and leads back to it", c.theCookieLeadsBack)
 	t.Run("the route ticket alone leads back to the worker", c.theTicketLeadsBack)
 	t.Run("a forged ticket falls back to balancing", c.aForgedTicketFallsBack)
+	t.Run("event streams come back by cookie and ticket, and any worker takes a POST", c.streamsAreSticky)
+	t.Run("a task by POST and event streams alone", c.aTaskByPostAlone)
 	t.Run("each mailbox is bound to utils by its server ID", c.eachMailboxIsBound)
 	t.Run("a killed worker's clients are on another within 3 s", c.aKilledWorkersClientsMove)
 }
