@@ -113,13 +113,14 @@ func (s *surface) welcome(c engine.ConnRef, h *wire.Hello) bool {
 	w := s.sessions.Welcome(claim, time.Now())
 	m := s.meta(socketmeta.Meta{Client: claim.Client, Server: s.o.Server, Epoch: w.Epoch}, claim.Subject)
 	m.Resumed, m.Reason, m.Tasks = claim.Server != "", reason, w.States
-	s.newcomers.placed(c, n, wire.Claim{Client: claim.Client, Epoch: w.Epoch})
-	s.reply(c, m)
 	if !m.Resumed {
-		s.mailbox.Attach(c, w.Epoch, claim)
+		s.mailbox.Attach(c, w.Epoch, claim) // who has heard of the session may speak for it, and is told of a drain
+		s.reply(c, m)
 		s.newcomers.end(c, n)
 		return true
 	}
+	s.newcomers.placed(c, n, wire.Claim{Client: claim.Client, Epoch: w.Epoch})
+	s.reply(c, m)
 	n.claim = &claim
 	n.timer.Stop()
 	n.timer = time.AfterFunc(s.confirmWithin(), func() { s.unconfirmed(c) })
