@@ -220,17 +220,25 @@ func TestMessagesByPostAreCheckedWhereTheyCome(t *testing.T) {
 				t.Errorf("%s: %d %s, want %d %s", name, status, answer, c.status, c.code)
 			}
 		}
-		conn, err := w.dial()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		s := &socket{t: t, conn: conn}
-		fmt.Fprint(conn, "POST /v1/events HTTP/1.1\r\nHost: example.test\r\nContent-Length: 100\r\n\r\n{")
-		began := time.Now()
-		answer := make([]byte, 12)
-		if _, err := conn.Read(answer); err != nil || string(answer) != "HTTP/1.1 400" || time.Since(began) != 5*time.Second {
-			s.t.Errorf("a hello that does not come: %q, %v after %v; want 400 after 5 s", answer, err, time.Since(began))
+		for name, c := range map[string]struct {
+			sent   int
+			answer string
+			after  time.Duration
+		}{
+			"that does not come": {1, "HTTP/1.1 400", 5 * time.Second},
+			"that is too long":   {wire.MaxClientFrame + 1, "HTTP/1.1 413", 0}, // before all of it has come
+		} {
+			conn, err := w.dial()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			began := time.Now()
+			go fmt.Fprintf(conn, "POST /v1/events HTTP/1.1\r\nHost: example.test\r\nContent-Length: 1000000\r\n\r\n%s", strings.Repeat(" ", c.sent))
+			answer := make([]byte, len(c.answer))
+			if _, err := conn.Read(answer); err != nil || string(answer) != c.answer || time.Since(began) != c.after {
+				t.Errorf("a hello %s: %q, %v after %v; want %s after %v", name, answer, err, time.Since(began), c.answer, c.after)
+			}
 		}
 	})
 }

@@ -157,3 +157,19 @@ func compacted(t *testing.T, p json.RawMessage) json.RawMessage {
 	}
 	return b.Bytes()
 }
+
+func TestForwardMayAskForTheReplyItself(t *testing.T) {
+	for _, m := range []ControlMessage{
+		&Forward{From: "i2-w1", Ask: goldenAsk, Client: goldenMeta.Client, Epoch: goldenMeta.Epoch, Frame: json.RawMessage(`{"type":"cancel","task_id":"build-7f3a"}`), Reply: true},
+		&Forwarded{Ask: goldenAsk, Reply: json.RawMessage(`{"type":"canceling","task_id":"build-7f3a"}`)},
+	} {
+		got, err := DecodeControl(m.ControlType(), EncodeControl(m))
+		if diff := cmp.Diff(m, got); err != nil || diff != "" {
+			t.Errorf("%s: %v (-want +got):\n%s", m.ControlType(), err, diff)
+		}
+	}
+	long := &Forwarded{Ask: goldenAsk, Reply: json.RawMessage(`"` + strings.Repeat("x", MaxClientFrame) + `"`)}
+	if _, err := DecodeControl("forwarded", EncodeControl(long)); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("a reply over the limit: %v, want ErrTooLarge", err)
+	}
+}
