@@ -41,6 +41,7 @@ var floors = map[string]int{
 	"internal/session":      3,
 
 	"pkg/taskrunner":   4,
+	"internal/ask":     4,
 	"internal/hub":     4,
 	"internal/mailbox": 4,
 

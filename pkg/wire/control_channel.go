@@ -167,14 +167,23 @@ func (m *AskClient) check() error {
 	switch {
 	case m.Key == "" || len(m.Key) > MaxKey:
 		return fmt.Errorf("key must have 1 to %d bytes", MaxKey)
-	case m.Name == "" || len(m.Name) > MaxID || !isPlain(m.Name):
-		return fmt.Errorf("name %.80q must have 1 to %d bytes of [A-Za-z0-9_.-]", m.Name, MaxID)
 	case len(m.Body) > MaxPost:
 		return fmt.Errorf("body: %w: it has %d bytes and may have %d", ErrTooLarge, len(m.Body), MaxPost)
 	case m.TimeoutMS < 0 || m.TimeoutMS > MaxNumber:
 		return fmt.Errorf("timeout_ms %d is out of range", m.TimeoutMS)
 	}
+	if err := CheckName(m.Name); err != nil {
+		return err
+	}
 	return checkAsk(m.From, m.Ask, m.Client)
+}
+
+// CheckName says what is wrong with the name of what a client is asked for.
+func CheckName(name string) error {
+	if name == "" || len(name) > MaxID || !isPlain(name) {
+		return fmt.Errorf("name %.80q must have 1 to %d bytes of [A-Za-z0-9_.-]", name, MaxID)
+	}
+	return nil
 }
 
 func (m *Reached) check() error {
