@@ -41,8 +41,11 @@ type Options struct {
 
 	// Parts run on each link beside the mailbox's own, until ctx or the link ends. An error of one ends the link.
 	Parts []func(ctx context.Context, link broker.Link) error
-	// Hear is given the control messages that are no business of the mailbox, and Kinds. It must not block; nil for nobody.
+	// Hear is given the control messages that are no business of the mailbox, and Kinds, Moved and Owner. It must not block; nil for nobody.
 	Hear func(wire.ControlMessage)
+	// Attached is told of each client that was attached here; one that moved here from another worker is announced to all. It
+	// must not block; nil for nobody.
+	Attached func(c socketmeta.ClientID, moved bool)
 
 	// Accepted is told of each task that the broker has stored, once its client was. It must not block; nil for nobody.
 	Accepted func(*wire.Task)
@@ -114,6 +117,9 @@ func (m *Mailbox) Attach(conn engine.ConnRef, epoch socketmeta.Epoch, c session.
 		m.note(func(p *pending) { p.claim(c.Client, epoch, c.Server) })
 	}
 	m.apply(fx)
+	if ok && m.o.Attached != nil {
+		m.o.Attached(c.Client, c.Server != "" && c.Server != m.o.Server)
+	}
 	return ok
 }
 

@@ -128,6 +128,7 @@ func (s *service) hear(m broker.Message) {
 	case *wire.Moved:
 		if c.From != s.o.Server {
 			s.apply(s.o.Sessions.Moved(c.From, c.Clients, time.Now()))
+			s.pass(c)
 		}
 	case *wire.Seek:
 		if c.From != s.o.Server {
@@ -149,6 +150,9 @@ func (s *service) hear(m broker.Message) {
 		s.pass(c)
 	default:
 		s.core.heard(c, time.Now().UnixMilli())
+		if _, ok := c.(*wire.Owner); ok {
+			s.pass(c)
+		}
 	}
 }
 

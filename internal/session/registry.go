@@ -177,6 +177,18 @@ func (r *Registry) Attached(clients []socketmeta.ClientID) (claims []wire.Claim)
 	return claims
 }
 
+// Send sends f to the client, and reports whether it was handed to a socket: the client has none here, or no
+// room, and then its socket is closed with wire.CloseSlow.
+func (r *Registry) Send(client socketmeta.ClientID, f *engine.Frame) bool {
+	s := r.find(client)
+	if s == nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sendFrame(f)
+}
+
 // Find returns the session that conn has, or nil: it was never attached, or is gone.
 func (r *Registry) Find(conn engine.ConnRef) *Session {
 	r.mu.RLock()

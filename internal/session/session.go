@@ -141,10 +141,18 @@ func (s *Session) answer(to Reply, m wire.ServerMessage) {
 
 // send sends a reply to the client's socket, if it has one. A client whose queue has no room
 // would wait for ever: it is closed, comes back and asks again. Guarded by mu.
-func (s *Session) send(m wire.ServerMessage) {
-	if s.core.conn != 0 && errors.Is(s.registry.options.Socket.Send(s.core.conn, frame(m)), engine.ErrQueueFull) {
+func (s *Session) send(m wire.ServerMessage) { s.sendFrame(frame(m)) }
+
+// sendFrame reports whether the socket has taken f. Guarded by mu.
+func (s *Session) sendFrame(f *engine.Frame) bool {
+	if s.core.conn == 0 {
+		return false
+	}
+	err := s.registry.options.Socket.Send(s.core.conn, f)
+	if errors.Is(err, engine.ErrQueueFull) {
 		s.close(wire.CloseSlow, "the socket's queue is full")
 	}
+	return err == nil
 }
 
 // close closes the client's socket with a word of why. Guarded by mu.

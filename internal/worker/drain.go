@@ -65,6 +65,7 @@ func (w *Worker) drain() {
 		<-tick.C
 	}
 	w.hub.Leave()
+	w.asks.Close() // who waits asks another worker
 	ctx, cancel := context.WithTimeout(context.Background(), min(handOverWithin, w.o.DrainWindow))
 	defer cancel()
 	if err := w.mailbox.HandOver(ctx); err != nil {

@@ -24,6 +24,7 @@ func (w *Worker) http(o Options) http.Handler {
 	mux.HandleFunc(pathTasks, w.listTasks)
 	mux.HandleFunc(pathTask, w.showTask)
 	mux.HandleFunc(pathLog, w.downloadLog)
+	mux.HandleFunc(pathAsk, w.askClient)
 	mux.HandleFunc("GET /v1/kinds", w.kinds)
 	mux.HandleFunc(pathChannel, w.showChannel)
 	mux.HandleFunc(pathEngine, w.showEngine)

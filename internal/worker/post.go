@@ -133,6 +133,7 @@ func (s *surface) holder(client socketmeta.ClientID, epoch socketmeta.Epoch) (*s
 // hear takes what other workers and runners say. It does not block.
 func (w *Worker) hear(m wire.ControlMessage) {
 	w.hub.Hear(m)
+	w.asks.Hear(m)
 	switch m := m.(type) {
 	case *wire.Forward:
 		select {

@@ -156,6 +156,14 @@ func (s *surface) Message(c engine.ConnRef, op engine.OpCode, p []byte) {
 			return
 		}
 		s.readLog(c, have.Client, m)
+	case *wire.Reply:
+		if have == nil {
+			s.unexpected(c, &wire.Refused{ID: m.ID}, "a resumed session must be confirmed first")
+			return
+		}
+		if err := s.asks.Reply(have.Client, m); err != nil {
+			s.refuse(c, &wire.Refused{ID: m.ID, Error: *err})
+		}
 	case *wire.Ack:
 		if have == nil {
 			s.unexpected(c, &wire.Refused{}, "a resumed session must be confirmed first")

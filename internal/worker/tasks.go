@@ -76,6 +76,10 @@ func statusOf(code wire.Code) int {
 		return http.StatusRequestEntityTooLarge
 	case wire.CodeTooManyTasks, wire.CodeTooManyChannels:
 		return http.StatusTooManyRequests
+	case wire.CodeFailed:
+		return http.StatusBadGateway
+	case wire.CodeNoAnswer:
+		return http.StatusGatewayTimeout
 	case wire.CodeUnavailable, wire.CodeOverloaded:
 		return http.StatusServiceUnavailable
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"go.uber.org/zap"
 
+	"github.com/wscluster/wscluster/internal/ask"
 	"github.com/wscluster/wscluster/internal/auth"
 	"github.com/wscluster/wscluster/internal/engine"
 	"github.com/wscluster/wscluster/internal/hub"
@@ -60,6 +61,8 @@ type Worker struct {
 	mailbox  *mailbox.Mailbox
 	hub      *hub.Hub
 	surface  *surface
+	asks     *ask.Desk
+	asked    *prometheus.CounterVec // requests to clients, by outcome
 	posts    posts
 	draining atomic.Bool
 
@@ -88,11 +91,14 @@ func New(o Options) (*Worker, error) {
 	if w.publisher, err = channel.New(channel.Options{Name: string(o.Server)}); err != nil {
 		return nil, err
 	}
+	w.asks, w.asked = newAsks(w)
 	w.mailbox = mailbox.New(mailbox.Options{
 		Accepted: w.publishQueued,
 		Server:   o.Server, Broker: o.Broker, Sessions: w.sessions, Renew: w.renew, Log: w.log,
 		Metrics: mailbox.NewMetrics(w.metrics), Window: o.ResumeWindow, MaxHeld: o.MaxHeld, MaxHeldBytes: o.MaxHeldBytes, BrokerGrace: o.BrokerGrace, MoveOver: moveOver(&o),
-		Parts: []func(context.Context, broker.Link) error{w.hub.Serve, w.publisher.Serve, w.takeForwards}, Hear: w.hear,
+		Parts:    []func(context.Context, broker.Link) error{w.hub.Serve, w.publisher.Serve, w.takeForwards, w.asks.Part},
+		Hear:     w.hear,
+		Attached: w.asks.Attached,
 	})
 	w.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collector{w}, w.hub, published{w.publisher})
 	return w, nil
