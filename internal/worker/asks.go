@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -48,11 +47,7 @@ func newAsks(w *Worker) (*ask.Desk, *prometheus.CounterVec) {
 // askClient asks a client and answers with what it answers: 200 and {"body": ...}. Errors are problem+json: 504
 // no_answer; 502 failed with the client's own words; 409 conflict; 503 overloaded or unavailable; 400, 401, 403, 413.
 func (w *Worker) askClient(rw http.ResponseWriter, r *http.Request) {
-	grant, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if err := w.o.Grants.AllowAsk(grant, time.Now()); err != nil {
-		if e, ok := errors.AsType[*wire.Error](err); ok && e.Code == wire.CodeUnauthorized {
-			rw.Header().Set("WWW-Authenticate", "Bearer")
-		}
+	if err := w.o.Grants.AllowAsk(bearer(r.Header), time.Now()); err != nil {
 		problem(rw, err)
 		return
 	}

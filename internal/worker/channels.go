@@ -97,15 +97,6 @@ func (s *surface) presence(c engine.ConnRef, m *wire.AskPresence) {
 	})
 }
 
-// grantOf is the grant that a request shows, or "".
-func grantOf(h http.Header) string {
-	grant, ok := strings.CutPrefix(h.Get("Authorization"), "Bearer ")
-	if !ok {
-		return ""
-	}
-	return grant
-}
-
 // showChannel answers with how many are subscribed to a channel, in all workers.
 func (w *Worker) showChannel(rw http.ResponseWriter, r *http.Request) {
 	name, err := wire.ParseChannel(r.PathValue("channel"))
@@ -113,7 +104,7 @@ func (w *Worker) showChannel(rw http.ResponseWriter, r *http.Request) {
 		problem(rw, wire.Errorf(wire.CodeBadFrame, "%v", err))
 		return
 	}
-	if refused := w.maySubscribe(grantOf(r.Header), name); refused != nil {
+	if refused := w.maySubscribe(bearer(r.Header), name); refused != nil {
 		problem(rw, refused)
 		return
 	}
@@ -131,7 +122,7 @@ func (w *Worker) showChannel(rw http.ResponseWriter, r *http.Request) {
 
 // showEngine answers with what the channel engine tells.
 func (w *Worker) showEngine(rw http.ResponseWriter, r *http.Request) {
-	if refused := w.maySubscribe(grantOf(r.Header), wire.ChannelEngine); refused != nil {
+	if refused := w.maySubscribe(bearer(r.Header), wire.ChannelEngine); refused != nil {
 		problem(rw, refused)
 		return
 	}
@@ -158,9 +149,23 @@ func workflowOf(target string) (wire.TaskID, bool) {
 	return task, err == nil
 }
 
+// streamUpdates is the same as an event stream.
+func (w *Worker) streamUpdates(rw http.ResponseWriter, r *http.Request) {
+	task, ok := workflowOf(r.URL.Path)
+	if !ok {
+		problem(rw, wire.Errorf(wire.CodeBadFrame, "the path must have the ID of a task"))
+		return
+	}
+	if refused := w.maySubscribe(bearer(r.Header), wire.WorkflowChannel(task)); refused != nil {
+		problem(rw, refused)
+		return
+	}
+	w.stream(rw, r, nil)
+}
+
 // admit decides over a socket that follows a workflow. It takes any subprotocol: who speaks none of ours gets JSON all the same.
 func (s *surface) admit(task wire.TaskID, r *engine.Request) engine.Decision {
-	if refused := s.maySubscribe(grantOf(r.Header), wire.WorkflowChannel(task)); refused != nil {
+	if refused := s.maySubscribe(bearer(r.Header), wire.WorkflowChannel(task)); refused != nil {
 		return engine.Decision{Status: statusOf(refused.Code), Reason: refused.Message}
 	}
 	d := engine.Decision{}

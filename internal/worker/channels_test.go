@@ -386,7 +386,14 @@ func TestTheUpdatesOfAWorkflowAreASocketOfTheirOwn(t *testing.T) {
 	if _, got := second.read(); string(got) != want {
 		t.Errorf("the snapshot is %s, want %s", got, want)
 	}
+	stream := events(t, w, "/api/workflows/t1/updates")
+	if got := <-stream; got != want {
+		t.Errorf("the snapshot of a stream is %s, want %s", got, want)
+	}
 	want = update("t1", "succeeded")
+	if got := <-stream; got != want {
+		t.Errorf("a stream gets %s, want %s", got, want)
+	}
 	for _, s := range []*socket{first, second} {
 		if _, got := s.read(); string(got) != want {
 			t.Errorf("got %s, want %s", got, want)
@@ -405,6 +412,30 @@ func TestTheUpdatesOfAWorkflowAreASocketOfTheirOwn(t *testing.T) {
 	if got := dialSocket(t, c.worker("i1-w2").addr, "/api/workflows/..%2f/updates", "").status; got != http.StatusNotFound {
 		t.Errorf("a workflow with a bad name: %d, want 404", got)
 	}
+}
+
+// events opens an event stream and gives on what comes, until it or the test ends.
+func events(t *testing.T, w *running, path string) <-chan string {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+w.addr+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := answer.Header.Get("Content-Type"); answer.StatusCode != http.StatusOK || got != "text/event-stream" {
+		t.Fatalf("%s: %s %s", path, answer.Status, got)
+	}
+	all := make(chan string, 16)
+	done := make(chan struct{})
+	t.Cleanup(func() { answer.Body.Close(); <-done })
+	go func() {
+		defer close(done)
+		_ = readEvents(answer.Body, func(p []byte) { all <- string(p) }, func() {})
+	}()
+	return all
 }
 
 func bound(t *testing.T, w *running, n int) error {

@@ -3,9 +3,7 @@ package worker
 import (
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,13 +29,18 @@ const (
 func (w *Worker) publish(rw http.ResponseWriter, r *http.Request) {
 	channels, err := channelsOf(r)
 	if err == nil {
-		err = w.o.Grants.AllowPublish(bearer(r), channels, time.Now())
+		err = w.o.Grants.AllowPublish(bearer(r.Header), channels, time.Now())
 	}
-	var body []byte
-	if err == nil {
-		body, err = readPost(rw, r)
+	if err != nil {
+		problem(rw, err)
+		return
 	}
-	if err == nil && !w.mailbox.Linked() {
+	body, done, ok := w.readBody(rw, r)
+	if !ok {
+		return
+	}
+	defer done()
+	if !w.mailbox.Linked() {
 		err = wire.Errorf(wire.CodeUnavailable, "this worker has no broker now; try again")
 	}
 	if err == nil {
@@ -52,9 +55,6 @@ func (w *Worker) publish(rw http.ResponseWriter, r *http.Request) {
 		err = wire.Errorf(wire.CodeOverloaded, "posts come faster than the broker takes them; try again")
 	case !known:
 		err = wire.Errorf(wire.CodeBadFrame, "%v", err)
-	}
-	if e, _ := errors.AsType[*wire.Error](err); e.Code == wire.CodeUnauthorized {
-		rw.Header().Set("WWW-Authenticate", "Bearer")
 	}
 	problem(rw, err)
 }
@@ -76,23 +76,6 @@ func channelsOf(r *http.Request) (channels []wire.Channel, err error) {
 		channels = append(channels, c)
 	}
 	return channels, nil
-}
-
-// bearer is the token of the header Authorization, "" if there is none.
-func bearer(r *http.Request) string {
-	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	return token
-}
-
-// readPost reads the body of a request.
-func readPost(rw http.ResponseWriter, r *http.Request) ([]byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(rw, r.Body, wire.MaxPost))
-	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-		return nil, wire.Errorf(wire.CodeFrameTooLarge, "the body may have %d bytes", wire.MaxPost)
-	} else if err != nil {
-		return nil, wire.Errorf(wire.CodeBadFrame, "the body cannot be read: %v", err)
-	}
-	return body, nil
 }
 
 // publishQueued tells who watches a task that it waits for a runner. Its time is that of the submit: a runner that has

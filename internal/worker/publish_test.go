@@ -59,7 +59,7 @@ func granted(t *testing.T, keys socketmeta.Keys) func(*worker.Options) {
 	}
 }
 
-func grant(t *testing.T, keys socketmeta.Keys, publish ...string) string {
+func publishGrant(t *testing.T, keys socketmeta.Keys, publish ...string) string {
 	t.Helper()
 	s, err := auth.SignGrant(keys, auth.Grant{Publish: publish, Expires: time.Now().Add(time.Hour)})
 	if err != nil {
@@ -101,7 +101,7 @@ func TestABackendPublishesOverHTTP(t *testing.T) {
 	c, keys := newCluster(t), socketmeta.RandomKeys()
 	w := c.worker("i1-w1", granted(t, keys))
 	next := c.watch("news.go", "news.rust")
-	allowed := grant(t, keys, "news.*")
+	allowed := publishGrant(t, keys, "news.*")
 	if answer, code := post(t, w, "/v1/publish/news.go?name=headline&key=a", allowed, `{"text":"1.26"}`); answer.StatusCode != http.StatusAccepted {
 		t.Fatalf("one channel: %s, %s", answer.Status, code)
 	}
@@ -122,7 +122,7 @@ func TestABackendPublishesOverHTTP(t *testing.T) {
 func TestWhatABackendMayNotPublishIsRefused(t *testing.T) {
 	c, keys := newCluster(t), socketmeta.RandomKeys()
 	w := c.worker("i1-w1", granted(t, keys))
-	allowed := grant(t, keys, "news.*")
+	allowed := publishGrant(t, keys, "news.*")
 	many := strings.Repeat("channel=news.a&", 101)
 	for name, test := range map[string]struct {
 		target, grant, body string
@@ -131,7 +131,7 @@ func TestWhatABackendMayNotPublishIsRefused(t *testing.T) {
 	}{
 		"no grant":               {"/v1/publish/news.go", "", "1", 401, wire.CodeUnauthorized},
 		"no grant, open channel": {"/v1/publish/workflows", "", "1", 401, wire.CodeUnauthorized},
-		"a grant of other keys":  {"/v1/publish/news.go", grant(t, socketmeta.RandomKeys(), "*"), "1", 401, wire.CodeUnauthorized},
+		"a grant of other keys":  {"/v1/publish/news.go", publishGrant(t, socketmeta.RandomKeys(), "*"), "1", 401, wire.CodeUnauthorized},
 		"another channel":        {"/v1/publish/other", allowed, "1", 403, wire.CodeForbidden},
 		"one of two channels":    {"/v1/publish?channel=news.go&channel=other", allowed, "1", 403, wire.CodeForbidden},
 		"too large":              {"/v1/publish/news.go", allowed, `"` + strings.Repeat("x", wire.MaxPost-1) + `"`, 413, wire.CodeFrameTooLarge},
@@ -159,7 +159,7 @@ func TestWhatABackendMayNotPublishIsRefused(t *testing.T) {
 func TestNothingIsTakenThatCannotBePublished(t *testing.T) {
 	c, keys := newCluster(t), socketmeta.RandomKeys()
 	w := c.worker("i1-w1", granted(t, keys))
-	allowed, large := grant(t, keys, "news"), `"`+strings.Repeat("x", wire.MaxPost-2)+`"`
+	allowed, large := publishGrant(t, keys, "news"), `"`+strings.Repeat("x", wire.MaxPost-2)+`"`
 	next := c.watch("news")
 
 	c.broker.Block(true) // an alarm: it takes nothing

@@ -16,6 +16,7 @@ const eventsPath = "/v1/events"
 func (w *Worker) handleStreams(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+eventsPath, w.events)
 	mux.HandleFunc("POST "+eventsPath, w.events)
+	mux.HandleFunc("GET "+updatesPrefix+"{id}"+updatesSuffix, w.streamUpdates)
 	mux.HandleFunc("POST /v1/messages", w.postMessage)
 	mux.HandleFunc("POST /v1/tasks", w.postTask)
 	mux.HandleFunc("DELETE /v1/tasks/{id}", w.deleteTask)
@@ -25,10 +26,6 @@ func (w *Worker) handleStreams(mux *http.ServeMux) {
 // has, which is the body of a POST, or else the header. A 503 sends the client to another worker within the
 // same request, as for a socket.
 func (w *Worker) events(rw http.ResponseWriter, r *http.Request) {
-	if w.Ready() != nil { // why is for operators: /readyz and the log say it
-		problem(rw, wire.Errorf(wire.CodeUnavailable, "this worker takes no new clients now; try again"))
-		return
-	}
 	var body []byte
 	if r.Method == http.MethodPost {
 		m, frame, done, ok := w.readMessage(rw, r)
@@ -41,6 +38,15 @@ func (w *Worker) events(rw http.ResponseWriter, r *http.Request) {
 			return
 		}
 		body = frame
+	}
+	w.stream(rw, r, body)
+}
+
+// stream answers a request with an event stream, while the worker is ready. body is its hello, if it has one.
+func (w *Worker) stream(rw http.ResponseWriter, r *http.Request, body []byte) {
+	if w.Ready() != nil { // why is for operators: /readyz and the log say it
+		problem(rw, wire.Errorf(wire.CodeUnavailable, "this worker takes no new clients now; try again"))
+		return
 	}
 	w.engine.Stream(rw, r, body)
 }

@@ -35,12 +35,11 @@ func (w *Worker) client(rw http.ResponseWriter, r *http.Request) (socketmeta.Cli
 // token is client with all that the token says.
 func (w *Worker) token(rw http.ResponseWriter, r *http.Request) (socketmeta.Token, bool) {
 	token := r.Header.Get(tokenHeader)
-	if bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); token == "" && ok {
-		token = bearer
+	if token == "" {
+		token = bearer(r.Header)
 	}
 	t, err := w.o.Keys.VerifyToken(token, time.Now())
 	if err != nil {
-		rw.Header().Set("WWW-Authenticate", "Bearer")
 		problem(rw, wire.Errorf(wire.CodeUnauthorized, "the header %s must have the token of the client's last socket_meta: %s", tokenHeader, reasonOf(err)))
 		return socketmeta.Token{}, false
 	}
@@ -86,6 +85,12 @@ func statusOf(code wire.Code) int {
 	return http.StatusInternalServerError
 }
 
+// bearer is what a request shows as Authorization: Bearer, "" if nothing: a token of a client or a grant.
+func bearer(h http.Header) string {
+	shown, _ := strings.CutPrefix(h.Get("Authorization"), "Bearer ")
+	return shown
+}
+
 // problem answers a request with an error.
 func problem(rw http.ResponseWriter, err error) {
 	e, ok := errors.AsType[*wire.Error](err)
@@ -94,8 +99,11 @@ func problem(rw http.ResponseWriter, err error) {
 	}
 	status := statusOf(e.Code)
 	rw.Header().Set("Content-Type", "application/problem+json")
-	if status == http.StatusServiceUnavailable {
+	switch status {
+	case http.StatusServiceUnavailable:
 		rw.Header().Set("Retry-After", "1")
+	case http.StatusUnauthorized:
+		rw.Header().Set("WWW-Authenticate", "Bearer")
 	}
 	rw.WriteHeader(status)
 	_ = json.NewEncoder(rw).Encode(struct {
