@@ -71,7 +71,40 @@ export interface Ping {
   type: 'ping';
   id?: string;
 }
-export type ClientMessage = Hello | Confirm | Submit | Cancel | LogRead | Ack | Ping;
+/**
+ * Asks for the messages of a channel from now on, after a snapshot of what its publishers keep. A subscription
+ * belongs to the connection: who comes back subscribes again.
+ */
+export interface Subscribe {
+  type: 'subscribe';
+  id?: string;
+  channel: string;
+  /** A ticket that allows it, where not everybody may. */
+  grant?: string;
+}
+export interface Unsubscribe {
+  type: 'unsubscribe';
+  id?: string;
+  channel: string;
+}
+/** Asks how many are subscribed to a channel. */
+export interface AskPresence {
+  type: 'presence';
+  id?: string;
+  channel: string;
+  grant?: string;
+}
+/** Answers a Request with body or with error. */
+export interface Reply {
+  type: 'reply';
+  id?: string;
+  request_id: string;
+  body?: unknown;
+  error?: string;
+}
+export type ClientMessage = Hello | Confirm | Submit | Cancel | LogRead | Ack | Ping | Subscribe | Unsubscribe | AskPresence | Reply;
+/** What is answered with a message that has its id. */
+export type ClientRequest = Extract<ClientMessage, { id?: string }> & { id: string };
 
 export interface SocketMeta {
   type: 'socket_meta';
@@ -123,6 +156,62 @@ export interface Refused extends WireError {
 export interface Pong {
   type: 'pong';
   id?: string;
+}
+/** So many messages of the channel follow as its snapshot, the oldest first; what comes after them is new. */
+export interface Subscribed {
+  type: 'subscribed';
+  id?: string;
+  channel: string;
+  snapshot: number;
+  /** A publisher did not say in time what it keeps. */
+  partial?: boolean;
+}
+export interface Unsubscribed {
+  type: 'unsubscribed';
+  id?: string;
+  channel: string;
+}
+export interface Presence {
+  type: 'presence';
+  id?: string;
+  channel: string;
+  /** In the whole cluster. */
+  subscribers: number;
+  /** A worker did not answer in time. */
+  partial?: boolean;
+}
+/** One message of a channel, at most once. */
+export interface Message {
+  type: 'message';
+  channel: string;
+  /** What the body is. */
+  name?: string;
+  /** (publisher, stream) is one counter, which rises by one from 1: its hole is a loss. All three or none are there. */
+  publisher?: string;
+  stream?: string;
+  seq?: number;
+  /** Of the messages with one key only the latest is kept for a snapshot. */
+  key?: string;
+  time: string;
+  body: unknown;
+}
+/** Messages of a channel did not come, and will not. */
+export interface Missed {
+  type: 'missed';
+  channel: string;
+  /** 0 if nobody knows. */
+  count: number;
+  /** 'slow': this client did not read fast enough; 'lost': they did not reach the worker. */
+  reason: string;
+}
+/** A backend asks this client for something, and waits for its Reply. One key is one thing to do, however often it comes. */
+export interface Request {
+  type: 'request';
+  request_id: string;
+  key: string;
+  name: string;
+  body?: unknown;
+  timeout_ms: number;
 }
 export interface Bye {
   type: 'bye';
@@ -221,22 +310,43 @@ export type TaskEvent = {
   };
 }[EventName];
 
-export type ServerMessage = SocketMeta | Accepted | Canceling | LogLines | TaskEvent | Refused | Pong | Bye;
+/** The body of messages on workflow.<id> and workflows, named workflow: how a task stands. Their key is the task's ID. */
+export interface Workflow {
+  workflow_id: string;
+  kind: string;
+  /** The last three are final. */
+  status: 'queued' | 'running' | 'succeeded' | 'failed' | 'canceled';
+  current_step: number;
+  /** 0 if not known. */
+  total_steps: number;
+  message: string;
+  timestamp: string;
+}
 
-const known = new Set(['socket_meta', 'accepted', 'canceling', 'log_lines', 'event', 'error', 'pong', 'bye']);
+/** The body of messages on engine: the cluster as the worker server_id sees it. */
+export interface Engine {
+  server_id: string;
+  /** blocked: it takes no publishes. */
+  broker: { connected: boolean; blocked: boolean };
+  workers: { server_id: string; ready: boolean; connections: number; sessions: number; channels: number; started_at: string; seen_at: string }[];
+  runners: { runner: string; slots: number; running: number; kinds: string[]; seen_at: string }[];
+  /** How many tasks of each kind wait. */
+  queues: { kind: string; waiting: number }[];
+  timestamp: string;
+}
+
+/** What answers a ClientRequest. */
+export type ServerReply = Accepted | Canceling | LogLines | Subscribed | Unsubscribed | Presence | Refused | Pong;
+export type ServerMessage = SocketMeta | TaskEvent | Message | Missed | Request | ServerReply | Bye;
 
 /**
- * Returns the message in one text frame, or undefined if it is none that this version knows. An
- * event whose numbers cannot order it counts as unknown. Never throws.
+ * Returns the message in one text frame, also of a type that this version does not know, or undefined if it
+ * is none, or an event whose numbers cannot order it. Never throws.
  */
 export function decode(frame: unknown): ServerMessage | undefined {
-  let m: ServerMessage;
   try {
-    m = JSON.parse(frame as string) as ServerMessage;
-  } catch {
-    return undefined;
-  }
-  if (!known.has(m?.type)) return undefined;
-  if (m.type === 'event' && !([m.attempt, m.seq, m.prev].every(Number.isSafeInteger) && m.body)) return undefined;
-  return m;
+    const m = JSON.parse(frame as string) as ServerMessage;
+    if (m.type && (m.type !== 'event' || ([m.attempt, m.seq, m.prev].every(Number.isSafeInteger) && m.body))) return m;
+  } catch {}
+  return undefined;
 }
