@@ -2,14 +2,17 @@ import { delay, verdict } from './backoff.ts';
 import type { BackoffOptions } from './backoff.ts';
 import { Claim } from './claim.ts';
 import { Link, fits } from './link.ts';
-import { maxLogTries } from './log.ts';
+import type { Ending } from './link.ts';
 import { further } from './order.ts';
-import { here, uuid } from './platform.ts';
+import { here, newID } from './platform.ts';
 import type { Platform, SessionStorage } from './platform.ts';
 import { Store } from './store.ts';
+import type { StoredTask } from './store.ts';
+import { EventStream } from './stream.ts';
 import { Feed, Task, TaskError } from './task.ts';
-import { maxOpenTasks, maxPositions } from './wire.ts';
-import type { LogLines, Position, Priority, Refused, ServerMessage, SocketMeta, Submit, TaskEvent, WireError } from './wire.ts';
+import type { FeedOwner, LogHost, TaskLog } from './task.ts';
+import { maxOpenTasks, maxPositions, subprotocol } from './wire.ts';
+import type { Accepted, ClientMessage, ClientRequest, Position, Priority, Refused, ServerMessage, ServerReply, SocketMeta, Submit, TaskEvent, WireError } from './wire.ts';
 
 /** Positions are acknowledged after so many events or milliseconds, and when the page goes away. */
 export const ackEvery = 32;
@@ -18,13 +21,26 @@ export const ackMs = 250;
 export const maxOver = 200;
 /** A socket that lived this long ends a row of retries. */
 export const steadyMs = 5_000;
+/** WebSocket is tried so often in a row before an event stream is. */
+export const socketTries = 2;
+/** On an event stream WebSocket is tried again after so long, then after twice as long, up to the bound. */
+export const socketAgainMs = 60_000;
+export const maxSocketAgainMs = 600_000;
 
 export interface Options extends BackoffOptions {
   /** ws, wss, http or https, or relative to the page. Default '/v1/ws'. */
   url?: string;
   /** Who the user is, where the server asks: a token, or how to get a fresh one for each socket. */
   auth?: string | (() => string | Promise<string>);
-  /** How load balancers find the worker again: by their cookie (default), or by ?route= in the URL. */
+  /**
+   * How messages travel. 'auto' (default) is WebSocket, and an event stream (server-sent events, and POST) where two
+   * sockets in a row did not come to life, as behind a proxy that lets none pass; it goes back to WebSocket
+   * by itself when that can be opened, and no event is lost or doubled by it.
+   */
+  transport?: 'auto' | 'ws' | 'sse';
+  /** Where the lines of logs come from. Left out: the live copy, in which some may be missing; wholeLogs: all. */
+  logs?: (host: LogHost) => TaskLog;
+  /** How load balancers find the worker again: by their cookie (default), or by ?route= in the socket's URL. */
   affinity?: 'cookie' | 'route';
   /** Retries in a row before the client gives up. Default: it does not. */
   maxRetries?: number;
@@ -40,7 +56,8 @@ export type State =
   | { name: 'idle' }
   /** attempt counts from 0: the retries in a row before this socket. */
   | { name: 'connecting'; attempt: number }
-  | { name: 'open'; meta: SocketMeta }
+  /** It is told again when the transport changes. */
+  | { name: 'open'; meta: SocketMeta; transport: 'ws' | 'sse' }
   /** The next attempt begins in delayMs; the last socket ended with code and reason. */
   | { name: 'waiting'; attempt: number; delayMs: number; code: number; reason: string }
   /** The client will not connect again by itself. */
@@ -52,6 +69,8 @@ export interface ClientEvents {
   meta: SocketMeta;
   /** A task that was open before the reload; told before its events. Attach handlers in the listener. */
   task: Task;
+  /** What is no business of the client itself: messages of channels, requests, types that it does not know. */
+  message: ServerMessage;
   /** What the application may want to log: a handler or auth threw, the storage refused, a stray error frame. */
   error: unknown;
 }
@@ -75,6 +94,10 @@ export class Client {
   #restored = false; // the stored session was taken up, or found to be another page's
   #life = 0; // counts connect, close and every socket: what began in an earlier life is void
   #link: Link | undefined;
+  #next: Link | undefined; // a socket that is to follow the stream when it has its socket_meta
+  #refused = 0; // sockets and streams in a row that did not come to life; socketTries on a stream that did
+  #again: unknown; // timer of the next socket to try on a stream
+  #replies = new Map<string, (m: ServerReply) => void>(); // to requests on this link, by their IDs
   #attempt = 0;
   #openedAt = 0;
   #retry: unknown;
@@ -90,6 +113,7 @@ export class Client {
     const storage = options.storage === undefined ? this.#platform.storage : options.storage;
     this.#store = new Store(storage ?? undefined, options.storageKey ?? 'wscluster', (e) => this.#emit('error', e));
     this.#claim = new Claim(this.#platform);
+    if (this.#store.meta()?.sse) this.#refused = socketTries; // a reload need not find out again
   }
 
   get state(): State {
@@ -123,7 +147,7 @@ export class Client {
   /** Acknowledges what the application has and disconnects. Open tasks go on and stay stored. */
   close(): void {
     this.#hangUp(1000);
-    this.#enter({ name: 'closed', code: 1000, reason: 'closed by the application' });
+    this.#enter({ name: 'closed', code: 1000, reason: 'closed' });
   }
 
   /**
@@ -138,20 +162,36 @@ export class Client {
    * before normal ones of all kinds.
    */
   submit(kind: string, params: object = {}, options: { taskId?: string; priority?: Priority } = {}): Task {
-    const id = options.taskId ?? uuid(this.#platform.now());
-    const refuse = (code: string, message: string) => {
-      throw new TaskError({ code, message, retryable: code === 'too_many_tasks' });
+    const id = options.taskId ?? newID();
+    const refuse = (code: string, message: string, retryable = false) => {
+      throw new TaskError({ code, message, retryable });
     };
-    if (!/^\w[\w.-]{0,63}$/.test(id)) refuse('bad_frame', `task ID ${id} must be 1 to 64 of [A-Za-z0-9_.-], not led by . or -`);
-    if (!/^[a-z0-9-]{1,64}$/.test(kind)) refuse('bad_frame', `kind ${kind} must be 1 to 64 of [a-z0-9-]`);
-    if (this.#feeds.has(id)) refuse('conflict', `task ${id} is open already`);
-    if (this.#over.has(id)) refuse('over', `task ${id} is over; submit under a new ID`);
-    if (this.#feeds.size >= maxOpenTasks) refuse('too_many_tasks', `${maxOpenTasks} tasks are open; wait for one to end`);
-    if (!fits(submitMessage(id, kind, params, options.priority))) refuse('frame_too_large', 'a submit must fit into 64 KiB');
-    const feed = this.#addFeed(kind, { task_id: id, attempt: 0, run_id: '', next: 0 }, params, options.priority);
+    if (!/^\w[\w.-]{0,63}$/.test(id)) refuse('bad_frame', 'no task ID: ' + id);
+    if (!/^[a-z0-9-]{1,64}$/.test(kind)) refuse('bad_frame', 'no kind: ' + kind);
+    if (this.#feeds.has(id)) refuse('conflict', 'open already: ' + id);
+    if (this.#over.has(id)) refuse('over', 'submit under a new ID, over is ' + id);
+    if (this.#feeds.size >= maxOpenTasks) refuse('too_many_tasks', maxOpenTasks + ' tasks are open', true);
+    const kept = { kind, position: { task_id: id, attempt: 0, run_id: '', next: 0 }, params, priority: options.priority };
+    if (!fits(submitMessage(kept))) refuse('frame_too_large', 'more than 64 KiB');
+    const feed = this.#addFeed(kept);
     this.#persist(feed);
     this.#ask(feed);
     return feed.task;
+  }
+
+  /** Sends m if the client is connected; false means that it went nowhere. What it sends for itself is no business of yours. */
+  send(m: ClientMessage): boolean {
+    return this.#state.name === 'open' && !!this.#link?.send(m);
+  }
+
+  /** As send. reply gets the answer, also an error; it gets nothing if the connection ends first: see the next state. */
+  request(m: ClientRequest, reply: (m: ServerReply) => void): boolean {
+    return this.send(m) && !!this.#replies.set(m.id, reply);
+  }
+
+  /** Calls fn when what was refused with e, for the n-th time in a row, may be tried again. */
+  later(fn: () => void, n: number, e: WireError): unknown {
+    return this.#platform.setTimeout(fn, delay(n, 'retry', e.retry_after_ms ?? 0, this.#platform.random(), this.#o));
   }
 
   // ---- connecting
@@ -160,10 +200,10 @@ export class Client {
     const life = ++this.#life;
     this.#enter({ name: 'connecting', attempt: this.#attempt });
     void this.#prepare().then(
-      (auth) => life === this.#life && this.#open(auth),
+      (auth) => life === this.#life && (this.#link = this.#open(auth, this.#streams)),
       (e) => {
         this.#emit('error', e);
-        if (life === this.#life) this.#gone(1006, 'auth failed', 0);
+        if (life === this.#life) this.#gone({ code: 1006, reason: 'auth failed' });
       },
     );
   }
@@ -177,6 +217,10 @@ export class Client {
       if (mine) this.#restore();
     }
     for (const f of this.#feeds.values()) this.#persist(f);
+    return this.#auth();
+  }
+
+  async #auth(): Promise<string | undefined> {
     const { auth } = this.#o;
     return typeof auth === 'function' ? auth() : auth;
   }
@@ -185,34 +229,64 @@ export class Client {
     const submitted = [...this.#feeds.values()];
     this.#feeds.clear();
     for (const t of this.#store.tasks()) {
-      this.#emit('task', this.#addFeed(t.kind, t.position, t.params, t.priority).task);
+      this.#emit('task', this.#addFeed(t).task);
     }
-    for (const f of submitted) this.#feeds.set(f.task.id, f);
+    for (const f of submitted) this.#feeds.set(f.id, f);
   }
 
-  #open(auth: string | undefined): void {
-    const link = new Link(this.#url(), this.#platform, {
+  /** Whether the next connection is a stream. Where neither comes to life, they take turns. */
+  get #streams(): boolean {
+    const { transport } = this.#o;
+    return transport === 'sse' || (transport !== 'ws' && this.#refused >= socketTries && this.#refused % 2 === 0);
+  }
+
+  #open(auth: string | undefined, sse: boolean): Link {
+    const p = this.#platform;
+    const link: Link = new Link(sse ? new EventStream(this.#url('http'), p, () => this.#store.meta()) : p.connect(this.#url('ws'), subprotocol), p, {
       opened: () => {
         const token = this.#store.meta()?.token;
-        const tasks = this.#accepted().map((f) => f.order.position);
+        const tasks = [...this.#feeds.values()].filter((f) => !f.kept.params).map((f) => f.kept.position);
         link.send({ type: 'hello', ...(auth && { auth }), ...(token && { token }), ...(tasks.length && { tasks }) });
       },
-      message: (m, chars) => this.#receive(m, chars),
-      gone: (code, reason, retryAfterMs) => this.#gone(code, reason, retryAfterMs),
+      message: (m, chars) => this.#receive(m, chars, link, sse),
+      gone: (e) => {
+        if (link === this.#next) this.#next = undefined;
+        else this.#gone(e);
+      },
     });
-    this.#link = link;
+    return link;
   }
 
-  #url(): string {
+  #url(scheme: string): string {
     const url = new URL(this.#o.url ?? '/v1/ws', this.#platform.base);
-    url.protocol = url.protocol.replace('http', 'ws');
+    url.protocol = url.protocol.replace(/http|ws/, scheme);
     const route = this.#store.meta()?.route;
     if (this.#o.affinity === 'route' && route) url.searchParams.set('route', route);
     return url.href;
   }
 
-  #gone(code: number, reason: string, retryAfterMs: number): void {
+  /** After ms, and again later, tries to go from the stream to a socket; the stream lives until the socket does. */
+  #trySocket(ms: number): unknown {
+    return this.#platform.setTimeout(() => {
+      this.#again = this.#trySocket(Math.min(2 * ms, maxSocketAgainMs));
+      const life = this.#life;
+      if (this.#state.name !== 'open' || this.#next) return;
+      this.#auth().then(
+        (auth) => life === this.#life && (this.#next = this.#open(auth, false)),
+        (e) => this.#emit('error', e),
+      );
+    }, ms);
+  }
+
+  /** Tries no more sockets. */
+  #stay(): void {
+    this.#platform.clearTimeout(this.#again);
+    this.#again = undefined;
+  }
+
+  #gone({ code, reason, retry_after_ms = 0 }: Ending): void {
     const steady = this.#state.name === 'open' && this.#platform.now() - this.#openedAt >= steadyMs;
+    if (!this.#link?.welcomed) this.#refused++;
     this.#drop();
     if (steady) this.#attempt = 0;
     const v = verdict(code);
@@ -220,8 +294,8 @@ export class Client {
       this.#enter({ name: 'closed', code, reason });
       return;
     }
-    const delayMs = delay(++this.#attempt, v, retryAfterMs, this.#platform.random(), this.#o);
-    this.#retryAsked = retryAfterMs > 0;
+    const delayMs = delay(++this.#attempt, v, retry_after_ms, this.#platform.random(), this.#o);
+    this.#retryAsked = retry_after_ms > 0;
     this.#retry = this.#platform.setTimeout(() => this.#dial(), delayMs);
     this.#enter({ name: 'waiting', attempt: this.#attempt, delayMs, code, reason });
   }
@@ -234,70 +308,69 @@ export class Client {
     }
     this.#link?.close(code);
     this.#drop();
+    this.#stay();
     this.#claim.release();
   }
 
   #drop(): void {
     this.#life++;
-    this.#link = undefined;
+    this.#next?.close();
+    this.#link = this.#next = undefined;
+    this.#replies.clear();
     this.#platform.clearTimeout(this.#retry);
   }
 
   // ---- receiving
 
-  #receive(m: ServerMessage, chars: number): void {
-    switch (m.type) {
-      case 'socket_meta':
-        return this.#welcome(m);
-      case 'event':
-        return this.#event(m, chars);
-      case 'accepted':
-        return this.#accept(this.#feeds.get(m.task_id), { queuePosition: m.queue_position });
-      case 'canceling': {
-        const feed = this.#feeds.get(m.task_id);
-        if (feed) feed.canceling = false;
-        return;
-      }
-      case 'log_lines':
-        return this.#lines(m, this.#feeds.get(m.task_id));
-      case 'error': {
-        if (m.id?.startsWith(cancelPrefix)) return this.#cancelRefused(m);
-        if (m.id?.startsWith(logPrefix)) return this.#lines(m, this.#feeds.get(m.task_id ?? ''));
-        const feed = this.#feeds.get(m.task_id ?? m.id ?? '');
-        if (!feed?.params) return this.#emit('error', new TaskError(m));
-        // Too many tasks are refused before the broker is asked: no doubt, unless there was one before.
-        if (m.retryable && (feed.doubts || m.code !== 'too_many_tasks')) return this.#postpone(feed, m);
-        this.#end(feed);
-        feed.fail(m);
-      }
-    }
+  #receive(m: ServerMessage, chars: number, link: Link, sse: boolean): void {
+    if (m.type === 'socket_meta') return this.#welcome(m, link, sse);
+    if (link !== this.#link) return;
+    if (m.type === 'event') return this.#event(m, chars);
+    const { id } = m as { id?: string };
+    const reply = this.#replies.get(id!);
+    if (reply) {
+      this.#replies.delete(id!);
+      reply(m as ServerReply);
+    } else if (m.type === 'error') this.#emit('error', new TaskError(m));
+    else this.#emit('message', m);
   }
 
-  #welcome(m: SocketMeta): void {
-    if (this.#state.name === 'connecting' && this.#store.meta() && !m.resumed && !m.reason) {
+  #welcome(m: SocketMeta, link: Link, sse: boolean): void {
+    const next = link === this.#next;
+    const fresh = next || this.#state.name === 'connecting';
+    if (fresh && this.#store.meta() && !m.resumed && !m.reason) {
       // The hello with our token came too late: this session is a stranger's. Ask again.
-      this.#link?.close();
-      return this.#gone(1006, 'the hello came too late', 0);
+      link.close();
+      if (next) this.#next = undefined;
+      else this.#gone({ code: 1006, reason: 'hello came late' });
+      return;
     }
     this.#meta = m;
-    this.#store.putMeta({ client_id: m.client_id, token: m.token, route: m.route });
+    this.#store.putMeta({ client_id: m.client_id, token: m.token, route: m.route, sse });
     void this.#claim.take(m.client_id);
     this.#emit('meta', m);
-    if (this.#state.name !== 'connecting') return;
+    if (!fresh) return;
+    if (next) this.#link?.close();
+    this.#link = link;
+    this.#next = undefined;
+    this.#replies.clear();
+    this.#refused = sse ? socketTries : 0;
+    if (!sse) this.#stay();
+    else if (this.#o.transport !== 'sse') this.#again ??= this.#trySocket(socketAgainMs);
     // The token is stored: only now may the worker depend on it. It takes nothing else before this.
-    if (m.resumed) this.#link?.send({ type: 'confirm', epoch: m.epoch });
+    if (m.resumed) link.send({ type: 'confirm', epoch: m.epoch });
     for (const { task_id, state } of m.tasks ?? []) {
       const feed = this.#feeds.get(task_id);
       if (!feed || state === 'running') continue;
       this.#end(feed);
-      feed.fail({ code: 'lost', message: `the server calls this task ${state}: nothing more of it will come`, retryable: true });
+      feed.fail({ code: 'lost', message: 'the server calls it ' + state, retryable: true });
     }
     this.#openedAt = this.#platform.now();
-    this.#enter({ name: 'open', meta: m });
+    this.#enter({ name: 'open', meta: m, transport: sse ? 'sse' : 'ws' });
     for (const f of this.#feeds.values()) {
       this.#ask(f);
       this.#cancel(f);
-      f.log.asked = false;
+      f.log?.ask(true);
       f.pump();
     }
     this.#flush();
@@ -318,7 +391,7 @@ export class Client {
   }
 
   #accept(feed: Feed | undefined, a: { queuePosition?: number | undefined }): void {
-    if (!feed?.params) return;
+    if (!feed?.kept.params) return;
     feed.accept(a);
     this.#persist(feed);
   }
@@ -327,86 +400,67 @@ export class Client {
 
   /** Submits a task, if the server does not have it, and it is open and due. */
   #ask(f: Feed): void {
-    if (!f.params || f.over || f.retry || this.#state.name !== 'open') return;
-    this.#link?.send(submitMessage(f.task.id, f.task.kind, f.params, f.priority));
+    if (!f.kept.params || f.over || f.retry) return;
+    this.request(submitMessage(f.kept), (m) => {
+      if (m.type === 'error') this.#refuse(f, m);
+      else this.#accept(f, { queuePosition: (m as Accepted).queue_position });
+    });
+  }
+
+  #refuse(f: Feed, m: Refused): void {
+    if (!f.kept.params) return this.#emit('error', new TaskError(m));
+    // Too many tasks are refused before the broker is asked: no doubt, unless there was one before.
+    if (m.retryable && (f.doubts || m.code !== 'too_many_tasks')) return this.#postpone(f, m);
+    this.#end(f);
+    f.fail(m);
   }
 
   /** Says that the application wants the task to end, behind its submit. */
   #cancel(f: Feed): void {
-    if (!f.canceling || f.over || this.#state.name !== 'open') return;
-    this.#link?.send({ type: 'cancel', id: cancelPrefix + f.task.id, task_id: f.task.id, kind: f.task.kind });
-  }
-
-  #cancelRefused(m: Refused): void {
-    const f = this.#feeds.get(m.task_id ?? '');
-    if (f?.canceling && m.retryable) {
-      this.#platform.setTimeout(() => this.#cancel(f), delay(1, 'retry', m.retry_after_ms ?? 0, this.#platform.random(), this.#o));
-    } else if (f) f.canceling = false;
-    this.#emit('error', new TaskError(m));
-  }
-
-  /** Asks for the lines of a log that come next. */
-  #readLog(f: Feed): void {
-    if (this.#state.name !== 'open' || f.params || !f.log.wants) return;
-    f.log.asked = true;
-    this.#link?.send({ type: 'log_read', id: logPrefix, task_id: f.task.id, ...f.log.request });
-  }
-
-  /** A piece of a log, or why there is none: then it is asked for again, or given up. */
-  #lines(m: LogLines | Refused, f: Feed | undefined): void {
-    if (!f?.log.asked) return;
-    if (m.type === 'error' || !f.log.take(m)) {
-      f.log.forgetRunner();
-      if (f.log.tries++ < maxLogTries) {
-        this.#platform.setTimeout(() => {
-          f.log.asked = false;
-          f.pump();
-        }, 500 << f.log.tries);
-        return;
-      }
-      f.log.asked = false;
-      f.log.giveUp();
-    }
-    f.pump();
+    if (!f.canceling || f.over) return;
+    this.request({ type: 'cancel', id: 'cancel:' + f.id, task_id: f.id, kind: f.kept.kind }, (m) => {
+      const refused = m.type === 'error';
+      f.canceling = refused && m.retryable;
+      if (refused) this.#emit('error', new TaskError(m));
+      if (f.canceling) this.later(() => this.#cancel(f), 1, m as Refused);
+    });
   }
 
   /** The broker may have the task or not: forgotten, its events would be acknowledged unseen. */
   #postpone(f: Feed, e: WireError): void {
     this.#platform.clearTimeout(f.retry);
-    f.retry = this.#platform.setTimeout(() => {
+    f.retry = this.later(() => {
       f.retry = undefined;
       this.#ask(f);
-    }, delay(++f.doubts, 'retry', e.retry_after_ms ?? 0, this.#platform.random(), this.#o));
+    }, ++f.doubts, e);
     this.#emit('error', new TaskError(e));
   }
 
-  #accepted(): Feed[] {
-    return [...this.#feeds.values()].filter((f) => !f.params);
-  }
-
-  #addFeed(kind: string, position: Position, params: object | undefined, priority: Priority | undefined): Feed {
-    const feed = new Feed(kind, position, params, priority, {
+  #addFeed(kept: StoredTask): Feed {
+    const owner: FeedOwner = {
       moved: (f) => {
         if (f.order.finished) this.#end(f);
         else this.#persist(f);
-        this.#ack(f.order.position);
+        this.#ack(f.kept.position);
       },
       fault: (e) => this.#emit('error', e),
       cancel: (f) => this.#cancel(f),
-      readLog: (f) => this.#readLog(f),
-    });
-    this.#feeds.set(position.task_id, feed);
+      request: (f, m, reply) => !f.kept.params && this.request(m, reply),
+      later: (fn, ms) => this.#platform.setTimeout(fn, ms),
+    };
+    const feed = new Feed(kept, owner, this.#o.logs);
+    this.#feeds.set(feed.id, feed);
     return feed;
   }
 
   #persist(f: Feed): void {
-    if (this.#restored) this.#store.putTask({ kind: f.task.kind, position: f.order.position, params: f.params, priority: f.priority });
+    if (this.#restored) this.#store.putTask(f.kept);
   }
 
   #end(f: Feed): void {
-    this.#feeds.delete(f.task.id);
-    this.#store.dropTask(f.task.id);
-    if (!f.params) this.#remember(f.task.id); // a refused one may be submitted again
+    this.#feeds.delete(f.id);
+    this.#store.dropTask(f.id);
+    if (!f.kept.params) this.#remember(f.id); // a refused one may be submitted again
   }
 
   /** Nothing more will come of this task: a submit under its ID would wait for ever. */
@@ -426,11 +480,15 @@ export class Client {
     this.#platform.clearTimeout(this.#ackTimer);
     this.#ackTimer = undefined;
     this.#ackCount = 0;
+    if (this.#link?.busy) {
+      this.#ackTimer = this.#platform.setTimeout(() => this.#flush(), ackMs);
+      return;
+    }
     if (this.#state.name !== 'open') return;
     const all = [...this.#acks.values()];
     this.#acks.clear();
     for (let i = 0; i < all.length; i += maxPositions) {
-      this.#link?.send({ type: 'ack', tasks: all.slice(i, i + maxPositions) });
+      this.send({ type: 'ack', tasks: all.slice(i, i + maxPositions) });
     }
   }
 
@@ -439,14 +497,12 @@ export class Client {
   #listen(): void {
     const { window, document } = this.#platform;
     const { signal } = (this.#page = new AbortController());
-    window?.addEventListener('pagehide', (e) => this.#pageHide((e as PageTransitionEvent).persisted), { signal });
-    window?.addEventListener('pageshow', (e) => this.#pageShow((e as PageTransitionEvent).persisted), { signal });
-    window?.addEventListener('online', () => this.#hurry(), { signal });
-    document?.addEventListener(
-      'visibilitychange',
-      () => document.visibilityState === 'visible' && this.#hurry(),
-      { signal },
-    );
+    const on = (target: EventTarget | undefined, name: string, fn: (persisted: boolean) => void) =>
+      target?.addEventListener(name, (e) => fn((e as PageTransitionEvent).persisted), { signal });
+    on(window, 'pagehide', (persisted) => this.#pageHide(persisted));
+    on(window, 'pageshow', (persisted) => persisted && this.#state.name === 'waiting' && this.#dial());
+    on(window, 'online', () => this.#hurry());
+    on(document, 'visibilitychange', () => document!.visibilityState === 'visible' && this.#hurry());
   }
 
   #pageHide(persisted: boolean): void {
@@ -458,10 +514,6 @@ export class Client {
     // The browser kills the sockets of a page that it keeps for "back", and tells it too late.
     this.#hangUp();
     this.#enter({ name: 'waiting', attempt: 0, delayMs: 0, code: 1001, reason: 'page hidden' });
-  }
-
-  #pageShow(persisted: boolean): void {
-    if (persisted && this.#state.name === 'waiting') this.#dial();
   }
 
   #hurry(): void {
@@ -494,11 +546,6 @@ export class Client {
   }
 }
 
-/** The request ID of a log_read, whose answer names the task. */
-const logPrefix = 'log:';
-/** Before the task's ID in the request ID of a cancel, to tell its refusal from that of a submit. */
-const cancelPrefix = 'cancel:';
-
-function submitMessage(id: string, kind: string, params: object, priority: Priority | undefined): Submit {
-  return { type: 'submit', id, task_id: id, kind, params, ...(priority && { priority }) };
+function submitMessage({ kind, position: { task_id }, params = {}, priority }: StoredTask): Submit & { id: string } {
+  return { type: 'submit', id: task_id, task_id, kind, params, ...(priority && { priority }) };
 }

@@ -3,9 +3,11 @@
  * @module
  */
 export { Client } from './client.ts';
+export { events } from './events.ts';
+export { wholeLogs } from './log.ts';
 export type { ClientEvents, Options, State } from './client.ts';
 export type { Reset, Step } from './order.ts';
 export type { Platform, SessionStorage, Socket } from './platform.ts';
 export { Task, TaskError } from './task.ts';
-export type { Acceptance, StepHandler, StepName } from './task.ts';
+export type { Acceptance, LogHost, StepHandler, StepName, TaskLog } from './task.ts';
 export type * from './wire.ts';

@@ -1,23 +1,27 @@
 import type { Platform, Socket } from './platform.ts';
-import { decode, maxClientFrame, subprotocol } from './wire.ts';
+import { decode, maxClientFrame } from './wire.ts';
 import type { Bye, ClientMessage, ServerMessage } from './wire.ts';
 
-/** How long a socket may take until its socket_meta is here. */
+/** How long a socket may take to open, and then until its socket_meta is here. */
+export const openMs = 5_000;
 export const welcomeMs = 10_000;
 /** How long the answer to a ping may take. */
 export const pongMs = 2_000;
+
+/** How a Link ended: what the server said last, or what the socket did. */
+export type Ending = Pick<Bye, 'code' | 'reason' | 'retry_after_ms'>;
 
 /** What a Link tells its owner. Nothing is told after gone. */
 export interface LinkOwner {
   opened(): void;
   message(m: ServerMessage, chars: number): void;
-  gone(code: number, reason: string, retryAfterMs: number): void;
+  gone(end: Ending): void;
 }
 
 /**
- * Link is one socket from its dial to its end. A socket that brings no socket_meta in welcomeMs, or
- * nothing at all for twice the heartbeat and then no answer to a ping in pongMs, counts as gone with
- * code 1006: browsers notice neither a cut cable nor a frozen proxy.
+ * Link is one socket, or stream, from its dial to its end. One that does not open in openMs, brings no socket_meta
+ * in welcomeMs, or nothing at all for twice the heartbeat and then no answer to a ping in pongMs, counts as gone
+ * with code 1006: browsers notice neither a cut cable nor a frozen proxy.
  */
 export class Link {
   #platform: Platform;
@@ -31,18 +35,30 @@ export class Link {
   #heartbeatMs = 0; // 0 until the first socket_meta
   #asking = false;
 
-  constructor(url: string, platform: Platform, owner: LinkOwner) {
+  constructor(s: Socket, platform: Platform, owner: LinkOwner) {
     this.#platform = platform;
     this.#owner = owner;
-    this.#arm(() => this.#end(1006, 'no answer'), welcomeMs);
-    const s = (this.#socket = platform.connect(url, subprotocol));
+    this.#socket = s;
+    const late = () => this.#end({ code: 1006, reason: 'no answer' });
+    this.#arm(late, openMs);
     s.onopen = () => {
       if (this.#over) return;
       this.#open = true;
+      this.#arm(late, welcomeMs);
       owner.opened();
     };
     s.onmessage = (e) => this.#receive(e.data);
-    s.onclose = (e) => this.#end(e.code, e.reason);
+    s.onclose = (e) => this.#end(e);
+  }
+
+  /** What is sent now would wait for what was sent before. */
+  get busy(): boolean {
+    return !!this.#socket.busy;
+  }
+
+  /** It brought a socket_meta. */
+  get welcomed(): boolean {
+    return !!this.#heartbeatMs;
   }
 
   /** Sends a message if the socket is open; false means that it went nowhere. */
@@ -59,14 +75,16 @@ export class Link {
     this.#asking = this.send({ type: 'ping' });
     this.#arm(() => {
       this.#asking = false;
-      if (this.#heardAt === asked) this.#end(1006, 'silent');
+      if (this.#heardAt === asked) this.#end({ code: 1006, reason: 'silent' });
       else this.#watch();
     }, pongMs);
   }
 
   /** Closes the socket; the owner hears nothing more. */
   close(code?: number): void {
-    this.#release();
+    this.#over = true;
+    this.#open = false;
+    this.#platform.clearTimeout(this.#timer);
     this.#socket.close(code);
   }
 
@@ -95,17 +113,10 @@ export class Link {
     this.#timer = this.#platform.setTimeout(fn, ms);
   }
 
-  #end(code: number, reason: string): void {
+  #end(e: Ending): void {
     if (this.#over) return;
     this.close();
-    const bye = this.#bye;
-    this.#owner.gone(bye?.code ?? code, bye?.reason || reason, bye?.retry_after_ms ?? 0);
-  }
-
-  #release(): void {
-    this.#over = true;
-    this.#open = false;
-    this.#platform.clearTimeout(this.#timer);
+    this.#owner.gone(this.#bye ?? e);
   }
 }
 

@@ -1,4 +1,5 @@
-import type { LogLines, TaskEvent } from './wire.ts';
+import type { LogHost, TaskLog } from './task.ts';
+import type { LogLines, Refused, TaskEvent } from './wire.ts';
 
 type LogEvent = Extract<TaskEvent, { event: 'log' }>;
 
@@ -6,6 +7,60 @@ type LogEvent = Extract<TaskEvent, { event: 'log' }>;
 export const maxLogChars = 1 << 20;
 /** A piece that cannot be had is asked for so often again, after 1, 2 and 4 s; then its lines are given up. */
 export const maxLogTries = 3;
+
+/**
+ * The option `logs` of a client whose pages show logs: every line of a task's log is given from the first on, after a
+ * reload too, and before the final event. What the live copy leaves out is read from the runner, if anybody
+ * takes log events. Lines that cannot be had any more are one log event with missing_lines.
+ */
+export function wholeLogs(host: LogHost): TaskLog {
+  return new Follower(host);
+}
+
+/** Follower asks for what its LogReader lacks, and again if it cannot be had. */
+class Follower implements TaskLog {
+  #host: LogHost;
+  #reader: LogReader;
+
+  constructor(host: LogHost) {
+    this.#host = host;
+    this.#reader = new LogReader(host.id);
+  }
+
+  see(e: TaskEvent): void {
+    this.#reader.see(e, this.#host.listening);
+  }
+
+  before(last: TaskEvent | undefined): TaskEvent | undefined {
+    return this.#reader.peek() ?? (this.#reader.behind && this.#host.listening ? undefined : last);
+  }
+
+  settle(step: unknown): boolean {
+    return this.#reader.settle(step);
+  }
+
+  ask(again?: boolean): void {
+    const r = this.#reader;
+    if (again) r.asked = false;
+    if (r.wants && this.#host.listening) {
+      const { id } = this.#host;
+      r.asked = this.#host.request({ type: 'log_read', id: 'log:' + id, task_id: id, ...r.request }, (m) => this.#take(m as LogLines | Refused));
+    }
+  }
+
+  /** A piece of the log, or why there is none: then it is asked for again, or given up. */
+  #take(m: LogLines | Refused): void {
+    const r = this.#reader;
+    if (!r.asked) return;
+    if (m.type === 'error' || !r.take(m)) {
+      r.forgetRunner();
+      if (r.tries++ < maxLogTries) return this.#host.later(() => this.ask(true), 500 << r.tries);
+      r.asked = false;
+      r.giveUp();
+    }
+    this.#host.pump();
+  }
+}
 
 /**
  * LogReader brings every line of one run's log to the application once and in order. Live copies that go

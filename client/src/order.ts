@@ -1,10 +1,13 @@
 import type { Position, TaskEvent } from './wire.ts';
 
-/** A task begins anew: what its earlier run told is void. */
+/** A task begins anew: what its earlier run told is void. It comes before the first event of the new run. */
 export interface Reset {
   event: 'reset';
   attempt: number;
   run_id: string;
+  seq: 0;
+  durable: true;
+  last: false;
 }
 export type Step = TaskEvent | Reset;
 
@@ -38,6 +41,7 @@ export class Order {
   /** The application has had the final event. */
   finished = false;
 
+  #logsApart: boolean;
   #attempt: number; // the view: the highest run seen, and what is next in it
   #run: string;
   #next: number;
@@ -47,8 +51,10 @@ export class Order {
   #held: Waiting[] = []; // durable events too early for their turn, by seq
   #chars = 0;
 
-  constructor(position: Position) {
+  /** logsApart: live copies of a log are taken care of elsewhere. */
+  constructor(position: Position, logsApart = false) {
     this.position = position;
+    this.#logsApart = logsApart;
     this.#attempt = position.attempt;
     this.#run = position.run_id;
     this.#next = Math.max(1, position.next);
@@ -77,7 +83,7 @@ export class Order {
     const order = compareRuns(e.attempt, e.run_id, this.#attempt, this.#run);
     if (order < 0) return false;
     if (order > 0) this.#reset(e);
-    if (e.event === 'log' && !e.durable) return true; // lines have numbers of their own: see LogReader
+    if (this.#logsApart && e.event === 'log' && !e.durable) return true;
     if (e.seq < this.#next) return false;
     if (!e.durable) {
       if (e.seq > this.#transient) this.#takeTransient(e, chars);
@@ -105,10 +111,10 @@ export class Order {
   settle(step: Step): boolean {
     if (this.#ready[0]?.step !== step) return false;
     this.#chars -= this.#ready.shift()!.chars;
-    if (step.event !== 'reset' && !step.durable) return false;
-    const next = step.event === 'reset' ? 1 : step.seq + 1;
-    this.position = { task_id: this.position.task_id, attempt: step.attempt, run_id: step.run_id, next };
-    this.finished = step.event !== 'reset' && step.last;
+    const { attempt, run_id, durable } = step;
+    if (!durable) return false;
+    this.position = { task_id: this.position.task_id, attempt, run_id, next: step.seq + 1 };
+    this.finished = step.last;
     return true;
   }
 
@@ -118,10 +124,11 @@ export class Order {
     this.#held = [];
     this.#chars = 0;
     this.#transient = 0;
-    this.#attempt = e.attempt;
-    this.#run = e.run_id;
+    const { attempt, run_id } = e;
+    this.#attempt = attempt;
+    this.#run = run_id;
     this.#next = 1;
-    if (!first) this.#ready.push({ step: { event: 'reset', attempt: e.attempt, run_id: e.run_id }, chars: 0 });
+    if (!first) this.#ready.push({ step: { event: 'reset', attempt, run_id, seq: 0, durable: true, last: false }, chars: 0 });
   }
 
   #takeTransient(e: TaskEvent, chars: number): void {

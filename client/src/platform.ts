@@ -1,5 +1,7 @@
 /** The part of a WebSocket that the client uses. */
 export interface Socket {
+  /** What is sent now would wait for what was sent before: only of an EventStream. */
+  readonly busy?: boolean;
   onopen: (() => void) | null;
   onmessage: ((e: { data: unknown }) => void) | null;
   onclose: ((e: { code: number; reason: string }) => void) | null;
@@ -13,6 +15,7 @@ export type SessionStorage = Pick<Storage, 'length' | 'key' | 'getItem' | 'setIt
 /** What the client needs of the world around it; tests give their own. */
 export interface Platform {
   connect(url: string, protocol: string): Socket;
+  fetch(url: string, init: RequestInit): Promise<Response>;
   now(): number;
   random(): number;
   setTimeout(fn: () => void, ms: number): unknown;
@@ -32,8 +35,9 @@ export function here(): Platform {
   const g = globalThis;
   return {
     connect: (url, protocol) => new WebSocket(url, protocol) as unknown as Socket,
-    now: () => Date.now(),
-    random: () => Math.random(),
+    fetch: (url, init) => fetch(url, init),
+    now: Date.now,
+    random: Math.random,
     setTimeout: (fn, ms) => setTimeout(fn, ms),
     clearTimeout: (timer) => clearTimeout(timer as number),
     base: g.location?.href,
@@ -52,12 +56,7 @@ function sessionStorageIfAny(): SessionStorage | undefined {
   }
 }
 
-/** A UUIDv7 (RFC 9562); crypto.randomUUID is missing on plain http and makes version 4. */
-export function uuid(now: number): string {
-  const b = crypto.getRandomValues(new Uint8Array(16));
-  for (let i = 5, t = now; i >= 0; i--, t = Math.floor(t / 256)) b[i] = t % 256;
-  b[6] = (b[6]! & 0x0f) | 0x70;
-  b[8] = (b[8]! & 0x3f) | 0x80;
-  const hex = Array.from(b, (x) => x.toString(16).padStart(2, '0')).join('');
-  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
+/** A new task ID of 128 random bits; crypto.randomUUID is missing on plain http. */
+export function newID(): string {
+  return Array.from(crypto.getRandomValues(new Uint32Array(4)), (x) => x.toString(36)).join('-');
 }

@@ -6,6 +6,8 @@ export interface StoredMeta {
   client_id: string;
   token: string;
   route: string;
+  /** It came by an event stream. */
+  sse: boolean;
 }
 
 /** What is kept of an open task; params and priority only until the server has accepted it. */
@@ -40,9 +42,7 @@ export class Store {
   }
 
   tasks(): StoredTask[] {
-    return this.#keys('task:')
-      .map((k) => this.#read<StoredTask>(k))
-      .filter((t) => t !== undefined);
+    return this.#keys('task:').flatMap((k) => this.#read<StoredTask>(k) ?? []);
   }
 
   putMeta(m: StoredMeta): void {

@@ -1,7 +1,7 @@
-import { LogReader } from './log.ts';
 import { Order } from './order.ts';
 import type { Step } from './order.ts';
-import type { Position, Priority, TaskEvent, WireError } from './wire.ts';
+import type { StoredTask } from './store.ts';
+import type { ClientRequest, Position, ServerReply, TaskEvent, WireError } from './wire.ts';
 
 /**
  * Why a task was refused, failed or was lost. code is one of the server's closed list, or 'lost': the
@@ -34,18 +34,17 @@ export interface Acceptance {
 /**
  * Task is the application's handle on one submitted task.
  *
- * An event counts as had when every handler that takes it has returned (or its promise has settled) and
- * every loop that got it has asked for the next one. Only then is the position stored and acknowledged,
+ * An event counts as had when every handler that takes it has returned (or its promise has settled), and
+ * every loop over events that got it has asked for the next one. Only then is the position stored and acknowledged,
  * and the next event is handed out; after a reload events go on behind that position. So whatever a page
  * wants to show again after a reload it must store before its handler returns. Events that nobody takes
  * count as had at once.
  *
- * Lines of the log are given from the first on, after a reload too, and before the final event: what the live
- * copy leaves out is read from the runner, if anybody takes log events. Lines that cannot be had any more are one log event with missing_lines.
+ * Log events are a live copy, in which lines may be left out; every line comes to clients with the option logs.
  *
  * A handler that throws is reported to the client's error listeners, and the event counts as had.
  */
-export class Task implements AsyncIterable<Step> {
+export class Task {
   readonly id: string;
   readonly kind: string;
   /** Settles when the server has stored the task, or refused it for certain. Its events may come first. */
@@ -54,10 +53,10 @@ export class Task implements AsyncIterable<Step> {
   readonly result: Promise<unknown>;
   #feed: Feed;
 
-  constructor(feed: Feed, kind: string) {
+  constructor(feed: Feed) {
     this.#feed = feed;
-    this.id = feed.order.position.task_id;
-    this.kind = kind;
+    this.id = feed.id;
+    this.kind = feed.kept.kind;
     this.accepted = feed.accepted.promise;
     this.result = feed.result.promise;
   }
@@ -82,30 +81,6 @@ export class Task implements AsyncIterable<Step> {
   on(name: string, fn: (step: never) => unknown): () => void {
     return this.#feed.on(name, fn as (step: Step) => unknown);
   }
-
-  /** Goes through the events from now on; ends after the final one, or when the task is lost. */
-  async *[Symbol.asyncIterator](): AsyncGenerator<Step, void, undefined> {
-    let handed: { step: Step; had: () => void } | undefined;
-    let wake = () => {};
-    const off = this.#feed.on('*', (step) => new Promise<void>((had) => ((handed = { step, had }), wake())));
-    void this.#feed.ended.promise.then(() => wake());
-    try {
-      while (handed || !this.#feed.over) {
-        if (!handed) {
-          await new Promise<void>((resolve) => (wake = resolve));
-          continue;
-        }
-        yield handed.step;
-        const { had } = handed;
-        handed = undefined;
-        had();
-        await undefined; // the feed moves on before we look again
-      }
-    } finally {
-      off();
-      handed?.had();
-    }
-  }
 }
 
 /** What a Feed tells the client. */
@@ -116,21 +91,45 @@ export interface FeedOwner {
   fault(e: unknown): void;
   /** The application wants the task to end. */
   cancel(feed: Feed): void;
-  /** Lines of the log are missing. */
-  readLog(feed: Feed): void;
+  /** As Client.request, once the server has the task. */
+  request(feed: Feed, m: ClientRequest, reply: (m: ServerReply) => void): boolean;
+  later(fn: () => void, ms: number): void;
+}
+
+/** What a TaskLog needs of its task. */
+export interface LogHost {
+  readonly id: string;
+  /** Somebody takes log events. */
+  readonly listening: boolean;
+  /** Sends m; false if that cannot be now: ask is called when it can. */
+  request(m: ClientRequest, reply: (m: ServerReply) => void): boolean;
+  /** Calls fn after ms unless the task is over. */
+  later(fn: () => void, ms: number): void;
+  /** Steps may be ready. */
+  pump(): void;
+}
+
+/** Where the lines of a task's log come from, other than from durable events. */
+export interface TaskLog {
+  /** Learns from an event of the highest run. */
+  see(e: TaskEvent): void;
+  /** What the application gets before the final event, which may not be here yet: itself if nothing, undefined if lines are to come. */
+  before(last: TaskEvent | undefined): TaskEvent | undefined;
+  /** The application has had the step; false if it did not come from here. */
+  settle(step: unknown): boolean;
+  /** Asks for lines that are missing. again: what was asked before is lost. */
+  ask(again?: boolean): void;
 }
 
 /** Feed hands the events of one task to its handlers, one after the other. */
-export class Feed {
+export class Feed implements LogHost {
   readonly order: Order;
-  readonly log: LogReader;
+  readonly log: TaskLog | undefined;
   readonly task: Task;
   readonly accepted = deferred<Acceptance>();
   readonly result = deferred<unknown>();
-  readonly ended = deferred<void>();
-  /** What to submit; undefined once the server has it. */
-  params: object | undefined;
-  priority: Priority | undefined;
+  /** What to submit, and how it is stored; without params once the server has it. */
+  readonly kept: StoredTask;
   /** Refusals that left in doubt whether the server has it, and the timer to ask again after the last. */
   doubts = 0;
   retry: unknown;
@@ -143,20 +142,19 @@ export class Feed {
   #handlers: { name: string; fn: (step: Step) => unknown }[] = [];
   #busy = false;
 
-  constructor(kind: string, position: Position, params: object | undefined, priority: Priority | undefined, owner: FeedOwner) {
-    this.order = new Order(position);
-    this.log = new LogReader(position.task_id);
-    this.params = params;
-    this.priority = priority;
+  constructor(kept: StoredTask, owner: FeedOwner, logs: ((host: LogHost) => TaskLog) | undefined) {
+    this.kept = kept;
+    this.order = new Order(kept.position, !!logs);
+    this.log = logs?.(this);
     this.#owner = owner;
-    this.task = new Task(this, kind);
-    if (!params) this.accepted.resolve({});
+    this.task = new Task(this);
+    if (!kept.params) this.accepted.resolve({});
   }
 
   on(name: string, fn: (step: Step) => unknown): () => void {
     const h = { name, fn };
     this.#handlers.push(h);
-    this.#readLog();
+    this.log?.ask();
     return () => void (this.#handlers = this.#handlers.filter((x) => x !== h));
   }
 
@@ -168,7 +166,7 @@ export class Feed {
 
   /** The server has the task. */
   accept(a: Acceptance): void {
-    this.params = this.priority = undefined;
+    this.kept.params = this.kept.priority = undefined;
     this.accepted.resolve(a);
   }
 
@@ -176,30 +174,36 @@ export class Feed {
   fail(e: WireError): void {
     this.accepted.reject(new TaskError(e));
     this.result.reject(new TaskError(e));
-    this.#end();
+    this.over = true;
   }
 
   /** Takes an event; false means that its position is to be acknowledged again. */
   take(e: TaskEvent, chars: number): boolean {
     const taken = this.order.take(e, chars);
-    if (taken) this.log.see(e, this.#listening);
+    if (taken) this.log?.see(e);
     this.pump();
     return taken;
   }
 
-  get #listening(): boolean {
+  get id(): string {
+    return this.kept.position.task_id;
+  }
+
+  get listening(): boolean {
     return this.#handlers.some((h) => h.name === '*' || h.name === 'log');
   }
 
-  #readLog(): void {
-    if (this.log.wants && this.#listening && !this.over) this.#owner.readLog(this);
+  request(m: ClientRequest, reply: (m: ServerReply) => void): boolean {
+    return !this.over && this.#owner.request(this, m, reply);
   }
 
-  /** The next step for the application; the final event comes behind the last line, where lines are wanted. */
+  later(fn: () => void, ms: number): void {
+    this.#owner.later(() => this.over || fn(), ms);
+  }
+
   #peek(): Step | undefined {
     const step = this.order.peek();
-    if (step && (step.event === 'reset' || !step.last)) return step;
-    return this.log.peek() ?? (this.log.behind && this.#listening ? undefined : step);
+    return this.log && (!step || step.last) ? this.log.before(step) : step;
   }
 
   /** Hands out what is ready, and asks for what is missing. */
@@ -219,7 +223,7 @@ export class Feed {
         this.pump();
       });
     }
-    this.#readLog();
+    this.log?.ask();
   }
 
   #call(step: Step): Promise<unknown>[] {
@@ -237,20 +241,15 @@ export class Feed {
   }
 
   #settle(step: Step): void {
-    if (this.log.settle(step)) return;
-    const moved = this.order.settle(step);
-    if (moved) this.#owner.moved(this);
+    if (this.log?.settle(step)) return;
+    if (this.order.settle(step)) {
+      this.kept.position = this.order.position;
+      this.#owner.moved(this);
+    }
     if (!this.order.finished) return;
     if (step.event === 'result') this.result.resolve(step.body.value);
-    else if (step.event === 'error') this.result.reject(new TaskError(step.body));
-    else if (step.event === 'gap') this.result.reject(new TaskError({ code: 'missed', message: `how the task ended was not kept (${step.body.reason})`, retryable: true }));
-    else this.result.resolve(undefined);
-    this.#end();
-  }
-
-  #end(): void {
+    else this.result.reject(new TaskError(step.event === 'error' ? step.body : { code: 'missed', message: `its end was not kept (${step.event === 'gap' && step.body.reason})`, retryable: true }));
     this.over = true;
-    this.ended.resolve();
   }
 }
 

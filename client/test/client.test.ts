@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Client, TaskError } from '../src/index.ts';
+import { Client, TaskError, events } from '../src/index.ts';
 import type { Options, State, Task } from '../src/index.ts';
 import { claimWaitMs } from '../src/claim.ts';
 import { maxOver } from '../src/client.ts';
@@ -186,10 +186,11 @@ test('a certain refusal ends a submit in doubt; too many tasks are certain at fi
   const { client } = await openOn(w);
   const task = client.submit('make', {}, { taskId: 't' });
   w.socket.give(refusal('unavailable'));
+  await w.advance(100);
   w.socket.give({ type: 'error', id: 't', task_id: 't', code: 'unknown_kind', message: 'no', retryable: false });
   await assert.rejects(task.result, { code: 'unknown_kind' });
   await w.advance(1000);
-  assert.equal(w.socket.of('submit').length, 1);
+  assert.equal(w.socket.of('submit').length, 2);
   const more = client.submit('make', {}, { taskId: 't' });
   w.socket.give(refusal('too_many_tasks'));
   await assert.rejects(more.accepted, { code: 'too_many_tasks' });
@@ -291,16 +292,16 @@ test('in a loop an event counts as had when the next one is asked for', async ()
   const w = new World();
   const { client } = await openOn(w);
   const task = client.submit('make', {}, { taskId: 't' });
-  const events = task[Symbol.asyncIterator]();
-  const first = events.next();
+  const loop = events(task);
+  const first = loop.next();
   w.socket.give(event(1, 0));
   w.socket.give(event(2, 1, 'result'));
   assert.equal((await first).value?.event, 'log');
   await settled();
   assert.equal(task.position.next, 0);
-  assert.equal((await events.next()).value?.event, 'result');
+  assert.equal((await loop.next()).value?.event, 'result');
   assert.equal(task.position.next, 2);
-  assert.equal((await events.next()).done, true);
+  assert.equal((await loop.next()).done, true);
   assert.equal(await task.result, 42);
 });
 
@@ -309,7 +310,7 @@ test('a loop that is left early lets the task go on', async () => {
   const { client } = await openOn(w);
   const task = client.submit('make', {}, { taskId: 't' });
   const loop = (async () => {
-    for await (const e of task) if (e.event === 'log') break;
+    for await (const e of events(task)) if (e.event === 'log') break;
   })();
   w.socket.give(event(1, 0));
   await loop;
@@ -420,7 +421,7 @@ test('what the server no longer knows is lost, and says so', async () => {
   const task = client.submit('make', {}, { taskId: 't' });
   w.socket.give({ type: 'accepted', task_id: 't' });
   const loop = (async () => {
-    for await (const _ of task);
+    for await (const _ of events(task));
   })();
   w.socket.cut();
   await w.advance(1000);
@@ -486,10 +487,10 @@ test('a full storage is told once; the session goes on in memory, and a reload f
 
 test('the client comes back with jitter below 200, 400, 800 ms, and a steady socket begins anew', async () => {
   const w = new World();
-  const { states } = await openOn(w);
+  const { states } = await openOn(w, { transport: 'ws' });
   for (let i = 0; i < 3; i++) {
     w.socket.cut();
-    await w.advance(10_000);
+    await w.advance(1_000);
   }
   await w.socket.welcome({ resumed: true });
   await w.advance(5_000);
@@ -641,7 +642,7 @@ test('online cuts a wait short', async () => {
 test('maxRetries ends the row', async () => {
   const w = new World();
   const { states } = clientOn(w, { maxRetries: 2 });
-  const { client, states: seen } = clientOn(w, { maxRetries: 2 });
+  const { client, states: seen } = clientOn(w, { maxRetries: 2, transport: 'ws' });
   client.connect();
   for (let i = 0; i < 3; i++) {
     await settled();
@@ -653,13 +654,19 @@ test('maxRetries ends the row', async () => {
   assert.deepEqual(states, []);
 });
 
-test('a socket that is not welcomed within 10 s is given up', async () => {
+test('a socket that does not open within 5 s, or is not welcomed within 10 s, is given up', async () => {
   const w = new World();
   const { client, states } = clientOn(w);
   client.connect();
-  await settled();
+  await w.advance(4_999);
+  assert.equal(states.at(-1)?.name, 'connecting');
+  await w.advance(1);
+  assert.equal(states.at(-1)?.name, 'waiting');
+  await w.advance(100);
   w.socket.onopen?.();
-  await w.advance(10_000);
+  await w.advance(9_999);
+  assert.equal(states.at(-1)?.name, 'connecting');
+  await w.advance(1);
   assert.equal(states.at(-1)?.name, 'waiting');
   assert.equal(w.socket.closed, true);
 });

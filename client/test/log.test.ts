@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Client } from '../src/client.ts';
-import { LogReader, maxLogChars, maxLogTries } from '../src/log.ts';
+import { LogReader, maxLogChars, maxLogTries, wholeLogs } from '../src/log.ts';
 import type { Step } from '../src/order.ts';
 import type { Task } from '../src/task.ts';
 import type { LogLines, TaskEvent } from '../src/wire.ts';
@@ -28,7 +28,7 @@ function result(last_line: number): TaskEvent {
 /** A connected client with one task whose steps are told as text. */
 async function open(): Promise<{ w: World; task: Task; told: string[] }> {
   const w = new World();
-  const c = new Client({ platform: w.platform });
+  const c = new Client({ logs: wholeLogs, platform: w.platform });
   c.on('error', () => {});
   c.connect();
   await settled();
@@ -55,7 +55,7 @@ test('live copies that follow one another are handed over, and nothing is asked 
 test('what a live copy leaves out is asked for, and comes before what follows it', async () => {
   const { w, told } = await open();
   for (const e of [started, copy(1, 3), copy(8, 2)]) w.socket.give(e);
-  assert.deepEqual(w.socket.of('log_read'), [{ type: 'log_read', id: 'log:', task_id: 't', runner: 'r1', run_id: run1, from_line: 4 }]);
+  assert.deepEqual(w.socket.of('log_read'), [{ type: 'log_read', id: 'log:t', task_id: 't', runner: 'r1', run_id: run1, from_line: 4 }]);
   w.socket.give(piece(4, 2));
   assert.deepEqual(asked(w), [4, 6]);
   w.socket.give(piece(6, 4));
@@ -76,7 +76,7 @@ test('the final event waits for the last line that it names', async () => {
 
 test('a client that takes no log events asks for none, and its final event waits for nothing', async () => {
   const w = new World();
-  const c = new Client({ platform: w.platform });
+  const c = new Client({ logs: wholeLogs, platform: w.platform });
   c.connect();
   await settled();
   await w.socket.welcome();

@@ -51,6 +51,68 @@ export class FakeSocket implements Socket {
   }
 }
 
+/** One POST of a page; its other end is the test. */
+export class FakePost {
+  answered = false;
+  #settle!: { resolve: (r: Response) => void; reject: (e: unknown) => void };
+  #stream!: ReadableStreamDefaultController<Uint8Array>;
+  readonly response = new Promise<Response>((resolve, reject) => (this.#settle = { resolve, reject }));
+
+  constructor(
+    readonly url: string,
+    readonly init: RequestInit,
+  ) {
+    init.signal?.addEventListener('abort', () => {
+      this.cut();
+      this.#stream?.error(new DOMException('aborted', 'AbortError'));
+    });
+  }
+
+  get message(): ClientMessage {
+    return JSON.parse(this.init.body as string) as ClientMessage;
+  }
+
+  header(name: string): string | null {
+    return new Headers(this.init.headers).get(name);
+  }
+
+  get aborted(): boolean {
+    return !!this.init.signal?.aborted;
+  }
+
+  async answer(status: number): Promise<void> {
+    this.answered = true;
+    const stream = status === 200 && new ReadableStream<Uint8Array>({ start: (c) => void (this.#stream = c) });
+    this.#settle.resolve(new Response(stream || null, { status }));
+    await settled();
+  }
+
+  /** No answer comes: the network is gone. */
+  cut(): void {
+    if (!this.answered) this.#settle.reject(new TypeError('network error'));
+    this.answered = true;
+  }
+
+  async write(text: string | Uint8Array): Promise<void> {
+    this.#stream.enqueue(typeof text === 'string' ? new TextEncoder().encode(text) : text);
+    await settled();
+  }
+
+  give(m: ServerMessage): Promise<void> {
+    return this.write(`data: ${JSON.stringify(m)}\n\n`);
+  }
+
+  async end(): Promise<void> {
+    this.#stream.close();
+    await settled();
+  }
+
+  async welcome(m: Partial<SocketMeta> = {}): Promise<void> {
+    await this.answer(200);
+    await this.give(meta(m));
+  }
+}
+
 /** Storage as a page has it: survives a new World made from it. */
 export class FakeStorage {
   #map = new Map<string, string>();
@@ -108,6 +170,9 @@ export class FakeLocks {
 /** One page: its clock stands still until advance, its sockets are FakeSockets. */
 export class World {
   readonly sockets: FakeSocket[] = [];
+  readonly posts: FakePost[] = [];
+  /** Messages beside a stream are taken at once. */
+  taking = false;
   readonly window = new EventTarget();
   readonly document = Object.assign(new EventTarget(), { visibilityState: 'visible' });
   now = Date.UTC(2026, 0, 1);
@@ -125,6 +190,12 @@ export class World {
         const s = new FakeSocket(url, protocol);
         this.sockets.push(s);
         return s;
+      },
+      fetch: (url, init) => {
+        const p = new FakePost(url, init);
+        this.posts.push(p);
+        if (this.taking && url.endsWith('/messages')) void p.answer(202);
+        return p.response;
       },
       now: () => this.now,
       random: () => this.random,
@@ -144,6 +215,16 @@ export class World {
 
   get timers(): number {
     return this.#timers.size;
+  }
+
+  /** The newest event stream. */
+  get stream(): FakePost {
+    return this.posts.filter((p) => p.url.endsWith('/events')).at(-1)!;
+  }
+
+  /** The messages that were sent beside a stream, and their answers. */
+  get messages(): FakePost[] {
+    return this.posts.filter((p) => p.url.endsWith('/messages'));
   }
 
   /** The newest socket. */

@@ -1,5 +1,5 @@
 import { render } from 'preact';
-import { Client } from '../../client/src/index.ts';
+import { Client, wholeLogs } from '../../client/src/index.ts';
 import { App } from './app.tsx';
 import { Journal } from './journal.ts';
 import { readKinds } from './params.ts';
@@ -31,7 +31,7 @@ function drawNow(): void {
 
 const journal = new Journal(globalThis.indexedDB);
 void journal.forgetOlder(week);
-const session = new Session(new Client(), journal, tabStorage(), draw);
+const session = new Session(new Client({ logs: wholeLogs }), journal, tabStorage(), draw);
 session.connect();
 draw();
 document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && session.connection.name === 'open' && void session.readEarlier());

@@ -108,7 +108,7 @@ test('a refusal is remembered with its reason', async () => {
   const w = new World();
   const { session } = await open(w);
   const v = session.submit('nope', {});
-  w.socket.give({ type: 'error', task_id: v.id, code: 'unknown_kind', message: 'no such kind', retryable: false });
+  w.socket.give({ type: 'error', id: v.id, task_id: v.id, code: 'unknown_kind', message: 'no such kind', retryable: false });
   await settled();
   assert.equal(v.state, 'refused');
   w.page('pagehide', false);

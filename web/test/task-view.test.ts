@@ -37,7 +37,7 @@ test('another run begins the view anew', () => {
   const v = view();
   apply(v, ev(1, 'log', { first_line: 1, lines: ['old'] }));
   apply(v, step(2, 1, 'running', 'clone'));
-  apply(v, { event: 'reset', attempt: 1, run_id: run2 });
+  apply(v, { event: 'reset', attempt: 1, run_id: run2, seq: 0, durable: true, last: false });
   assert.deepEqual([v.log.last, v.steps.length, v.restarts], [0, 0, 1]);
   apply(v, ev(1, 'log', { first_line: 1, lines: ['new'] }, { run_id: run2 }));
   assert.deepEqual([v.log.blocks[0]?.lines, v.restarts], [['new'], 1]);
