@@ -186,7 +186,8 @@ export class Client {
 
   /** As send. reply gets the answer, also an error; it gets nothing if the connection ends first: see the next state. */
   request(m: ClientRequest, reply: (m: ServerReply) => void): boolean {
-    return this.send(m) && !!this.#replies.set(m.id, reply);
+    this.#replies.set(m.id, reply);
+    return this.send(m) || !this.#replies.delete(m.id);
   }
 
   /** Calls fn when what was refused with e, for the n-th time in a row, may be tried again. */
