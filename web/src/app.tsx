@@ -5,6 +5,7 @@ import type { Session } from './session.ts';
 import { SubmitForm } from './submit-form.tsx';
 import { TaskList } from './task-list.tsx';
 import { TaskPane } from './task-pane.tsx';
+import { Views } from './views.tsx';
 
 /** The page: connection on top, what can be asked for and what was on the left, one task on the right. */
 export function App({ session, kinds }: { session: Session; kinds: KindForm[] }) {
@@ -24,6 +25,7 @@ export function App({ session, kinds }: { session: Session; kinds: KindForm[] })
     <>
       <header class="top">
         <h1>wscluster</h1>
+        <Views current="tasks" />
         <Connection session={session} />
       </header>
       <aside>

@@ -1,7 +1,8 @@
 import { render } from 'preact';
 import { Client, wholeLogs } from '../../client/src/index.ts';
-import { App } from './app.tsx';
 import { Journal } from './journal.ts';
+import { Overview } from './overview.ts';
+import { Page } from './page.tsx';
 import { readKinds } from './params.ts';
 import type { KindForm } from './params.ts';
 import { Session } from './session.ts';
@@ -26,12 +27,14 @@ function draw(): void {
 function drawNow(): void {
   drawing = false;
   drawnAt = Date.now();
-  render(<App session={session} kinds={kinds} />, root);
+  render(<Page client={client} session={session} overview={overview} kinds={kinds} changed={draw} />, root);
 }
 
 const journal = new Journal(globalThis.indexedDB);
 void journal.forgetOlder(week);
-const session = new Session(new Client({ logs: wholeLogs }), journal, tabStorage(), draw);
+const client = new Client({ logs: wholeLogs });
+const session = new Session(client, journal, tabStorage(), draw);
+const overview = new Overview(client, draw);
 session.connect();
 draw();
 document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && session.connection.name === 'open' && void session.readEarlier());
