@@ -7,7 +7,7 @@ export function Connection({ session }: { session: Session }) {
   return (
     <div class="connection">
       <span class={`dot ${s.name}`} aria-hidden="true" />
-      <span role="status" data-testid="connection" data-state={s.name}>
+      <span role="status" data-testid="connection" data-state={s.name} data-transport={s.name === 'open' ? s.transport : undefined}>
         {words(session)}
       </span>
       {s.name === 'waiting' && (
@@ -32,6 +32,8 @@ export function Connection({ session }: { session: Session }) {
             <dd data-testid="epoch">{meta.epoch}</dd>
             <dt>Resumed</dt>
             <dd data-testid="resumed">{meta.resumed ? 'yes' : meta.reason ? `no: ${meta.reason}` : 'no'}</dd>
+            <dt>Transport</dt>
+            <dd>{s.name !== 'open' ? 'none' : s.transport === 'ws' ? 'WebSocket' : 'event stream: no WebSocket can be opened'}</dd>
             <dt>Resume window</dt>
             <dd>{Math.round(meta.resume_window_ms / 60_000)} min</dd>
           </dl>
