@@ -176,7 +176,7 @@ test('a task that this tab follows is not listed twice, and of one that it lost 
   const { session } = await open(w);
   const followed = session.submit('make', {});
   const lost = session.submit('make', {});
-  w.socket.give({ type: 'error', task_id: lost.id, code: 'internal', message: '', retryable: false });
+  w.socket.give({ type: 'error', id: lost.id, task_id: lost.id, code: 'internal', message: '', retryable: false });
   await settled();
   lost.state = 'lost';
   served['/v1/tasks?limit=50'] = { body: { tasks: [run(followed.id, 30, { status: 'running' }), run(lost.id, 20)], more: false } };
