@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/wscluster/wscluster/pkg/broker"
 	"github.com/wscluster/wscluster/pkg/socketmeta"
 	"github.com/wscluster/wscluster/pkg/wire"
+	"github.com/wscluster/wscluster/pkg/wsclient"
 )
 
 // openTo lets everybody subscribe to channels of these patterns.
@@ -554,5 +556,75 @@ func TestASubscriberThatDoesNotReadIsToldWhatItMissedAndCostsOthersNothing(t *te
 	deaf.want("pong")
 	if n := metric(t, w, `wscluster_channel_dropped_total{reason="slow"}`); n != fmt.Sprint(missed) {
 		t.Errorf("%s are counted, want %v", n, missed)
+	}
+}
+
+// counted counts what goes over a connection, both ways.
+type counted struct {
+	net.Conn
+	bytes *atomic.Int64
+}
+
+func (c counted) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.bytes.Add(int64(n))
+	return n, err
+}
+
+func (c counted) Write(p []byte) (int, error) {
+	c.bytes.Add(int64(len(p)))
+	return c.Conn.Write(p)
+}
+
+// TestAPushedUpdateTakesFewerBytesThanOneThatIsAskedFor compares an update with a question whose answer is that
+// there is nothing, on a connection that is open already: the least that looking again can cost.
+func TestAPushedUpdateTakesFewerBytesThanOneThatIsAskedFor(t *testing.T) {
+	c := newCluster(t)
+	w := c.worker("i1-w1", openTo(t, "workflow.*"))
+	var bytes atomic.Int64
+	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+		return counted{conn, &bytes}, err
+	}
+	conn, err := dial(t.Context(), "tcp", w.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	follower := shake(t, conn, "/api/workflows/t1/updates", "")
+	await(t, func() error { return bound(t, w, 1) })
+	before := bytes.Load()
+	update, err := json.Marshal(wire.Workflow{WorkflowID: "t1", Kind: "go-build", Status: wire.WorkflowRunning, CurrentStep: 1, TotalSteps: 4, Message: "step 1 of 4: fetch"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.poster("p").post("workflow.t1", "t1", string(update))
+	follower.read()
+	pushed := bytes.Load() - before
+
+	met := make(chan string, 1)
+	c.client(w, func(o *wsclient.Options) { o.OnMeta = func(m wire.SocketMeta) { met <- m.Token } })
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+w.addr+"/v1/tasks", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("X-Socket-Meta", <-met)
+	transport := &http.Transport{DialContext: dial, DisableCompression: true}
+	t.Cleanup(transport.CloseIdleConnections)
+	for range 2 { // the first opens the connection
+		before = bytes.Load()
+		answer, err := (&http.Client{Transport: transport}).Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body, err := io.ReadAll(answer.Body); err != nil || answer.StatusCode != http.StatusOK {
+			t.Fatalf("%s %s %v", answer.Status, body, err)
+		}
+		answer.Body.Close()
+	}
+	asked := bytes.Load() - before
+	t.Logf("an update is %d bytes, a question without news %d", pushed, asked)
+	if pushed >= asked {
+		t.Errorf("an update takes %d bytes, a question without news %d: want fewer", pushed, asked)
 	}
 }
