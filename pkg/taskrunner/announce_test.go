@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/wscluster/wscluster/pkg/broker"
 	"github.com/wscluster/wscluster/pkg/broker/memory"
@@ -32,6 +34,23 @@ func (w *world) told() (all []*wire.Kinds) {
 		}
 	}
 	return all
+}
+
+func TestTheProbeOfAnotherRunnerIsNothingToComplainAbout(t *testing.T) {
+	inWorld(t, func(w *world) {
+		logs, seen := observer.New(zap.WarnLevel)
+		defer w.run(&Runner{Log: zap.New(logs), Kinds: map[string]Kind{"k": {Handler: HandlerFunc(func(context.Context, *Task) (any, error) { return nil, nil })}}})()
+		w.mu.Lock()
+		link := w.link
+		w.mu.Unlock()
+		if _, err := link.Publish(w.Context(), broker.ToControl(broker.Runner("r1")), broker.Message{Type: probeType, Body: []byte("{}")}); err != nil {
+			w.Fatal(err)
+		}
+		synctest.Wait()
+		for _, line := range seen.All() {
+			w.Errorf("it says %s", line.Message)
+		}
+	})
 }
 
 func TestARunnerAnnouncesItsKinds(t *testing.T) {

@@ -122,10 +122,14 @@ func (d *desk) record(ctx context.Context, g *errgroup.Group, r *wire.LedgerReco
 	return nil
 }
 
+// probeType is the type of a message of one runner to another that asks nothing but whether it is returned. Unlike a worker's
+// its body names nobody.
+var probeType = (*wire.Probe)(nil).ControlType()
+
 // probe sees whether a runner is there. Without an answer nothing is said.
 func (d *desk) probe(ctx context.Context, g *errgroup.Group, runner string) error {
 	receipt, err := d.link.Publish(ctx, broker.ToControl(broker.Runner(runner)), broker.Message{
-		Type: (*wire.Probe)(nil).ControlType(), App: "taskrunner " + d.shift.name, Time: time.Now(), Body: []byte("{}"), Transient: true,
+		Type: probeType, App: "taskrunner " + d.shift.name, Time: time.Now(), Body: []byte("{}"), Transient: true,
 	})
 	if err != nil {
 		return fmt.Errorf("probe runner %s: %w", runner, err)

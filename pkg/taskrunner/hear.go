@@ -20,6 +20,9 @@ func (s *shift) hear(ctx context.Context, link broker.Link, d *desk) error {
 			if !ok {
 				return fmt.Errorf("the inbox of %s: %w", s.name, broker.ErrLinkGone)
 			}
+			if m.Type == probeType {
+				continue // that it came is all that it asks
+			}
 			c, err := wire.DecodeControl(m.Type, m.Body)
 			switch {
 			case errors.Is(err, wire.ErrUnknownType): // of a newer version
