@@ -21,6 +21,7 @@
     (kept[channel] ??= {})[key] = message;
     if (subscribed[channel]?.readyState === 1) subscribed[channel].give(message);
   };
+  window.forget = (channel, key) => delete kept[channel][key];
   let clock = Date.UTC(2026, 2, 14, 9, 26);
   window.workflow = (workflow_id, kind, status, current_step, total_steps, message) => {
     const body = { workflow_id, kind, status, current_step, total_steps, message, timestamp: new Date((clock += 1000)).toISOString() };
