@@ -47,7 +47,7 @@ func town(t *testing.T) *cluster {
 		shared.Cluster, shared.log = startIn(t, dir, rig.ClusterOptions{
 			Proxies: true, Runners: []string{"r1", "r2"},
 			RunnerSettings: []string{"WSCLUSTER_SLOTS=100"},
-			WorkerSettings: []string{"WSCLUSTER_DRAIN_WINDOW=1s"},
+			WorkerSettings: []string{"WSCLUSTER_DRAIN_WINDOW=1s", "WSCLUSTER_GRANT_KEYS=" + townGrantKeys},
 		}, "i1-w1", "i1-w2", "i2-w1")
 	}
 	t.Cleanup(func() {
