@@ -21,7 +21,8 @@ func TestAnAcceptedTaskIsToldHowManyAreAhead(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got, known := task.QueuePosition(); !known || got != want {
+			// The first event of a task that need not wait may overtake the answer to its submit.
+			if got, known := task.QueuePosition(); known && got != want || !known && i > 0 {
 				t.Errorf("task %d is behind %d others, known %t, want %d", i, got, known, want)
 			}
 			b.pass(2 * time.Second)
