@@ -42,32 +42,6 @@ func Connect(ctx context.Context, n int, addrs ...string) (Fleet, error) {
 	return fleet, nil
 }
 
-// Serve reads all sockets, each in a goroutine of its own that calls each with every message,
-// until ctx ends. It then closes them, and returns when nothing of it runs any more: nil, or the
-// first error, of each or of a socket that ended by itself, which ends all.
-func (f Fleet) Serve(ctx context.Context, each func(client int, p []byte) error) error {
-	g, ctx := errgroup.WithContext(ctx)
-	for i, s := range f {
-		g.Go(func() error {
-			for {
-				p, err := s.Next()
-				if err == nil {
-					err = each(i, p)
-				}
-				switch {
-				case ctx.Err() != nil:
-					return nil
-				case err != nil:
-					return fmt.Errorf("client %d: %w", i, err)
-				}
-			}
-		})
-	}
-	<-ctx.Done() // the caller's end, or the first error
-	f.Close()
-	return g.Wait()
-}
-
 // Close cuts all connections.
 func (f Fleet) Close() {
 	for _, s := range f {

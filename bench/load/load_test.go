@@ -2,10 +2,12 @@ package load
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -151,14 +153,69 @@ func TestServeEndsWithTheFirstSocketThatDoes(t *testing.T) {
 }
 
 func TestServeEndsWithTheFirstErrorOfItsCaller(t *testing.T) {
-	server, client := net.Pipe()
-	defer server.Close()
+	server, client := pair(t)
 	enough := errors.New("enough")
-	go ws.WriteFrame(server, ws.NewTextFrame([]byte("{}")))
+	if err := ws.WriteFrame(server, ws.NewTextFrame([]byte("{}"))); err != nil {
+		t.Fatal(err)
+	}
 	err := Fleet{newSocket(client)}.Serve(t.Context(), func(int, []byte) error { return enough })
 	if !errors.Is(err, enough) {
 		t.Errorf("got %v, want %v", err, enough)
 	}
+}
+
+// TestFramesComeWholeHoweverTheyAreCut sends frames of all three lengths of header, a byte at a time at first.
+func TestFramesComeWholeHoweverTheyAreCut(t *testing.T) {
+	server, client := pair(t)
+	var sent bytes.Buffer
+	sizes := []int{0, 1, 125, 126, 65_535, 65_536, 200_000}
+	for _, n := range sizes {
+		if err := ws.WriteFrame(&sent, ws.NewTextFrame(bytes.Repeat([]byte("x"), n))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	go func() {
+		b := sent.Bytes()
+		for len(b) > 0 {
+			n := 1
+			if len(b) < sent.Len()-300 {
+				n = min(len(b), 40_000)
+			}
+			if _, err := server.Write(b[:n]); err != nil {
+				return // the test has ended
+			}
+			b = b[n:]
+		}
+	}()
+	ctx, stop := context.WithCancel(t.Context())
+	var got []int
+	err := Fleet{newSocket(client)}.Serve(ctx, func(_ int, p []byte) error {
+		if got = append(got, len(p)); len(got) == len(sizes) {
+			stop()
+		}
+		return nil
+	})
+	if err != nil || !slices.Equal(got, sizes) {
+		t.Errorf("got frames of %d bytes and %v, want %d", got, err, sizes)
+	}
+}
+
+// pair is both ends of a TCP connection.
+func pair(t *testing.T) (server, client net.Conn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if client, err = net.Dial("tcp", ln.Addr().String()); err == nil {
+		server, err = ln.Accept()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close(); client.Close() })
+	return server, client
 }
 
 func TestConnectLeavesNothingOpenAfterAnError(t *testing.T) {

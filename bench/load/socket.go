@@ -1,18 +1,22 @@
 // Package load holds thousands of client sockets in one process for the measurements of bench/.
 // A socket knows the wire and nothing more: it says hello, reads, answers pings and acknowledges
-// what it is told to. What a real client does beside that is pkg/wsclient.
+// what it is told to. What a real client does beside that is pkg/wsclient. It needs Linux.
 package load
 
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"slices"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/gobwas/ws"
+	"golang.org/x/sys/unix"
 
 	"github.com/wscluster/wscluster/pkg/wire"
 )
@@ -22,9 +26,10 @@ import (
 type Socket struct {
 	Meta wire.SocketMeta // set once
 
-	conn net.Conn
+	conn io.ReadWriteCloser // of package net, until Fleet.Serve has taken its descriptor
 	r    *bufio.Reader
 	buf  []byte // the last message
+	rest []byte // in Serve: what came of a frame that is not whole
 }
 
 const (
@@ -96,34 +101,120 @@ func (s *Socket) write(op ws.OpCode, p []byte) error {
 }
 
 // Next blocks until the next message and returns it; it is valid until the following call. Pings
-// before it are answered. The error tells how the socket ended.
+// before it are answered. The error tells how the socket ended. It is for before Fleet.Serve.
 func (s *Socket) Next() ([]byte, error) {
 	for {
 		h, err := ws.ReadHeader(s.r)
 		if err != nil {
 			return nil, err
 		}
-		if !h.Fin || h.Length > wire.MaxServerFrame {
-			return nil, fmt.Errorf("a frame of %d bytes (last of its message: %t): a server sends whole messages of at most %d",
-				h.Length, h.Fin, wire.MaxServerFrame)
+		if err := check(h); err != nil {
+			return nil, err
 		}
 		s.buf = slices.Grow(s.buf[:0], int(h.Length))[:h.Length]
 		if _, err := io.ReadFull(s.r, s.buf); err != nil {
 			return nil, err
 		}
-		switch h.OpCode {
-		case ws.OpText:
-			return s.buf, nil
-		case ws.OpPing:
-			if err := s.write(ws.OpPong, s.buf); err != nil {
-				return nil, err
-			}
-		case ws.OpClose:
-			code, reason := ws.ParseCloseFrameData(s.buf)
-			return nil, fmt.Errorf("closed by the server with %d: %s", code, reason)
+		if text, err := s.take(h.OpCode, s.buf); text || err != nil {
+			return s.buf, err
 		}
 	}
 }
 
+// check refuses what a worker does not send.
+func check(h ws.Header) error {
+	if !h.Fin || h.Length > wire.MaxServerFrame {
+		return fmt.Errorf("a frame of %d bytes (last of its message: %t): a server sends whole messages of at most %d",
+			h.Length, h.Fin, wire.MaxServerFrame)
+	}
+	return nil
+}
+
+// take answers a ping, and reports whether the frame is a message.
+func (s *Socket) take(op ws.OpCode, p []byte) (text bool, err error) {
+	switch op {
+	case ws.OpText:
+		return true, nil
+	case ws.OpPing:
+		return false, s.write(ws.OpPong, slices.Clone(p))
+	case ws.OpClose:
+		code, reason := ws.ParseCloseFrameData(p)
+		return false, fmt.Errorf("closed by the server with %d: %s", code, reason)
+	}
+	return false, nil
+}
+
 // Close cuts the connection without a word. Next then returns an error.
 func (s *Socket) Close() error { return s.conn.Close() }
+
+// descriptor is a socket outside of Go's own poller.
+type descriptor struct {
+	mu sync.Mutex
+	fd int // guarded by mu; -1 once it is closed
+}
+
+// detach takes the descriptor of a connection of package net, which is closed. It returns what was read ahead.
+func (s *Socket) detach() (ahead []byte, _ *descriptor, err error) {
+	raw, ok := s.conn.(syscall.Conn)
+	if !ok {
+		return nil, nil, fmt.Errorf("a %T has no descriptor", s.conn)
+	}
+	control, err := raw.SyscallConn()
+	if err != nil {
+		return nil, nil, err
+	}
+	d := &descriptor{fd: -1}
+	var failed error
+	if err := control.Control(func(fd uintptr) { d.fd, failed = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); err != nil || failed != nil {
+		return nil, nil, errors.Join(err, failed)
+	}
+	ahead, _ = s.r.Peek(s.r.Buffered()) // what is buffered can be peeked
+	s.conn.Close()                      // the descriptor's copy lives
+	s.conn, s.r = d, nil
+	return ahead, d, nil
+}
+
+// Read is one read(2); without bytes there it is EAGAIN.
+func (d *descriptor) Read(p []byte) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.fd < 0 {
+		return 0, net.ErrClosed
+	}
+	n, err := unix.Read(d.fd, p)
+	if n == 0 && err == nil {
+		err = io.EOF
+	}
+	return max(n, 0), err
+}
+
+func (d *descriptor) Write(p []byte) (n int, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for n < len(p) && err == nil {
+		if d.fd < 0 {
+			return n, net.ErrClosed
+		}
+		var m int
+		m, err = unix.Write(d.fd, p[n:])
+		n += max(m, 0)
+		if err == unix.EAGAIN || err == unix.EINTR {
+			_, err = unix.Poll([]unix.PollFd{{Fd: int32(d.fd), Events: unix.POLLOUT}}, 1000)
+			if err == unix.EINTR {
+				err = nil
+			}
+		}
+	}
+	return n, err
+}
+
+func (d *descriptor) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.fd < 0 {
+		return net.ErrClosed
+	}
+	fd := d.fd
+	d.fd = -1
+	return unix.Close(fd)
+}

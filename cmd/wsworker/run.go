@@ -32,7 +32,7 @@ type settings struct {
 	MailboxType    string              `config:"mailbox_type" usage:"classic, or quorum in a cluster; the same on every worker"`
 	MetaKeys       []string            `config:"meta_keys,secret,required" usage:"keys that sign resume tickets, '<kid> <secret>' each; the same on every worker"`
 	RouteKey       []string            `config:"route_key,secret,required" usage:"keys that sign route tickets, shared with HAProxy"`
-	GrantKeys      []string            `config:"grant_keys,secret" usage:"keys of grants, '<kid> <secret>' each, with which backends allow to subscribe, publish and ask; none: only open channels, and no publishing over HTTP"`
+	GrantKeys      []string            `config:"grant_keys,secret" usage:"keys of grants, '<kid> <secret>' each, with which backends allow to subscribe, publish and ask; none: only open channels, no publishing over HTTP, no questions to clients"`
 	OpenChannels   []string            `config:"open_channels" usage:"channels that anybody may subscribe to: names, or beginnings with * behind"`
 	Origins        []string            `config:"origins" usage:"web origins whose pages may connect; none means only pages of this host"`
 	ResumeWindow   time.Duration       `config:"resume_window" usage:"how long an absent client may come back"`
