@@ -44,7 +44,8 @@ class Follower implements TaskLog {
     if (again) r.asked = false;
     if (r.wants && this.#host.listening) {
       const { id } = this.#host;
-      r.asked = this.#host.request({ type: 'log_read', id: 'log:' + id, task_id: id, ...r.request }, (m) => this.#take(m as LogLines | Refused));
+      r.asked = true; // the answer may come before request returns
+      if (!this.#host.request({ type: 'log_read', id: 'log:' + id, task_id: id, ...r.request }, (m) => this.#take(m as LogLines | Refused))) r.asked = false;
     }
   }
 

@@ -29,8 +29,11 @@ func TestEventsComeInOrderThroughABadBroker(t *testing.T) {
 		})()
 		dice := rand.New(rand.NewPCG(1, 2)) // only one run publishes
 		w.OnPublish(func(p memory.Publish) memory.Verdict {
+			if p.To.Exchange != broker.ExchangeUtils {
+				return memory.Verdict{}
+			}
 			fate := memory.Deliver
-			if p.To.Exchange == broker.ExchangeUtils && dice.IntN(5) == 0 {
+			if dice.IntN(5) == 0 {
 				fate = []memory.Fate{memory.Refuse, memory.Mislead, memory.Lose}[dice.IntN(3)]
 			}
 			return memory.Verdict{Fate: fate, Delay: time.Duration(dice.IntN(200)) * time.Millisecond}
