@@ -77,8 +77,12 @@ func TestAPeerThatVanishesIsFoundWithinPingAndTenSeconds(t *testing.T) {
 		if sockets, streams := open(); sockets != 1 || streams != 1 {
 			t.Fatalf("%s: %v sockets and %v streams, want one of each", name, sockets, streams)
 		}
-		vanish(t, s.conn)
-		vanish(t, sock)
+		if err := rig.Vanish(s.conn); err != nil {
+			t.Fatal(err)
+		}
+		if err := rig.Vanish(sock); err != nil {
+			t.Fatal(err)
+		}
 		began := time.Now()
 		var socketTook, streamTook time.Duration
 		for socketTook == 0 || streamTook == 0 {
@@ -160,22 +164,5 @@ func TestTenThousandIdleStreamsDoNotSlowTheAPI(t *testing.T) {
 	}
 	if got, err := metric(w, "wscluster_streams"); err != nil || int(got) != n+1 {
 		t.Errorf("in the end %v streams, %v; want %d", got, err, n+1)
-	}
-}
-
-// vanish makes the kernel throw away whatever comes for conn, without an answer, as when a cable is cut.
-func vanish(t *testing.T, conn net.Conn) {
-	t.Helper()
-	raw, err := conn.(*net.TCPConn).SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	nothing := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}
-	var failed error
-	err = raw.Control(func(fd uintptr) {
-		failed = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &nothing})
-	})
-	if err != nil || failed != nil {
-		t.Fatal(err, failed)
 	}
 }

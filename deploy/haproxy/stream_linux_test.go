@@ -1,12 +1,11 @@
 package haproxy_test
 
 import (
-	"net"
 	"net/http"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/wscluster/wscluster/internal/rig"
 )
 
 // listen opens an event stream and reads its first comment.
@@ -78,28 +77,13 @@ func TestAStreamWhoseClientVanishedIsEnded(t *testing.T) {
 		c := start(t, config, map[string]string{"PEER_GONE": "1s"}, "i1-w1")
 		listen(t, request{addr: c.Addr, path: "/v1/events?comments=10"})
 		gone := listen(t, request{addr: c.Addr, path: "/v1/events?comments=10"})
-		vanish(t, gone.conn)
+		if err := rig.Vanish(gone.conn); err != nil {
+			t.Fatal(err)
+		}
 		c.eventually(t, "the end of the stream at the worker", func() bool { return c.workers["i1-w1"].left.Load() == 1 })
 		time.Sleep(2 * time.Second) // PEER_GONE is over for whoever acknowledges, too
 		if n := c.workers["i1-w1"].left.Load(); n != 1 {
 			t.Errorf("%d streams were ended, want the one whose client is gone", n)
 		}
 	})
-}
-
-// vanish makes the kernel throw away whatever comes for conn, without an answer, as when a cable is cut.
-func vanish(t *testing.T, conn net.Conn) {
-	t.Helper()
-	raw, err := conn.(*net.TCPConn).SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	nothing := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}
-	var failed error
-	err = raw.Control(func(fd uintptr) {
-		failed = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &nothing})
-	})
-	if err != nil || failed != nil {
-		t.Fatal(err, failed)
-	}
 }

@@ -62,13 +62,12 @@ func (m *Mailbox) answered(name wire.RunID, answer wire.ControlMessage) {
 	}
 }
 
-// ReadLog asks a runner for a piece of a log and waits for it, at most readWithin. From and Ask of the
-// question are set here. Errors are *wire.Error: log_unavailable, unavailable or overloaded.
-func (m *Mailbox) ReadLog(ctx context.Context, runner string, q wire.ReadLog) (*wire.LogChunk, error) {
-	ctx, cancel := context.WithTimeout(ctx, readWithin)
+// askOne asks one process, and waits for its answer at most within: away if it is not there, late if it does not answer in time.
+// Other errors are *wire.Error too: unavailable or overloaded.
+func (m *Mailbox) askOne(ctx context.Context, to broker.Identity, name wire.RunID, question wire.ControlMessage, within time.Duration, away, late *wire.Error) (wire.ControlMessage, error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	q.From, q.Ask = m.o.Server, wire.NewRunID()
-	answers, sent, gone, forget, err := m.ask(ctx, broker.ToControl(broker.Runner(runner)), q.Ask, &q, 1)
+	answers, sent, gone, forget, err := m.ask(ctx, broker.ToControl(to), name, question, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -77,22 +76,34 @@ func (m *Mailbox) ReadLog(ctx context.Context, runner string, q wire.ReadLog) (*
 	for {
 		select {
 		case a := <-answers:
-			chunk, ok := a.(*wire.LogChunk)
-			if !ok || chunk.Missing {
-				return nil, errNoRunner
-			}
-			return chunk, nil
+			return a, nil
 		case <-receipt:
 			if sent.Outcome() == broker.Returned {
-				return nil, errNoRunner
+				return nil, away
 			}
 			receipt = nil
 		case <-gone:
 			return nil, wire.Errorf(wire.CodeUnavailable, "the broker went away; try again")
 		case <-ctx.Done():
-			return nil, wire.Errorf(wire.CodeLogUnavailable, "the task runner %s did not answer in time", runner)
+			return nil, late
 		}
 	}
+}
+
+// ReadLog asks a runner for a piece of a log and waits for it, at most readWithin. From and Ask of the
+// question are set here. Errors are *wire.Error: log_unavailable, unavailable or overloaded.
+func (m *Mailbox) ReadLog(ctx context.Context, runner string, q wire.ReadLog) (*wire.LogChunk, error) {
+	q.From, q.Ask = m.o.Server, wire.NewRunID()
+	late := wire.Errorf(wire.CodeLogUnavailable, "the task runner %s did not answer in time", runner)
+	a, err := m.askOne(ctx, broker.Runner(runner), q.Ask, &q, readWithin, errNoRunner, late)
+	if err != nil {
+		return nil, err
+	}
+	chunk, ok := a.(*wire.LogChunk)
+	if !ok || chunk.Missing {
+		return nil, errNoRunner
+	}
+	return chunk, nil
 }
 
 // Found is what runners have of a client's tasks.
