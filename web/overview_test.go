@@ -53,6 +53,7 @@ func TestTheOverviewShowsAllWorkflowsLive(t *testing.T) {
 	b.until(rows + ` === "waits running, runs running, old failed" && ` + bar + ` === "3/4"`)
 	b.do(`workflow("runs", "go-build", "succeeded", 4, 4, "ended"); workflow("new", "make", "queued", 0, 0, "waits")`)
 	b.until(rows + ` === "waits running, new queued, runs succeeded, old failed"`)
+	check(b, `new Set($$("workflow").map((e) => e.offsetHeight)).size`, 1) // each has one line, however long its status
 
 	b.do(`location.hash = ""`) // and back to the tasks: nobody looks any more
 	b.until(`$("submit") && !subscribed.workflows && !subscribed.engine`)

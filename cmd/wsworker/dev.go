@@ -109,7 +109,8 @@ func dev(ctx context.Context, s devSettings, stdout, stderr io.Writer) error {
 		g.Go(func() error { return w.Run(ctx, ln, nil) })
 	}
 	g.Go(func() error {
-		r := taskrunner.Runner{Name: "dev", Broker: b, Kinds: kinds, Slots: 2, Log: log}
+		spool := filepath.Join(s.WorkDir, ".spool") // no workspace has such a name
+		r := taskrunner.Runner{Name: "dev", Broker: b, Kinds: kinds, Slots: 2, SpoolDir: spool, Log: log}
 		return r.Run(ctx)
 	})
 	fmt.Fprintf(stdout, "\n  wscluster is running: two workers, one task runner, an in-memory broker.\n\n"+
