@@ -60,6 +60,7 @@ func TestTheEngineShowsAllWorkersAndRunners(t *testing.T) {
 	c.must(c.Runners[1].Restart(c.ctx()))
 	c.Rabbit.Kill()
 	c.must(c.Rabbit.Restart(c.ctx()))
+	await(t, time.Minute, c.Workers[1].Ready) // one that stops without a link can tell nobody, and is forgotten after 100 s
 	c.engine(s, 2, 2)
 	c.must(c.Workers[1].Drain(c.ctx()))
 	c.engine(s, 1, 2)
