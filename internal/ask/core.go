@@ -114,7 +114,12 @@ func (c *core) takeOrders() (out []order) {
 func (c *core) asked(q Question, ask wire.RunID, now time.Time) (*Answer, wire.RunID, *wire.Error) {
 	n := name{q.Client, q.Key}
 	digest := sha256.Sum256(append([]byte(q.Name+"\x00"), q.Body...))
-	if old := c.byName[n]; old != nil && (old.answer == nil || now.Before(old.until)) {
+	old := c.byName[n]
+	if old != nil && old.answer == nil && !now.Before(old.until) { // who asked it may know before tick does
+		c.fail(old, noAnswer(old.reached))
+		old = nil
+	}
+	if old != nil && now.Before(old.until) {
 		if old.digest != digest {
 			return nil, "", wire.Errorf(wire.CodeConflict, "this client was asked for something else under the same key")
 		}

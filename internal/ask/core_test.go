@@ -208,6 +208,18 @@ func TestAQuestionWithoutAnAnswerMayBeAskedAgain(t *testing.T) {
 	}
 }
 
+func TestAQuestionWhoseTimeIsUpGivesItsKeyBackBeforeItsTick(t *testing.T) {
+	c := newCore("i1-w1")
+	q := questionFor(alice, "k")
+	first := mustAsk(t, c, q, began)
+	expect(t, c, "send to all")
+	q.Name = "refuse"
+	if second := mustAsk(t, c, q, began.Add(q.Within)); second == first {
+		t.Error("a question of another name is the one whose time is up")
+	}
+	expect(t, c, "fail no_answer, send to all")
+}
+
 func TestOpenQuestionsAndKeptAnswersAreBounded(t *testing.T) {
 	c := newCore("i1-w1")
 	key := func(i int) Question { return questionFor(alice, fmt.Sprint(i)) }
