@@ -2,7 +2,6 @@ package engine
 
 import (
 	"errors"
-	"time"
 
 	"github.com/gobwas/ws"
 	"golang.org/x/sys/unix"
@@ -17,7 +16,7 @@ func (c *conn) shut(by closeCause, code ws.StatusCode, reason string, cause erro
 	}
 	c.state, c.by, c.code, c.cause = closing, by, code, cause
 	c.closeBy = c.e.now() + c.e.o.CloseTime
-	c.openGate()
+	c.resume()
 	if last == nil && c.stream && c.e.o.Bye != nil {
 		last = c.e.o.Bye(code, reason)
 	}
@@ -47,39 +46,20 @@ func (c *conn) drop(by closeCause, cause error) {
 		}
 	}
 	c.state = gone
-	c.cut = true
-	c.openGate()
-	// A socket on which no deadline can be set has failed already.
-	_ = c.nc.SetDeadline(time.Unix(1, 0))
+	c.resume()
+	c.line.cut()
 }
 
-// lose is drop for the reader.
-func (c *conn) lose(err error) {
-	c.mu.Lock()
-	c.drop(byLoss, err)
-	c.mu.Unlock()
-}
-
-// finish ends what read left: it lets the queue go out, tells the peer that nothing more comes,
-// waits for its end and closes the socket. Until the state is gone the sweep sees to it that
-// this takes no longer than CloseTime.
-func (c *conn) finish() {
-	c.mu.Lock()
-	written := c.written
-	c.mu.Unlock()
-	if written != nil {
-		<-written
-	}
-	c.linger()
-
-	c.mu.Lock()
+// release gives back what the connection holds when its bytes have ended. mu is held.
+func (c *conn) release() {
 	c.state = gone
-	c.openGate()
+	c.resume()
 	c.e.count.held.Add(int64(-c.q.bytes - c.held))
-	c.q, c.in = queue{}, parser{}
-	c.mu.Unlock()
+	c.q, c.in = queue{}, nil
+}
 
-	_ = c.nc.Close() // nothing is left to lose
+// leave is the end of a connection whose socket is closed.
+func (c *conn) leave() {
 	c.e.table.remove(c)
 	c.e.count.conns.Add(-1)
 	if c.stream {
@@ -87,26 +67,4 @@ func (c *conn) finish() {
 	}
 	c.e.count.closes[c.by].Add(1)
 	c.call("Closed", func() { c.e.h.Closed(c.ref, c.code, c.cause) })
-}
-
-// linger half-closes and reads to the end, so that bytes of the peer that nobody read do not
-// reset the connection and take the close frame with them.
-func (c *conn) linger() {
-	c.mu.Lock()
-	cut := c.cut
-	c.mu.Unlock()
-	half, ok := c.nc.(interface{ CloseWrite() error })
-	if cut || !ok || half.CloseWrite() != nil {
-		return
-	}
-	in := newInput(c.nc, c.raw)
-	for {
-		buf, n, err := in.read()
-		if n > 0 {
-			readBuffers.Put(buf)
-		}
-		if err != nil {
-			return
-		}
-	}
 }

@@ -2,11 +2,9 @@ package engine
 
 import (
 	"fmt"
-	"net"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -22,32 +20,31 @@ const (
 	gone    // nothing is read or written any more
 )
 
-// conn is one connection. Its reader goroutine owns the socket: it alone closes it, because
-// net.Conn.Close waits for reads and writes to return. Everybody else cuts: a deadline in the
-// past makes both return at once.
+// conn is one connection: its state, times and queue, and the Handler's calls for it. How its bytes move is
+// its line's part. One goroutine at a time reads for it, its own or a loop; that one alone closes the socket.
+// Everybody else cuts.
 type conn struct {
-	// Set once, before anybody else sees it.
+	// Set once, before anybody else sees it; line, when the handshake was accepted.
 	e      *Engine
 	s      *service
-	nc     net.Conn
-	raw    syscall.RawConn // nil if nc has no descriptor (net.Pipe, TLS)
 	ref    ConnRef
-	stream bool                  // an event stream: nothing is read from it but its end
-	tryFn  func(fd uintptr) bool // method value of try
+	stream bool // an event stream: nothing is read from it but its end
+	line   line
 
 	calls sync.Mutex // held during each Handler call
 
-	// Owned by the reader.
-	in    parser
-	intro *intro // until Open
-	held  int    // bytes of in that are counted as held
+	// Owned by who reads.
+	in     *parser
+	intro  *intro // until Open
+	held   int    // bytes of in that are counted as held
+	thrown int    // bytes that a stream's peer has sent
 
 	heard atomic.Int64 // engine time of the last byte from the peer
 	begun atomic.Int64 // engine time at which the unfinished message began, 0: none
 
 	mu       sync.Mutex // guards what follows; held for no longer than a non-blocking write
 	state    state
-	cut      bool // deadlines are in the past
+	paused   bool
 	full     bool // Writable is owed once the queue is low
 	room     int  // bytes that the queue must then have free, for a frame that was refused
 	starved  bool // a frame was refused because of HeldBytes
@@ -59,10 +56,7 @@ type conn struct {
 	lastPing time.Duration // engine time of the last ping, answered or not; of a stream: of whatever was written last
 	progress time.Duration // q not empty: engine time of the last byte that the socket took
 	q        queue
-	written  chan struct{} // closed when the writer goroutine ends; nil: there is none
 	decided  chan Decision // cap 1; never closed; nil after the decision
-	gate     chan struct{} // closed to end a pause; nil: not paused
-	trial    attempt
 }
 
 // intro is what the first moments of a connection need and the rest must not keep.
@@ -72,15 +66,20 @@ type intro struct {
 	hello []byte // the response
 }
 
-// run is the reader goroutine, from the accepted handshake to Closed.
-func (c *conn) run() {
-	c.open()
-	if c.stream {
-		c.readStream()
-	} else {
-		c.read()
-	}
-	c.finish()
+// line moves the bytes of one connection. Its methods are called with the connection's mu held; none
+// blocks or calls the Handler.
+type line interface {
+	// try writes at once what the socket takes of b, with nothing queued before it; 0 if it must be queued.
+	try(b []byte) (n int, err error)
+	// flush sees to it that what is queued goes out and that an owed Writable is told.
+	flush()
+	// halve tells the peer that nothing more comes, when all of it is out. Where one side cannot be ended
+	// alone, both are.
+	halve()
+	// turn says that paused has changed.
+	turn()
+	// cut says that the state is gone: reads and writes end at once, and finish follows.
+	cut()
 }
 
 // open makes the connection one that frames may be sent to, within its first Handler call: so
@@ -122,35 +121,23 @@ func (c *conn) pause(on bool) {
 	defer c.mu.Unlock()
 	switch {
 	case c.stream:
-	case on && c.gate == nil && c.state == open:
-		c.gate = make(chan struct{})
-	case !on && c.gate != nil:
+	case on && !c.paused && c.state == open:
+		c.paused = true
+		c.line.turn()
+	case !on && c.paused:
 		now := c.e.now()
 		c.heard.Store(int64(now))
 		if c.begun.Load() != 0 {
 			c.begun.Store(int64(now))
 		}
-		c.openGate()
+		c.resume()
 	}
 }
 
-// openGate ends a pause. mu is held.
-func (c *conn) openGate() {
-	if c.gate != nil {
-		close(c.gate)
-		c.gate = nil
-	}
-}
-
-// passGate waits while the connection is paused and returns its state then.
-func (c *conn) passGate() state {
-	for {
-		c.mu.Lock()
-		gate, st := c.gate, c.state
-		c.mu.Unlock()
-		if gate == nil {
-			return st
-		}
-		<-gate
+// resume ends a pause. mu is held.
+func (c *conn) resume() {
+	if c.paused {
+		c.paused = false
+		c.line.turn()
 	}
 }

@@ -39,9 +39,8 @@ func (s *service) upgrade(w http.ResponseWriter, r *http.Request) *refusal {
 	if s.stopping() {
 		return busy("the server is shutting down")
 	}
-	c := s.newConn()
+	c := &conn{e: s.e, s: s}
 	c.decided = make(chan Decision, 1)
-	c.in.maxMessage, c.in.maxFragments = s.e.o.MessageBytes, s.e.o.Fragments
 	if !s.e.table.add(c, s.e.o.MaxConns) {
 		return busy(fmt.Sprintf("the server has its %d connections", s.e.o.MaxConns))
 	}
@@ -55,12 +54,6 @@ func (s *service) upgrade(w http.ResponseWriter, r *http.Request) *refusal {
 		s.e.table.remove(c)
 	}
 	return bad
-}
-
-func (s *service) newConn() *conn {
-	c := &conn{e: s.e, s: s}
-	c.tryFn = c.try
-	return c
 }
 
 func newRequest(r *http.Request) *Request {
@@ -103,7 +96,7 @@ func (c *conn) ask(r *http.Request, req *Request) (Decision, *refusal) {
 	return d, nil
 }
 
-// takeOver takes the socket from net/http, with its buffers left behind, and starts the reader.
+// takeOver takes the socket from net/http, with its buffers left behind, and gives it a line.
 func (c *conn) takeOver(w http.ResponseWriter, in *intro) *refusal {
 	nc, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -116,21 +109,22 @@ func (c *conn) takeOver(w http.ResponseWriter, in *intro) *refusal {
 	if tcp, ok := nc.(interface{ SetWriteBuffer(int) error }); ok {
 		_ = tcp.SetWriteBuffer(c.e.o.SendBuffer) // a failed socket shows when it is written to
 	}
+	var raw syscall.RawConn
 	if sc, ok := nc.(syscall.Conn); ok {
-		if raw, err := sc.SyscallConn(); err == nil {
-			c.raw = raw
+		if raw, err = sc.SyscallConn(); err != nil {
+			raw = nil
 		}
 	}
-	if c.stream && c.raw != nil {
-		setUserTimeout(c.raw, c.e.o.PongTime)
+	if c.stream && raw != nil {
+		setUserTimeout(raw, c.e.o.PongTime)
 	}
-	c.nc, c.intro = nc, in
+	c.intro = in
 	c.e.count.conns.Add(1)
 	c.e.count.opened.Add(1)
 	if c.stream {
 		c.e.count.streams.Add(1)
 	}
-	c.s.conns.Go(c.run)
+	startThreads(c, nc, raw)
 	return nil
 }
 

@@ -28,7 +28,7 @@ func (c *conn) tick(now time.Duration) {
 		c.shut(byShutdown, ws.StatusGoingAway, "", ErrShutdown, nil)
 	case !c.q.empty() && now-c.progress >= o.StallTime:
 		c.drop(byStall, ErrStalled)
-	case c.gate == nil && begun != 0 && now-begun >= o.MessageTime:
+	case !c.paused && begun != 0 && now-begun >= o.MessageTime:
 		c.shut(bySlowness, ws.StatusPolicyViolation, ErrSlowFrame.Error(), ErrSlowFrame, nil)
 	case c.stream:
 		c.checkStream(now)
@@ -37,7 +37,7 @@ func (c *conn) tick(now time.Duration) {
 	}
 	if c.starved {
 		c.starved, c.full = false, true
-		c.startWriter()
+		c.line.flush()
 	}
 }
 
@@ -45,18 +45,17 @@ func (c *conn) tick(now time.Duration) {
 func (c *conn) checkLife(now time.Duration) {
 	o := &c.e.o
 	heard := time.Duration(c.heard.Load())
-	paused := c.gate != nil
 	if heard >= c.pinged {
 		c.pinged = 0
 	}
 	switch {
-	case c.pinged != 0 && !paused:
+	case c.pinged != 0 && !c.paused:
 		if now-c.pinged >= o.PongTime {
 			c.drop(bySilence, ErrPeerSilent)
 		}
 	case c.q.empty() && now-max(heard, c.lastPing) >= o.PingEvery: // else a ping would only wait
 		c.lastPing = now
-		if !paused {
+		if !c.paused {
 			c.pinged = now
 		}
 		c.write(pingFrame.wire)

@@ -43,8 +43,7 @@ func (s *service) stream(w http.ResponseWriter, r *http.Request, body []byte) *r
 	if s.stopping() {
 		return busy("the server is shutting down")
 	}
-	c := s.newConn()
-	c.stream = true
+	c := &conn{e: s.e, s: s, stream: true}
 	if !s.e.table.add(c, s.e.o.MaxConns) {
 		return busy(fmt.Sprintf("the server has its %d connections", s.e.o.MaxConns))
 	}
@@ -83,44 +82,27 @@ func (c *conn) checkStream(now time.Duration) {
 	}
 }
 
-// readStream reads until the peer has ended the stream, or it failed. Afterwards the state is closing
-// or gone.
-func (c *conn) readStream() {
-	thrown := len(c.intro.early)
-	c.intro = nil
-	in := newInput(c.nc, c.raw)
-	for {
-		buf, n, err := in.read()
-		if n > 0 {
-			readBuffers.Put(buf)
-			c.e.count.bytesIn.Add(uint64(n))
-		}
-		thrown += n
-		c.mu.Lock()
-		switch {
-		case errors.Is(err, io.EOF):
-			c.drop(byPeer, nil)
-		case err != nil:
-			c.drop(byLoss, err)
-		case thrown > c.e.o.MessageBytes:
-			c.shut(byProtocol, ws.StatusProtocolError, "nothing is read from a stream", ErrProtocol, nil)
-		}
-		over := err != nil || c.state != open && thrown > c.e.o.MessageBytes
-		c.mu.Unlock()
-		if over {
-			return
-		}
+// scrap throws away n bytes that a stream's peer sent, and judges them and the error of the read. It
+// returns false when nothing more is to be read.
+func (c *conn) scrap(n int, err error) bool {
+	c.thrown += n
+	c.e.count.bytesIn.Add(uint64(n))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case errors.Is(err, io.EOF):
+		c.drop(byPeer, nil)
+	case err != nil:
+		c.drop(byLoss, err)
+	case c.thrown > c.e.o.MessageBytes:
+		c.shut(byProtocol, ws.StatusProtocolError, "nothing is read from a stream", ErrProtocol, nil)
 	}
+	return err == nil && (c.state == open || c.thrown <= c.e.o.MessageBytes)
 }
 
-// endStream ends our side of a stream that is closing once all of it is out. Where one side cannot
-// be ended alone, both are. mu is held.
+// endStream ends our side of a stream that is closing once all of it is out. mu is held.
 func (c *conn) endStream() {
-	if !c.stream || c.state != closing || !c.q.empty() || c.written != nil {
-		return
-	}
-	half, ok := c.nc.(interface{ CloseWrite() error })
-	if !ok || half.CloseWrite() != nil {
-		c.drop(c.by, c.cause)
+	if c.stream && c.state == closing && c.q.empty() {
+		c.line.halve()
 	}
 }

@@ -75,8 +75,8 @@ func (c *conn) put(b []byte) {
 		c.lastPing = c.e.now()
 	}
 	sent := 0
-	if c.written == nil && c.raw != nil {
-		n, err := c.tryWrite(b)
+	if c.q.empty() {
+		n, err := c.line.try(b)
 		if err != nil {
 			c.drop(byLoss, err)
 			return
@@ -95,40 +95,7 @@ func (c *conn) put(b []byte) {
 	if c.q.bytes > o.QueueBytes/2 || len(c.q.frames) > o.QueueFrames/2 {
 		c.full = true
 	}
-	c.startWriter()
-}
-
-// startWriter makes sure that a goroutine takes care of the queue and of an owed Writable.
-// mu is held.
-func (c *conn) startWriter() {
-	if c.written == nil {
-		c.written = make(chan struct{})
-		c.s.conns.Go(c.writer)
-	}
-}
-
-// attempt carries one direct write through RawConn.Write, which takes only a function.
-type attempt struct {
-	b   []byte
-	n   int
-	err error
-}
-
-// tryWrite writes what the socket takes now. mu is held and there is no writer.
-func (c *conn) tryWrite(b []byte) (n int, err error) {
-	c.trial = attempt{b: b}
-	err = c.raw.Write(c.tryFn)
-	a := c.trial
-	c.trial = attempt{}
-	if err != nil {
-		return 0, err
-	}
-	return a.n, a.err
-}
-
-func (c *conn) try(fd uintptr) bool {
-	c.trial.n, c.trial.err = writeOnce(int(fd), c.trial.b)
-	return true
+	c.line.flush()
 }
 
 // writeOnce is one write(2); a full socket takes 0 bytes without an error.
@@ -154,90 +121,12 @@ func writeOnce(fd int, bufs ...[]byte) (n int, err error) {
 // maxCoalesce is how many frames one write takes at most.
 const maxCoalesce = 64
 
-// writer lives while frames are queued. It ends when none is left and no Writable is owed, or
-// when the connection is cut.
-func (c *conn) writer() {
-	flush := c.flushPlain
-	if c.raw != nil {
-		flush = c.flushRaw
-	}
-	for {
-		err := flush()
-		c.mu.Lock()
-		if err != nil {
-			c.drop(byLoss, err)
-		}
-		tell := c.owesWritable()
-		if tell {
-			c.full, c.room = false, 0
-		} else if c.q.empty() || c.state == gone {
-			close(c.written)
-			c.written = nil
-			c.endStream()
-			c.mu.Unlock()
-			return
-		}
-		c.mu.Unlock()
-		if tell {
-			c.call("Writable", func() { c.e.h.Writable(c.ref) })
-		}
-	}
-}
-
 // owesWritable says whether the queue is below its low-water mark and the Handler waits to hear
 // of it. mu is held.
 func (c *conn) owesWritable() bool {
 	o := &c.e.o
 	return c.full && c.state == open &&
 		c.q.bytes <= min(o.QueueBytes/4, o.QueueBytes-c.room) && len(c.q.frames) <= o.QueueFrames/4
-}
-
-// flushRaw writes until the queue is empty or a Writable is owed, waiting for the socket.
-func (c *conn) flushRaw() error {
-	var failed error
-	iov := make([][]byte, 0, maxCoalesce)
-	err := c.raw.Write(func(fd uintptr) bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		for !c.q.empty() && !c.owesWritable() {
-			var n int
-			n, failed = writeOnce(int(fd), c.q.next(iov[:0], maxCoalesce)...)
-			if failed != nil {
-				return true
-			}
-			if n == 0 {
-				return false
-			}
-			c.wrote(n)
-		}
-		return true
-	})
-	if err != nil {
-		return err
-	}
-	return failed
-}
-
-// flushPlain is flushRaw for a connection without a descriptor: one blocking write a frame.
-func (c *conn) flushPlain() error {
-	for {
-		c.mu.Lock()
-		if c.q.empty() || c.state == gone || c.owesWritable() {
-			c.mu.Unlock()
-			return nil
-		}
-		b := c.q.next(nil, 1)[0]
-		c.mu.Unlock()
-		n, err := c.nc.Write(b)
-		c.mu.Lock()
-		if !c.q.empty() {
-			c.wrote(n)
-		}
-		c.mu.Unlock()
-		if err != nil {
-			return err
-		}
-	}
 }
 
 // wrote takes n bytes off the queue. mu is held.

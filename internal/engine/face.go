@@ -6,10 +6,9 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// Engine serves WebSockets and event streams with one goroutine for each connection, which reads; a
-// second one lives only while frames wait because the peer does not take them. Its methods may be
-// called from any goroutine, and, but for Serve and Receive, from within Handler calls; none but these
-// two blocks.
+// Engine serves WebSockets and event streams. Each has a goroutine that reads, and a second one
+// while frames wait because the peer does not take them (threads). Its methods may be called from any
+// goroutine, and, but for Serve and Receive, from within Handler calls; none but these two blocks.
 type Engine struct {
 	h     Handler
 	o     Options // with defaults
