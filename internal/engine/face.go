@@ -6,9 +6,10 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// Engine serves WebSockets and event streams. Each has a goroutine that reads, and a second one
-// while frames wait because the peer does not take them (threads). Its methods may be called from any
-// goroutine, and, but for Serve and Receive, from within Handler calls; none but these two blocks.
+// Engine serves WebSockets and event streams. Who moves their bytes and calls the Handler is chosen by
+// Options.Epoll: a goroutine for each connection (threads), or a few loops for all of them (polled). Its
+// methods may be called from any goroutine, and, but for Serve and Receive, from within Handler calls; none
+// but these two blocks.
 type Engine struct {
 	h     Handler
 	o     Options // with defaults

@@ -124,7 +124,9 @@ func (c *conn) takeOver(w http.ResponseWriter, in *intro) *refusal {
 	if c.stream {
 		c.e.count.streams.Add(1)
 	}
-	startThreads(c, nc, raw)
+	if raw == nil || !c.s.loops.take(c, nc, raw) {
+		startThreads(c, nc, raw)
+	}
 	return nil
 }
 

@@ -27,6 +27,13 @@ func (e *Engine) Serve(ctx context.Context, ln net.Listener) error {
 		return err
 	}
 	s := &service{e: e, stop: make(chan struct{})}
+	if e.o.Epoll {
+		var err error
+		if s.loops, err = startLoops(e); err != nil {
+			_ = ln.Close()
+			return err
+		}
+	}
 	requests, endRequests := context.WithCancel(context.WithoutCancel(ctx))
 	defer endRequests()
 	srv := &http.Server{
@@ -66,6 +73,7 @@ func (e *Engine) Serve(ctx context.Context, ln net.Listener) error {
 	}
 	s.plain.Wait()
 	s.conns.Wait()
+	s.loops.stop()
 	close(swept)
 	sweeps.Wait()
 	return err
@@ -80,9 +88,10 @@ const idleTime = 75 * time.Second
 // service is what one Serve owns.
 type service struct {
 	e     *Engine
+	loops *loops         // nil without Options.Epoll
 	stop  chan struct{}  // closed when the service ends
 	plain sync.WaitGroup // sockets that net/http owns
-	conns sync.WaitGroup // goroutines of connections, and handshakes
+	conns sync.WaitGroup // connections, their goroutines, and handshakes
 }
 
 func (s *service) stopping() bool {

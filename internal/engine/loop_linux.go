@@ -1,0 +1,157 @@
+package engine
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// loop is one epoll instance and the goroutine that serves its connections. The instance is waited on by the
+// runtime's own poller, so that a loop at rest holds no thread.
+type loop struct {
+	e     *Engine
+	fd    int      // the epoll instance
+	file  *os.File // of fd
+	raw   syscall.RawConn
+	bell  int           // an eventfd: ring it when todo was empty, or to end
+	ended chan struct{} // closed when the goroutine has ended
+
+	// Owned by the loop.
+	events [128]unix.EpollEvent
+	n      int // of events
+	iov    [maxCoalesce][]byte
+	buf    [readSize]byte
+	parser parser // of whose turn it is
+	taken  []*polled
+
+	mu   sync.Mutex
+	todo []*polled // guarded by mu; each connection once
+	stop bool      // guarded by mu
+}
+
+func startLoop(e *Engine) (*loop, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("engine: epoll_create: %w", err)
+	}
+	l := &loop{e: e, fd: fd, ended: make(chan struct{})}
+	if l.bell, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("engine: eventfd: %w", err)
+	}
+	if err = unix.SetNonblock(fd, true); err == nil { // or os.NewFile gives it a thread
+		err = unix.EpollCtl(fd, unix.EPOLL_CTL_ADD, l.bell, &unix.EpollEvent{Events: unix.EPOLLIN})
+	}
+	l.file = os.NewFile(uintptr(fd), "epoll")
+	if err == nil {
+		err = l.file.SetReadDeadline(time.Time{}) // fails if the runtime's poller did not take it
+	}
+	if err == nil {
+		l.raw, err = l.file.SyscallConn()
+	}
+	if err != nil {
+		l.close()
+		return nil, fmt.Errorf("engine: epoll: %w", err)
+	}
+	go l.run()
+	return l, nil
+}
+
+func (l *loop) close() {
+	_ = l.file.Close()
+	_ = unix.Close(l.bell)
+}
+
+// end stops the loop, which has no connection any more, and waits for it.
+func (l *loop) end() {
+	l.mu.Lock()
+	l.stop = true
+	l.ring()
+	l.mu.Unlock()
+	<-l.ended
+	l.close()
+}
+
+// post has p looked at soon.
+func (l *loop) post(p *polled) {
+	l.mu.Lock()
+	l.todo = append(l.todo, p)
+	if len(l.todo) == 1 {
+		l.ring()
+	}
+	l.mu.Unlock()
+}
+
+func (l *loop) ring() {
+	var one [8]byte
+	binary.NativeEndian.PutUint64(one[:], 1)
+	_, _ = unix.Write(l.bell, one[:]) // it rings already if this fails
+}
+
+// control adds p's descriptor or changes what is waited for. p.c.mu is held. An event carries the reference,
+// not the descriptor: one that is gone is found by nobody.
+func (l *loop) control(op int, p *polled) error {
+	ref := uint64(p.c.ref)
+	err := unix.EpollCtl(l.fd, op, p.fd, &unix.EpollEvent{Events: p.mask, Fd: int32(uint32(ref)), Pad: int32(uint32(ref >> 32))})
+	if err != nil {
+		return fmt.Errorf("epoll_ctl: %w", err)
+	}
+	return nil
+}
+
+func refOf(ev *unix.EpollEvent) ConnRef {
+	return ConnRef(uint64(uint32(ev.Pad))<<32 | uint64(uint32(ev.Fd)))
+}
+
+func (l *loop) run() {
+	defer close(l.ended)
+	poll := l.poll
+	for {
+		if err := l.raw.Read(poll); err != nil {
+			panic(fmt.Sprint("engine: the epoll instance cannot be waited on: ", err)) // its connections would hang
+		}
+		for i := range l.events[:l.n] {
+			ev := &l.events[i]
+			if ref := refOf(ev); ref != 0 {
+				if c := l.e.table.get(ref); c != nil {
+					polledOf(c).ready(ev.Events)
+				}
+			} else if !l.answer() {
+				return
+			}
+		}
+	}
+}
+
+// poll takes the events that are there and returns false to be called again when there are some.
+func (l *loop) poll(fd uintptr) bool {
+	for {
+		n, err := unix.EpollWait(int(fd), l.events[:], 0)
+		if err == unix.EINTR {
+			continue
+		}
+		l.n = max(0, n)
+		return n > 0
+	}
+}
+
+// answer looks at who was posted and returns false at the end.
+func (l *loop) answer() bool {
+	var count [8]byte
+	_, _ = unix.Read(l.bell, count[:]) // only to silence it
+	l.mu.Lock()
+	l.taken, l.todo = l.todo, l.taken[:0]
+	stop := l.stop
+	l.mu.Unlock()
+	for _, p := range l.taken {
+		p.ready(0)
+	}
+	clear(l.taken)
+	l.taken = l.taken[:0]
+	return !stop
+}

@@ -1,0 +1,345 @@
+package engine
+
+import (
+	"io"
+	"net"
+	"runtime"
+	"slices"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// loops are the epoll loops of one Serve.
+type loops struct {
+	all  []*loop
+	next atomic.Uint32 // whose turn it is to get a connection
+}
+
+// startLoops starts one loop for each core that Go uses.
+func startLoops(e *Engine) (*loops, error) {
+	ls := &loops{}
+	for range min(runtime.GOMAXPROCS(0), runtime.NumCPU()) {
+		l, err := startLoop(e)
+		if err != nil {
+			ls.stop()
+			return nil, err
+		}
+		ls.all = append(ls.all, l)
+	}
+	return ls, nil
+}
+
+// stop ends the loops, which have no connection any more, and waits for them.
+func (ls *loops) stop() {
+	if ls == nil {
+		return
+	}
+	for _, l := range ls.all {
+		l.end()
+	}
+}
+
+// take gives c a line at one of the loops, with a descriptor of its own, and closes nc. It returns false,
+// with nothing done, if there are no loops or no more descriptors.
+func (ls *loops) take(c *conn, nc net.Conn, raw syscall.RawConn) bool {
+	if ls == nil {
+		return false
+	}
+	fd := -1
+	if err := raw.Control(func(old uintptr) {
+		fd, _ = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) // it stays non-blocking: that is the socket's
+	}); err != nil || fd < 0 {
+		return false
+	}
+	_ = nc.Close() // the socket lives on by the other descriptor
+	p := &polled{c: c, l: ls.all[int(ls.next.Add(1))%len(ls.all)], fd: fd}
+	c.line = p
+	c.s.conns.Add(1) // until finish
+	c.s.conns.Go(p.join)
+	return true
+}
+
+// polled is the line of a connection whose bytes a loop moves. It has no goroutine. The descriptor is closed
+// under the lock under which it is written to, so that no byte reaches another connection that got its
+// number; the loop alone reads from it and closes it.
+type polled struct {
+	c *conn
+	l *loop
+
+	rest []byte // owned by the loop: what a pause has left to be fed
+
+	// Guarded by c.mu; fd and done change on the loop only.
+	fd     int    // -1: closed
+	mask   uint32 // what epoll waits for
+	joined bool   // epoll knows the descriptor
+	posted bool   // it is in the loop's list
+	done   bool   // what the peer sends is thrown away
+	halved bool   // the peer was told that nothing more comes
+}
+
+// join is a connection's beginning, in a goroutine that ends with it: so that Open, which may check a
+// signature, delays no loop.
+func (p *polled) join() {
+	c := p.c
+	in := c.intro
+	c.open()
+	c.intro = nil
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stream {
+		c.thrown = len(in.early)
+	} else if p.rest = in.early; len(p.rest) > 0 {
+		c.arrived(len(p.rest))
+	}
+	p.joined, p.mask = true, p.want()
+	if c.state != gone {
+		if err := p.l.control(unix.EPOLL_CTL_ADD, p); err != nil {
+			c.drop(byLoss, err)
+		}
+	}
+	p.post() // what happened before it was joined
+}
+
+// try is direct: epoll is asked only when the socket is full.
+func (p *polled) try(b []byte) (n int, err error) { return writeOnce(p.fd, b) }
+
+func (p *polled) flush() {
+	p.arm()
+	if p.c.q.empty() || p.c.owesWritable() {
+		p.post()
+	}
+}
+
+func (p *polled) halve() {
+	if p.halved || p.c.state == gone {
+		return
+	}
+	p.halved = true
+	if unix.Shutdown(p.fd, unix.SHUT_WR) != nil {
+		p.c.drop(p.c.by, p.c.cause)
+	}
+}
+
+func (p *polled) turn() {
+	p.arm()
+	if !p.c.paused {
+		p.post()
+	}
+}
+
+func (p *polled) cut() { p.post() }
+
+// post has the loop look at the connection soon. c.mu is held.
+func (p *polled) post() {
+	if p.joined && !p.posted && p.fd >= 0 {
+		p.posted = true
+		p.l.post(p)
+	}
+}
+
+// polledOf is the line of a connection that epoll names.
+func polledOf(c *conn) *polled {
+	c.mu.Lock() // join, which let epoll name it, wrote line before
+	defer c.mu.Unlock()
+	return c.line.(*polled)
+}
+
+// want is what epoll must wait for. c.mu is held.
+func (p *polled) want() (mask uint32) {
+	if !p.c.q.empty() {
+		mask |= unix.EPOLLOUT
+	}
+	if !p.c.paused && (!p.done || p.c.q.empty()) { // after the peer's close its end must wait for ours
+		mask |= unix.EPOLLIN
+	}
+	return mask
+}
+
+// arm tells epoll what to wait for if that has changed. c.mu is held.
+func (p *polled) arm() {
+	mask := p.want()
+	if mask == p.mask || !p.joined || p.c.state == gone {
+		return
+	}
+	p.mask = mask
+	if err := p.l.control(unix.EPOLL_CTL_MOD, p); err != nil {
+		p.c.drop(byLoss, err)
+	}
+}
+
+// ready is what the loop does for a connection that epoll or a post names: it writes what is queued, reads
+// once, and ends what has ended. Only the loop calls it.
+func (p *polled) ready(events uint32) {
+	p.c.mu.Lock()
+	p.posted = false
+	closed := p.fd < 0
+	p.c.mu.Unlock()
+	if closed {
+		return
+	}
+	p.drain()
+	p.receive(events)
+
+	c := p.c
+	c.mu.Lock()
+	if c.state != gone && p.done && c.q.empty() {
+		p.halve()
+	}
+	c.endStream()
+	p.arm()
+	over := c.state == gone
+	if over {
+		c.release()
+		_ = unix.Close(p.fd) // nothing is left to lose; epoll forgets it
+		p.fd, p.rest = -1, nil
+	}
+	c.mu.Unlock()
+	if over {
+		c.leave()
+		c.s.conns.Done()
+	}
+}
+
+// maxWrites is how many writes one connection gets in its turn: a peer that takes all that comes must not
+// keep the loop.
+const maxWrites = 16
+
+// drain writes what is queued until the socket is full, and tells an owed Writable.
+func (p *polled) drain() {
+	for n := maxWrites; n > 0; {
+		p.c.mu.Lock()
+		n = p.write(n)
+		tell := p.c.owesWritable()
+		if tell {
+			p.c.full, p.c.room = false, 0
+		}
+		p.c.mu.Unlock()
+		if !tell {
+			return
+		}
+		p.c.call("Writable", func() { p.c.e.h.Writable(p.c.ref) })
+	}
+}
+
+// write makes at most limit writes and returns how many more may be made. c.mu is held.
+func (p *polled) write(limit int) (left int) {
+	c := p.c
+	for ; limit > 0 && c.state != gone && !c.q.empty() && !c.owesWritable(); limit-- {
+		bufs := c.q.next(p.l.iov[:0], maxCoalesce)
+		n, err := writeOnce(p.fd, bufs...)
+		clear(bufs)
+		if err != nil {
+			c.drop(byLoss, err)
+		}
+		if n == 0 {
+			break
+		}
+		c.wrote(n)
+	}
+	return limit
+}
+
+// receive feeds what a pause has left, or reads once.
+func (p *polled) receive(events uint32) {
+	c := p.c
+	c.mu.Lock()
+	over, paused := c.state == gone, c.paused
+	waits := p.done && !c.q.empty() // nothing is read while our last bytes go out
+	if !over && paused && events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		c.drop(byLoss, p.failure()) // epoll would name it again and again
+	}
+	c.mu.Unlock()
+	if over || paused || waits {
+		return
+	}
+	if b := p.rest; len(b) > 0 {
+		p.rest = nil
+		p.feed(b, b)
+		return
+	}
+	n, err := readOnce(p.fd, p.l.buf[:])
+	switch {
+	case n == 0 && err == nil: // nothing is there yet
+	case p.done:
+		if err != nil {
+			p.lose(err)
+		}
+	case c.stream:
+		if !c.scrap(n, err) {
+			p.finish()
+		}
+	case err != nil:
+		p.lose(err)
+	default:
+		c.arrived(n)
+		p.feed(p.l.buf[:n], nil)
+	}
+}
+
+// feed gives bytes to the parser; own is their memory if it is the connection's own and not the loop's. The
+// parser is the loop's too, unless a frame is unfinished.
+func (p *polled) feed(b, own []byte) {
+	c := p.c
+	shared := c.in == nil
+	if shared {
+		p.l.parser = parser{maxMessage: c.e.o.MessageBytes, maxFragments: c.e.o.Fragments}
+		c.in = &p.l.parser
+	}
+	rest, more := c.feed(b)
+	switch {
+	case !more || !c.in.busy():
+		c.in = nil
+	case shared:
+		c.in = new(parser)
+		*c.in = p.l.parser
+	}
+	p.l.parser.msg, p.l.parser.control = nil, nil
+	if own == nil {
+		rest = slices.Clone(rest)
+	}
+	p.rest = rest
+	if !more {
+		p.finish()
+	}
+}
+
+// finish says that the peer's part is over: what else it sends is thrown away until it ends its side.
+func (p *polled) finish() {
+	p.c.mu.Lock()
+	p.done = true
+	p.c.mu.Unlock()
+}
+
+func (p *polled) lose(err error) {
+	p.c.mu.Lock()
+	p.c.drop(byLoss, err)
+	p.c.mu.Unlock()
+}
+
+// failure is why the socket ended.
+func (p *polled) failure() error {
+	if n, err := unix.GetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_ERROR); err == nil && n != 0 {
+		return unix.Errno(n)
+	}
+	return io.EOF
+}
+
+// readOnce is one read(2); 0 bytes without an error: none is there yet.
+func readOnce(fd int, b []byte) (n int, err error) {
+	for {
+		n, err = unix.Read(fd, b)
+		switch {
+		case err == unix.EINTR:
+		case err == unix.EAGAIN:
+			return 0, nil
+		case err != nil:
+			return 0, err
+		case n == 0:
+			return 0, io.EOF
+		default:
+			return n, nil
+		}
+	}
+}
