@@ -36,60 +36,73 @@ func TestSendAndMessageAllocateNothing(t *testing.T) {
 	})
 }
 
-func BenchmarkEcho(b *testing.B) {
-	var s *server
-	out := NewText([]byte(stars(256)))
-	s = start(b, goroutines, &hooks{message: func(c ConnRef, _ ws.OpCode, _ []byte) { _ = s.Send(c, out) }}, Options{})
-	c := dial(b, s)
-	in, got := text(stars(256)), make([]byte, out.Len())
-	b.ReportAllocs()
-	for b.Loop() {
-		c.write(in)
-		if _, err := io.ReadFull(c.nc, got); err != nil {
-			b.Fatal(err)
-		}
+// overEngines runs a benchmark for each engine, so that one run gives their ratios.
+func overEngines(b *testing.B, bench func(b *testing.B, build newEngine)) {
+	for name, build := range engines {
+		b.Run(name, func(b *testing.B) { bench(b, build) })
 	}
+}
+
+func BenchmarkEcho(b *testing.B) {
+	overEngines(b, func(b *testing.B, build newEngine) {
+		var s *server
+		out := NewText([]byte(stars(256)))
+		s = start(b, build, &hooks{message: func(c ConnRef, _ ws.OpCode, _ []byte) { _ = s.Send(c, out) }}, Options{})
+		c := dial(b, s)
+		in, got := text(stars(256)), make([]byte, out.Len())
+		b.ReportAllocs()
+		for b.Loop() {
+			c.write(in)
+			if _, err := io.ReadFull(c.nc, got); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
 
 // BenchmarkSend is the cost of one frame to one of 100 connections whose clients read.
 func BenchmarkSend(b *testing.B) {
-	s := start(b, goroutines, &hooks{}, Options{})
-	var refs []ConnRef
-	for range 100 {
-		c := dial(b, s)
-		refs = append(refs, <-s.opened)
-		go func() { _, _ = io.Copy(io.Discard, c.nc) }()
-	}
-	f := NewText([]byte(stars(256)))
-	b.ReportAllocs()
-	for i := 0; b.Loop(); i++ {
-		for s.Send(refs[i%len(refs)], f) != nil {
-			runtime.Gosched() // the client is behind
+	overEngines(b, func(b *testing.B, build newEngine) {
+		s := start(b, build, &hooks{}, Options{})
+		var refs []ConnRef
+		for range 100 {
+			c := dial(b, s)
+			refs = append(refs, <-s.opened)
+			go func() { _, _ = io.Copy(io.Discard, c.nc) }()
 		}
-	}
+		f := NewText([]byte(stars(256)))
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			for s.Send(refs[i%len(refs)], f) != nil {
+				runtime.Gosched() // the client is behind
+			}
+		}
+	})
 }
 
 func BenchmarkHandshake(b *testing.B) {
-	s := start(b, goroutines, &hooks{}, Options{})
-	request := []byte(upgradeRequest())
-	answer := make([]byte, len(acceptResponse(testKey, "", nil)))
-	b.ReportAllocs()
-	for b.Loop() {
-		nc, err := net.Dial("tcp", s.addr)
-		if err != nil {
-			b.Fatal(err)
+	overEngines(b, func(b *testing.B, build newEngine) {
+		s := start(b, build, &hooks{}, Options{})
+		request := []byte(upgradeRequest())
+		answer := make([]byte, len(acceptResponse(testKey, "", nil)))
+		b.ReportAllocs()
+		for b.Loop() {
+			nc, err := net.Dial("tcp", s.addr)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err := nc.Write(request); err != nil {
+				b.Fatal(err)
+			}
+			if _, err := io.ReadFull(nc, answer); err != nil {
+				b.Fatal(err)
+			}
+			_ = nc.(*net.TCPConn).SetLinger(0)
+			_ = nc.Close()
+			<-s.opened
+			<-s.ended
 		}
-		if _, err := nc.Write(request); err != nil {
-			b.Fatal(err)
-		}
-		if _, err := io.ReadFull(nc, answer); err != nil {
-			b.Fatal(err)
-		}
-		_ = nc.(*net.TCPConn).SetLinger(0)
-		_ = nc.Close()
-		<-s.opened
-		<-s.ended
-	}
+	})
 }
 
 // BenchmarkIdleMemory reports the user-space bytes that one idle connection takes: heap and
@@ -97,37 +110,48 @@ func BenchmarkHandshake(b *testing.B) {
 // all of it is the engine's.
 func BenchmarkIdleMemory(b *testing.B) {
 	const n = 5000
-	for b.Loop() {
-		s := start(b, goroutines, &hooks{}, Options{})
-		addr := netip.MustParseAddrPort(s.addr)
-		before := inUse()
-		fds := make([]int, n)
-		request, answer := []byte(upgradeRequest()), make([]byte, 1024)
-		for i := range fds {
-			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-			if err != nil {
-				b.Fatal(err)
-			}
-			fds[i] = fd
-			if err := unix.Connect(fd, &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}); err != nil {
-				b.Fatal(err)
-			}
-			if _, err := unix.Write(fd, request); err != nil {
-				b.Fatal(err)
-			}
-			if _, err := unix.Read(fd, answer); err != nil {
-				b.Fatal(err)
-			}
-			<-s.opened
+	overEngines(b, func(b *testing.B, build newEngine) {
+		for b.Loop() {
+			s := start(b, build, &hooks{}, Options{})
+			before := inUse()
+			leave := idle(b, s, make([]int, n))
+			b.ReportMetric(float64(inUse()-before)/n, "B/conn")
+			leave()
+			s.stop()
 		}
-		b.ReportMetric(float64(inUse()-before)/n, "B/conn")
+	})
+}
+
+// idle opens a WebSocket for each of fds, as a bare descriptor that costs no memory here. leave closes them
+// and waits until the engine has done so too.
+func idle(t testing.TB, s *server, fds []int) (leave func()) {
+	t.Helper()
+	addr := netip.MustParseAddrPort(s.addr)
+	request, answer := []byte(upgradeRequest()), make([]byte, 1024)
+	for i := range fds {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fds[i] = fd
+		if err := unix.Connect(fd, &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := unix.Write(fd, request); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := unix.Read(fd, answer); err != nil {
+			t.Fatal(err)
+		}
+		<-s.opened
+	}
+	return func() {
 		for _, fd := range fds {
 			_ = unix.Close(fd)
 		}
 		for range fds {
 			<-s.ended
 		}
-		s.stop()
 	}
 }
 
