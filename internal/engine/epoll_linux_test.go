@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"net"
 	"runtime"
 	"testing"
@@ -136,22 +135,19 @@ func TestSocketsWithoutADescriptorHaveGoroutinesBesideLoops(t *testing.T) {
 	}
 	c.write(text("hello"))
 	c.want("text:hello")
-	go c.leave()
+	c.write(closeFrame(1000, ""))
+	c.want("close:1000")
 	get(t, s.ended, "Closed")
 }
 
 func TestServeGivesItsLoopsBack(t *testing.T) {
 	before, goroutines := countFDs(t), runtime.NumGoroutine()
 	for range 20 {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		if err := epolls(&hooks{}, Options{}).Serve(ctx, ln); err != nil {
-			t.Error(err)
-		}
+		s := start(t, epolls, &hooks{}, Options{})
+		c := dial(t, s)
+		c.leave()
+		_ = c.nc.Close()
+		s.stop()
 	}
 	settle(t, "descriptors", before, func() int { return countFDs(t) })
 	settle(t, "goroutines", goroutines, runtime.NumGoroutine)

@@ -21,7 +21,7 @@ type Options struct {
 
 	// Epoll has the sockets of one Serve read and written by as many loops as there are cores, and not by a
 	// goroutine each; Handler calls are made by the loops too, so that a slow one delays others. Sockets
-	// without a descriptor (net.Pipe, TLS) have goroutines all the same. Linux only: elsewhere Serve fails.
+	// without a descriptor (net.Pipe, TLS), and on other systems than Linux all, have goroutines all the same.
 	Epoll bool
 
 	MaxConns      int           // WebSockets and event streams at one time, those in the handshake too; more get 503. 65,536

@@ -5,30 +5,32 @@ import (
 	"net"
 	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
+	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 )
 
-// loops are the epoll loops of one Serve.
+// loops are the epoll loops of one Serve, one for each core that Go uses. They start with the first socket
+// that needs them: a Serve over pipes has none, so that it can be tested with a clock of its own.
 type loops struct {
-	all  []*loop
+	e    *Engine
+	once sync.Once
+	all  []*loop       // none if they could not be started
 	next atomic.Uint32 // whose turn it is to get a connection
 }
 
-// startLoops starts one loop for each core that Go uses.
-func startLoops(e *Engine) (*loops, error) {
-	ls := &loops{}
+func (ls *loops) start() {
 	for range min(runtime.GOMAXPROCS(0), runtime.NumCPU()) {
-		l, err := startLoop(e)
+		l, err := startLoop(ls.e)
 		if err != nil {
-			ls.stop()
-			return nil, err
+			ls.e.o.Log.Error("an epoll loop cannot be started; those that could, or goroutines, do its work", zap.Error(err))
+			return
 		}
 		ls.all = append(ls.all, l)
 	}
-	return ls, nil
 }
 
 // stop ends the loops, which have no connection any more, and waits for them.
@@ -45,6 +47,9 @@ func (ls *loops) stop() {
 // with nothing done, if there are no loops or no more descriptors.
 func (ls *loops) take(c *conn, nc net.Conn, raw syscall.RawConn) bool {
 	if ls == nil {
+		return false
+	}
+	if ls.once.Do(ls.start); len(ls.all) == 0 {
 		return false
 	}
 	fd := -1

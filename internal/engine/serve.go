@@ -28,11 +28,7 @@ func (e *Engine) Serve(ctx context.Context, ln net.Listener) error {
 	}
 	s := &service{e: e, stop: make(chan struct{})}
 	if e.o.Epoll {
-		var err error
-		if s.loops, err = startLoops(e); err != nil {
-			_ = ln.Close()
-			return err
-		}
+		s.loops = &loops{e: e}
 	}
 	requests, endRequests := context.WithCancel(context.WithoutCancel(ctx))
 	defer endRequests()
