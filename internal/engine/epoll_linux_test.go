@@ -12,10 +12,7 @@ import (
 
 func init() { engines["epoll"] = epolls }
 
-func epolls(h Handler, o Options) face {
-	o.Epoll = true
-	return New(h, o)
-}
+func epolls(h Handler, o Options) face { return New(h, o) }
 
 // The budget of an idle connection: 0 goroutines and at most 600 bytes of heap.
 func TestIdleConnectionOfALoopIsSmallAndHasNoGoroutine(t *testing.T) {

@@ -7,7 +7,7 @@ import (
 )
 
 // Engine serves WebSockets and event streams. Who moves their bytes and calls the Handler is chosen by
-// Options.Epoll: a goroutine for each connection (threads), or a few loops for all of them (polled). Its
+// Options.Goroutines: a goroutine for each connection (threads), or a few loops for all of them (polled). Its
 // methods may be called from any goroutine, and, but for Serve and Receive, from within Handler calls; none
 // but these two blocks.
 type Engine struct {

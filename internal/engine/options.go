@@ -19,10 +19,10 @@ type Options struct {
 	// It must not block or call the engine; nil: there is none.
 	Bye func(code StatusCode, reason string) *Frame
 
-	// Epoll has the sockets of one Serve read and written by as many loops as there are cores, and not by a
-	// goroutine each; Handler calls are made by the loops too, so that a slow one delays others. Sockets
-	// without a descriptor (net.Pipe, TLS), and on other systems than Linux all, have goroutines all the same.
-	Epoll bool
+	// Goroutines gives each connection one of its own. Otherwise the sockets of one Serve are read and written by as
+	// many epoll loops as there are cores; Handler calls are made by the loops too, so that a slow one delays
+	// others. Sockets without a descriptor (net.Pipe, TLS), and on other systems than Linux all, have goroutines in any case.
+	Goroutines bool
 
 	MaxConns      int           // WebSockets and event streams at one time, those in the handshake too; more get 503. 65,536
 	MaxPlain      int           // sockets at one time that are neither (yet); more get 503 and are closed. 8,192

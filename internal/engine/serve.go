@@ -27,7 +27,7 @@ func (e *Engine) Serve(ctx context.Context, ln net.Listener) error {
 		return err
 	}
 	s := &service{e: e, stop: make(chan struct{})}
-	if e.o.Epoll {
+	if !e.o.Goroutines {
 		s.loops = &loops{e: e}
 	}
 	requests, endRequests := context.WithCancel(context.WithoutCancel(ctx))
@@ -84,7 +84,7 @@ const idleTime = 75 * time.Second
 // service is what one Serve owns.
 type service struct {
 	e     *Engine
-	loops *loops         // nil without Options.Epoll
+	loops *loops         // nil with Options.Goroutines
 	stop  chan struct{}  // closed when the service ends
 	plain sync.WaitGroup // sockets that net/http owns
 	conns sync.WaitGroup // connections, their goroutines, and handshakes

@@ -31,7 +31,10 @@ type newEngine func(h Handler, o Options) face
 
 var engines = map[string]newEngine{"goroutine": goroutines}
 
-func goroutines(h Handler, o Options) face { return New(h, o) }
+func goroutines(h Handler, o Options) face {
+	o.Goroutines = true
+	return New(h, o)
+}
 
 func eachEngine(t *testing.T, test func(t *testing.T, build newEngine)) {
 	for name, build := range engines {
