@@ -23,6 +23,9 @@ import (
 // runner, against the whole cluster: with numbers, and as the source design has it, with nothing but
 // the client's ID in the body.
 func TestARunnerInAnotherLanguageBringsItsTasksHome(t *testing.T) {
+	if _, err := os.Stat(filepath.Join(root, "examples/node/node_modules")); err != nil {
+		t.Fatalf("%v: make npm installs what the runner in Node needs", err)
+	}
 	c := town(t)
 	cl, _ := client(t, c.Workers[0].Addr)
 	for _, example := range []struct{ name, program, script string }{
