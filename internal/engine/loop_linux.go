@@ -15,6 +15,7 @@ import (
 // runtime's own poller, so that a loop at rest holds no thread.
 type loop struct {
 	e     *Engine
+	sys   *sys
 	fd    int      // the epoll instance
 	file  *os.File // of fd
 	raw   syscall.RawConn
@@ -39,7 +40,10 @@ func startLoop(e *Engine) (*loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engine: epoll_create: %w", err)
 	}
-	l := &loop{e: e, fd: fd, ended: make(chan struct{})}
+	l := &loop{e: e, sys: &kernel, fd: fd, ended: make(chan struct{})}
+	if e.o.sys != nil {
+		l.sys = e.o.sys
+	}
 	if l.bell, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("engine: eventfd: %w", err)
@@ -96,16 +100,10 @@ func (l *loop) ring() {
 // control adds p's descriptor or changes what is waited for. p.c.mu is held. An event carries the reference,
 // not the descriptor: one that is gone is found by nobody.
 func (l *loop) control(op int, p *polled) error {
-	ref := uint64(p.c.ref)
-	err := unix.EpollCtl(l.fd, op, p.fd, &unix.EpollEvent{Events: p.mask, Fd: int32(uint32(ref)), Pad: int32(uint32(ref >> 32))})
-	if err != nil {
+	if err := l.sys.control(l.fd, op, p.fd, p.mask, p.c.ref); err != nil {
 		return fmt.Errorf("epoll_ctl: %w", err)
 	}
 	return nil
-}
-
-func refOf(ev *unix.EpollEvent) ConnRef {
-	return ConnRef(uint64(uint32(ev.Pad))<<32 | uint64(uint32(ev.Fd)))
 }
 
 func (l *loop) run() {
@@ -131,7 +129,7 @@ func (l *loop) run() {
 // poll takes the events that are there and returns false to be called again when there are some.
 func (l *loop) poll(fd uintptr) bool {
 	for {
-		n, err := unix.EpollWait(int(fd), l.events[:], 0)
+		n, err := l.sys.wait(int(fd), l.events[:])
 		if err == unix.EINTR {
 			continue
 		}

@@ -46,6 +46,7 @@ type Options struct {
 	CloseTime time.Duration // to flush, and for the peer's part of the closing handshake. 5 s
 
 	sweep time.Duration // how often the times above are looked at; 1 s but in tests
+	sys   *sys          // the system calls of the loops; nil but in tests: the kernel's
 }
 
 func (o Options) withDefaults() Options {

@@ -52,14 +52,15 @@ func (ls *loops) take(c *conn, nc net.Conn, raw syscall.RawConn) bool {
 	if ls.once.Do(ls.start); len(ls.all) == 0 {
 		return false
 	}
+	l := ls.all[int(ls.next.Add(1))%len(ls.all)]
 	fd := -1
 	if err := raw.Control(func(old uintptr) {
-		fd, _ = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) // it stays non-blocking: that is the socket's
+		fd, _ = l.sys.dup(int(old)) // it stays non-blocking: that is the socket's
 	}); err != nil || fd < 0 {
 		return false
 	}
 	_ = nc.Close() // the socket lives on by the other descriptor
-	p := &polled{c: c, l: ls.all[int(ls.next.Add(1))%len(ls.all)], fd: fd}
+	p := &polled{c: c, l: l, fd: fd}
 	c.line = p
 	c.s.conns.Add(1) // until finish
 	c.s.conns.Go(p.join)
@@ -108,7 +109,7 @@ func (p *polled) join() {
 }
 
 // try is direct: epoll is asked only when the socket is full.
-func (p *polled) try(b []byte) (n int, err error) { return writeOnce(p.fd, b) }
+func (p *polled) try(b []byte) (n int, err error) { return p.l.sys.write1(p.fd, b) }
 
 func (p *polled) flush() {
 	p.arm()
@@ -122,7 +123,7 @@ func (p *polled) halve() {
 		return
 	}
 	p.halved = true
-	if unix.Shutdown(p.fd, unix.SHUT_WR) != nil {
+	if p.l.sys.shutdown(p.fd, unix.SHUT_WR) != nil {
 		p.c.drop(p.c.by, p.c.cause)
 	}
 }
@@ -197,7 +198,7 @@ func (p *polled) ready(events uint32) {
 	over := c.state == gone
 	if over {
 		c.release()
-		_ = unix.Close(p.fd) // nothing is left to lose; epoll forgets it
+		_ = p.l.sys.close(p.fd) // nothing is left to lose; epoll forgets it
 		p.fd, p.rest = -1, nil
 	}
 	c.mu.Unlock()
@@ -233,7 +234,7 @@ func (p *polled) write(limit int) (left int) {
 	c := p.c
 	for ; limit > 0 && c.state != gone && !c.q.empty() && !c.owesWritable(); limit-- {
 		bufs := c.q.next(p.l.iov[:0], maxCoalesce)
-		n, err := writeOnce(p.fd, bufs...)
+		n, err := p.l.sys.writeAll(p.fd, bufs)
 		clear(bufs)
 		if err != nil {
 			c.drop(byLoss, err)
@@ -264,7 +265,7 @@ func (p *polled) receive(events uint32) {
 		p.feed(b, b)
 		return
 	}
-	n, err := readOnce(p.fd, p.l.buf[:])
+	n, err := p.l.sys.read1(p.fd, p.l.buf[:])
 	switch {
 	case n == 0 && err == nil: // nothing is there yet
 	case p.done:
@@ -329,22 +330,4 @@ func (p *polled) failure() error {
 		return unix.Errno(n)
 	}
 	return io.EOF
-}
-
-// readOnce is one read(2); 0 bytes without an error: none is there yet.
-func readOnce(fd int, b []byte) (n int, err error) {
-	for {
-		n, err = unix.Read(fd, b)
-		switch {
-		case err == unix.EINTR:
-		case err == unix.EAGAIN:
-			return 0, nil
-		case err != nil:
-			return 0, err
-		case n == 0:
-			return 0, io.EOF
-		default:
-			return n, nil
-		}
-	}
 }

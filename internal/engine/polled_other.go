@@ -13,3 +13,6 @@ type loops struct{ e *Engine }
 func (*loops) take(*conn, net.Conn, syscall.RawConn) bool { return false }
 
 func (*loops) stop() {}
+
+// sys are the system calls of loops.
+type sys struct{}
