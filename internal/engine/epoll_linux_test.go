@@ -149,31 +149,3 @@ func TestServeGivesItsLoopsBack(t *testing.T) {
 	settle(t, "descriptors", before, func() int { return countFDs(t) })
 	settle(t, "goroutines", goroutines, runtime.NumGoroutine)
 }
-
-// With no descriptor left, a socket that was accepted is served all the same.
-func TestASocketThatCannotBeDuplicatedKeepsAGoroutine(t *testing.T) {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	set := func(l unix.Rlimit) {
-		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
-			t.Error(err)
-		}
-	}
-	var s *server
-	h := echo(&s)
-	h.handshake = func(ConnRef, *Request) Decision {
-		set(unix.Rlimit{Cur: 1, Max: limit.Max})
-		return Decision{}
-	}
-	h.open = func(ConnRef, *Request) { set(limit) }
-	s = start(t, epolls, h, Options{})
-	c := dial(t, s)
-	if _, ok := s.face.(*Engine).table.get(get(t, s.opened, "Open")).line.(*threads); !ok {
-		t.Error("a socket has a line without a descriptor of its own")
-	}
-	c.write(text("hello"))
-	c.want("text:hello")
-	c.leave()
-}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -98,7 +99,8 @@ type server struct {
 	stop   func()       // ends Serve and waits for it
 }
 
-// start serves h. Its open and closed hooks are called before the channels hear of it.
+// start serves h. Its open and closed hooks are called before the channels hear of it. At the end of every test
+// each connection that was opened must have been closed once, and nothing be held.
 func start(t testing.TB, build newEngine, h *hooks, o Options) *server {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -111,12 +113,15 @@ func start(t testing.TB, build newEngine, h *hooks, o Options) *server {
 func startOn(t testing.TB, ln net.Listener, build newEngine, h *hooks, o Options) *server {
 	t.Helper()
 	s := &server{addr: ln.Addr().String(), opened: make(chan ConnRef, 8192), ended: make(chan end, 8192)}
+	var opens, closes atomic.Int64
 	all := *h
 	all.open = func(c ConnRef, r *Request) {
+		opens.Add(1)
 		h.Open(c, r)
 		s.opened <- c
 	}
 	all.closed = func(c ConnRef, code ws.StatusCode, cause error) {
+		closes.Add(1)
 		defer func() { s.ended <- end{c, code, cause} }()
 		h.Closed(c, code, cause)
 	}
@@ -131,6 +136,9 @@ func startOn(t testing.TB, ln net.Listener, build newEngine, h *hooks, o Options
 		cancel()
 		if err := <-served; err != nil {
 			t.Errorf("Serve: %v", err)
+		}
+		if o, c, n := opens.Load(), closes.Load(), s.Stats(); o != c || n.Conns != 0 || n.HeldBytes != 0 {
+			t.Errorf("at the end %d were opened and %d closed, %d are there and %d bytes held", o, c, n.Conns, n.HeldBytes)
 		}
 	})
 	t.Cleanup(s.stop)
