@@ -2,7 +2,9 @@ package engine
 
 import (
 	"errors"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"github.com/gobwas/ws"
 )
@@ -113,6 +115,33 @@ func TestAnOfferToNobodySaysSo(t *testing.T) {
 		get(t, s.ended, "Closed")
 		if err := s.Offer(ref, NewText([]byte("x"))); !errors.Is(err, ErrGone) {
 			t.Errorf("Offer to a connection that is gone: %v, want ErrGone", err)
+		}
+	})
+}
+
+// A pong may be what puts a queue over its half: whoever was refused then must hear of the room too. A pipe holds
+// nothing, so that what was not read is in the queue.
+func TestAnOfferThatAPongTookTheRoomOfIsFollowedByWritable(t *testing.T) {
+	var told atomic.Int32
+	inBubble(t, &hooks{writable: func(ConnRef) { told.Add(1) }}, Options{QueueFrames: 10}, func(t *testing.T, b *bubble) {
+		c := b.connect()
+		c.upgrade()
+		synctest.Wait()
+		f := NewText([]byte("x"))
+		for range 5 {
+			if err := b.Offer(b.last(), f); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.write(frame(ws.OpPing, "p"))
+		synctest.Wait()
+		if err := b.Offer(b.last(), f); !errors.Is(err, ErrQueueFull) {
+			t.Fatalf("Offer with six of ten frames waiting: %v, want ErrQueueFull", err)
+		}
+		c.want("text:x", "text:x", "text:x", "text:x", "text:x", "pong:p")
+		synctest.Wait()
+		if n := told.Load(); n != 1 {
+			t.Errorf("%d calls of Writable, want 1", n)
 		}
 	})
 }

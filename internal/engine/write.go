@@ -4,7 +4,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// offer is Engine.Offer. Above half its queue is c already full, so that Writable is owed.
+// offer is Engine.Offer.
 func (c *conn) offer(f *Frame) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -13,6 +13,7 @@ func (c *conn) offer(f *Frame) error {
 	case c.state != open:
 		return ErrGone
 	case c.q.bytes > o.QueueBytes/2 || len(c.q.frames) > o.QueueFrames/2:
+		c.full = true // or Writable would not be owed where a pong took the room
 		return ErrQueueFull
 	case !c.q.empty() && c.e.count.held.Load() > int64(o.HeldBytes/2):
 		c.starved = true
