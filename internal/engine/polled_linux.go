@@ -74,7 +74,7 @@ type polled struct {
 	c *conn
 	l *loop
 
-	rest []byte // owned by the loop: what a pause has left to be fed
+	rest []byte // owned by the loop: what a pause or the end of a turn has left to be fed
 
 	// Guarded by c.mu; fd and done change on the loop only.
 	fd     int    // -1: closed
@@ -200,6 +200,8 @@ func (p *polled) ready(events uint32) {
 		c.release()
 		_ = p.l.sys.close(p.fd) // nothing is left to lose; epoll forgets it
 		p.fd, p.rest = -1, nil
+	} else if len(p.rest) > 0 && !c.paused {
+		p.post() // its next turn, after the others'
 	}
 	c.mu.Unlock()
 	if over {
@@ -247,7 +249,7 @@ func (p *polled) write(limit int) (left int) {
 	return limit
 }
 
-// receive feeds what a pause has left, or reads once.
+// receive feeds what a pause or the last turn has left, or reads once.
 func (p *polled) receive(events uint32) {
 	c := p.c
 	c.mu.Lock()
@@ -305,7 +307,9 @@ func (p *polled) feed(b, own []byte) {
 	if own == nil {
 		rest = slices.Clone(rest)
 	}
-	p.rest = rest
+	if p.rest = rest; len(rest) == 0 {
+		p.rest = nil // and not the end of its memory
+	}
 	if !more {
 		p.finish()
 	}

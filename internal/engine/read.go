@@ -15,8 +15,12 @@ func (c *conn) arrived(n int) {
 	c.e.count.bytesIn.Add(uint64(n))
 }
 
-// feed handles what arrived. rest is what a pause has left of it, to be fed after the pause; more is false
-// when nothing more is to be read, and the state is then closing or gone.
+// maxEvents is how many frames are handled in one feed: 16 KiB of the smallest ones are 2,700, each of which may be
+// answered by a write.
+const maxEvents = 64
+
+// feed handles what arrived, in maxEvents frames at most. rest is what they, or a pause, have left of it, to be fed
+// again, after the pause; more is false when nothing more is to be read, and the state is then closing or gone.
 func (c *conn) feed(b []byte) (rest []byte, more bool) {
 	whole, taken := c.in.whole, c.in.taken
 	rest, more = c.events(b)
@@ -39,7 +43,7 @@ func (c *conn) feed(b []byte) (rest []byte, more bool) {
 }
 
 func (c *conn) events(b []byte) (rest []byte, more bool) {
-	for {
+	for range maxEvents {
 		c.mu.Lock()
 		st, paused := c.state, c.paused
 		c.mu.Unlock()
@@ -76,6 +80,7 @@ func (c *conn) events(b []byte) (rest []byte, more bool) {
 			return nil, false
 		}
 	}
+	return b, true
 }
 
 func (c *conn) pong(payload []byte) {
