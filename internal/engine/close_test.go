@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -274,72 +273,6 @@ func TestHalfFramesHurtNobodyElse(t *testing.T) {
 			t.Errorf("half frames hold %d bytes", held)
 		}
 	})
-}
-
-// TestNothingIsLeftBehind counts goroutines and descriptors around 2,000 connections that end
-// in each of the ways there are.
-func TestNothingIsLeftBehind(t *testing.T) {
-	eachEngine(t, func(t *testing.T, build newEngine) {
-		s := startEcho(t, build, Options{})
-		warm := dial(t, s)
-		warm.leave()
-		_ = warm.nc.Close()
-		get(t, s.ended, "Closed")
-		fds, goroutines := countFDs(t), runtime.NumGoroutine()
-		for i := range 2000 {
-			nc, err := net.Dial("tcp", s.addr)
-			if err != nil {
-				t.Fatal(err)
-			}
-			_ = nc.SetDeadline(time.Now().Add(patience))
-			c := &client{t: t, nc: nc, r: warm.r}
-			c.r.Reset(nc)
-			c.upgrade()
-			switch i % 4 {
-			case 0:
-				c.leave()
-			case 1:
-				c.write(text("unread")) // the echo meets a closed socket
-			case 2:
-				c.write(masked(0xf1, nil))
-				c.want("close:1002")
-			case 3:
-				_ = nc.(*net.TCPConn).SetLinger(0) // a reset
-			}
-			_ = nc.Close()
-			get(t, s.ended, "Closed")
-		}
-		settle(t, "goroutines", goroutines, runtime.NumGoroutine)
-		settle(t, "descriptors", fds, func() int { return countFDs(t) })
-		if got := s.Stats(); got.Conns != 0 || got.HeldBytes != 0 || got.Opened != 2001 {
-			t.Errorf("got %+v", got)
-		}
-	})
-}
-
-// settle waits for a count that falls to its base within moments.
-func settle(t *testing.T, what string, base int, count func() int) {
-	t.Helper()
-	for end := time.Now().Add(patience); ; {
-		n := count()
-		if n <= base {
-			return
-		}
-		if time.Now().After(end) {
-			t.Errorf("%d %s, want at most %d", n, what, base)
-			return
-		}
-		time.Sleep(time.Millisecond)
-	}
-}
-
-func countFDs(t *testing.T) int {
-	t.Helper()
-	d, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(d)
 }
 
 func TestShutdownClosesEverySocket(t *testing.T) {

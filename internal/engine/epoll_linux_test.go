@@ -31,15 +31,6 @@ func TestIdleConnectionOfALoopIsSmallAndHasNoGoroutine(t *testing.T) {
 	leave()
 }
 
-// heap is what lives on it, in bytes, with the pools emptied.
-func heap() uint64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
-}
-
 // polledFor is the line of c as a loop has it.
 func polledFor(t *testing.T, s *server, c ConnRef) *polled {
 	t.Helper()
