@@ -125,65 +125,6 @@ func TestClosedSaysWhatHappened(t *testing.T) {
 	})
 }
 
-func TestPanicClosesOneConnection(t *testing.T) {
-	eachEngine(t, func(t *testing.T, build newEngine) {
-		var s *server
-		h := echo(&s)
-		bomb := func(r *Request, where string) {
-			if r.Target == "/"+where {
-				panic("a bug in " + where)
-			}
-		}
-		var mu sync.Mutex
-		closing := make(map[ConnRef]*Request)
-		h.open = func(c ConnRef, r *Request) {
-			mu.Lock()
-			closing[c] = r
-			mu.Unlock()
-			bomb(r, "open")
-		}
-		echoed := h.message
-		h.message = func(c ConnRef, op ws.OpCode, p []byte) {
-			mu.Lock()
-			r := closing[c]
-			mu.Unlock()
-			bomb(r, "message")
-			echoed(c, op, p)
-		}
-		h.closed = func(c ConnRef, _ ws.StatusCode, _ error) {
-			mu.Lock()
-			r := closing[c]
-			mu.Unlock()
-			bomb(r, "closed")
-		}
-		s = start(t, build, h, Options{})
-		good := dial(t, s)
-		for _, where := range []string{"open", "message"} {
-			c := connect(t, s.addr)
-			c.write(join([]byte("GET /"+where+upgradeRequest()[len("GET /v1/ws?x=1"):]), text("a")))
-			c.response()
-			c.want("close:1011")
-			_ = c.nc.Close()
-			if e := get(t, s.ended, "Closed"); e.code != 1011 || !errors.Is(e.cause, ErrHandler) {
-				t.Errorf("%s: got %+v, want 1011 and ErrHandler", where, e)
-			}
-		}
-		c := connect(t, s.addr)
-		c.write([]byte("GET /closed" + upgradeRequest()[len("GET /v1/ws?x=1"):]))
-		c.response()
-		c.leave()
-		_ = c.nc.Close()
-		get(t, s.ended, "Closed")
-		good.write(text("alive"))
-		good.want("text:alive")
-		good.leave()
-		s.stop()
-		if got := s.Stats().Panics; got != 3 {
-			t.Errorf("%d panics counted, want 3", got)
-		}
-	})
-}
-
 func TestPauseStopsReading(t *testing.T) {
 	eachEngine(t, func(t *testing.T, build newEngine) {
 		var s *server
