@@ -3,6 +3,7 @@ package engine
 import (
 	"net"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -145,11 +146,15 @@ func init() {
 	feeders["epoll"] = func(c *conn) (line, func(b []byte) bool) {
 		p := &polled{c: c, l: &loop{e: c.e}}
 		return p, func(b []byte) bool {
-			c.arrived(len(b))
-			for own := []byte(nil); !p.done; b, own = p.rest, p.rest {
-				p.feed(b, own)
-				if c.pause(false); len(p.rest) == 0 {
+			for b := range slices.Chunk(b, readSize) {
+				if p.done {
 					break
+				}
+				c.arrived(len(b))
+				p.feed(p.l.buf[:copy(p.l.buf[:], b)], nil)
+				clear(p.l.buf[:]) // another's turn
+				for c.pause(false); len(p.rest) > 0; c.pause(false) {
+					p.feed(p.rest, p.rest)
 				}
 			}
 			return !p.done
