@@ -117,6 +117,9 @@ func TestSocketsWithoutADescriptorHaveGoroutinesBesideLoops(t *testing.T) {
 	s = startOn(t, ln, epolls, echo(&s), Options{})
 	near, far := net.Pipe()
 	ln.queue <- far
+	if err := near.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
 	c := newClient(t, near)
 	c.upgrade()
 	if _, ok := s.face.(*Engine).table.get(get(t, s.opened, "Open")).line.(*threads); !ok {
