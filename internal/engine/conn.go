@@ -35,9 +35,8 @@ type conn struct {
 
 	// Owned by who reads.
 	in     *parser
-	intro  *intro // until Open
-	held   int    // bytes of in that are counted as held
-	thrown int    // bytes that a stream's peer has sent
+	held   int // bytes of in that are counted as held
+	thrown int // bytes that a stream's peer has sent
 
 	heard atomic.Int64 // engine time of the last byte from the peer
 	begun atomic.Int64 // engine time at which the unfinished message began, 0: none
@@ -56,14 +55,18 @@ type conn struct {
 	lastPing time.Duration // engine time of the last ping, answered or not; of a stream: of whatever was written last
 	progress time.Duration // q not empty: engine time of the last byte that the socket took
 	q        queue
-	decided  chan Decision // cap 1; never closed; nil after the decision
+	intro    *intro // until Open
 }
 
-// intro is what the first moments of a connection need and the rest must not keep.
+// intro is what the first moments of a connection need and the rest must not keep. It is owned by who leads the
+// handshake, but for decision and tell, which mu guards.
 type intro struct {
 	req   *Request
 	early []byte // what came behind the header
 	hello []byte // the response
+
+	decision *Decision // of Decide
+	tell     func()    // called with mu held when there is a decision; nil: nobody waits
 }
 
 // line moves the bytes of one connection. Its methods are called with the connection's mu held; none
@@ -83,16 +86,18 @@ type line interface {
 }
 
 // open makes the connection one that frames may be sent to, within its first Handler call: so
-// that no other call comes before it.
-func (c *conn) open() {
+// that no other call comes before it. It returns what came behind the header.
+func (c *conn) open() (early []byte) {
+	in := c.intro
 	c.call("Open", func() {
 		c.mu.Lock()
-		c.state = open
+		c.state, c.intro = open, nil
 		c.heard.Store(int64(c.e.now()))
-		c.put(c.intro.hello) // not counted: no frame
+		c.put(in.hello) // not counted: no frame
 		c.mu.Unlock()
-		c.e.h.Open(c.ref, c.intro.req)
+		c.e.h.Open(c.ref, in.req)
 	})
+	return in.early
 }
 
 // call runs one Handler call. A panic in it ends the connection, not the process.

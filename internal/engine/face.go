@@ -83,12 +83,7 @@ func (e *Engine) Pause(c ConnRef, on bool) {
 // connection that is gone, does nothing.
 func (e *Engine) Decide(c ConnRef, d Decision) {
 	if k := e.table.get(c); k != nil {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		select {
-		case k.decided <- d:
-		default: // decided already
-		}
+		k.decide(d)
 	}
 }
 

@@ -1,9 +1,9 @@
 package engine
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -36,19 +36,15 @@ func (s *service) upgrade(w http.ResponseWriter, r *http.Request) *refusal {
 	if bad != nil {
 		return bad
 	}
-	if s.stopping() {
-		return busy("the server is shutting down")
+	c, bad := s.newConn(&intro{req: newRequest(r)})
+	if bad != nil {
+		return bad
 	}
-	c := &conn{e: s.e, s: s}
-	c.decided = make(chan Decision, 1)
-	if !s.e.table.add(c, s.e.o.MaxConns) {
-		return busy(fmt.Sprintf("the server has its %d connections", s.e.o.MaxConns))
-	}
-	req := newRequest(r)
-	req.Protos = protos
-	d, bad := c.ask(r, req)
+	c.intro.req.Protos = protos
+	d, bad := c.await(r)
 	if bad == nil {
-		bad = c.takeOver(w, &intro{req: req, hello: acceptResponse(key, d.Proto, d.Header)})
+		c.intro.hello = acceptResponse(key, d.Proto, d.Header)
+		bad = c.takeOver(w)
 	}
 	if bad != nil {
 		s.e.table.remove(c)
@@ -62,21 +58,59 @@ func newRequest(r *http.Request) *Request {
 	return req
 }
 
-// ask gets the Handler's decision, waiting for one that comes later.
-func (c *conn) ask(r *http.Request, req *Request) (Decision, *refusal) {
-	decided := c.decided
-	defer func() {
-		c.mu.Lock()
-		c.decided = nil
-		c.mu.Unlock()
-	}()
-	d := Decision{Status: http.StatusInternalServerError, Reason: "the server failed"} // if it panics
-	c.call("Handshake", func() { d = c.e.h.Handshake(c.ref, req) })
-	if d.Later {
+// newConn makes a connection that has its place and its reference, or returns the refusal.
+func (s *service) newConn(in *intro) (*conn, *refusal) {
+	if s.stopping() {
+		return nil, busy("the server is shutting down")
+	}
+	c := &conn{e: s.e, s: s, stream: in.req.Stream, intro: in}
+	if !s.e.table.add(c, s.e.o.MaxConns) {
+		return nil, busy(fmt.Sprintf("the server has its %d connections", s.e.o.MaxConns))
+	}
+	return c, nil
+}
+
+// ask gets the Handler's decision. It returns false if there is none yet; then tell is called when there is,
+// by Decide, and must not block.
+func (c *conn) ask(tell func()) (d Decision, decided bool) {
+	d = Decision{Status: http.StatusInternalServerError, Reason: "the server failed"} // if it panics
+	c.call("Handshake", func() { d = c.e.h.Handshake(c.ref, c.intro.req) })
+	if !d.Later {
+		return d, true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.intro.decision != nil {
+		return *c.intro.decision, true
+	}
+	c.intro.tell = tell
+	return d, false
+}
+
+// decide is Engine.Decide.
+func (c *conn) decide(d Decision) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	in := c.intro
+	if in == nil || in.decision != nil { // decided already
+		return
+	}
+	in.decision = &d
+	if in.tell != nil {
+		in.tell()
+	}
+}
+
+// await gets the Handler's decision, waiting for one that comes later.
+func (c *conn) await(r *http.Request) (Decision, *refusal) {
+	told := make(chan struct{})
+	d, decided := c.ask(func() { close(told) })
+	if !decided {
 		t := time.NewTimer(c.e.o.HandshakeTime)
 		defer t.Stop()
 		select {
-		case d = <-decided:
+		case <-told:
+			d, _ = c.decision()
 		case <-t.C:
 			return d, busy("the server did not decide in time")
 		case <-c.s.stop:
@@ -85,26 +119,46 @@ func (c *conn) ask(r *http.Request, req *Request) (Decision, *refusal) {
 			return d, busy("the client gave up")
 		}
 	}
-	if d.Status != 0 && !d.Later && d.Status >= 300 && d.Status <= 599 {
-		return d, &refusal{status: d.Status, reason: d.Reason, header: d.Header}
+	return d, c.judge(&d)
+}
+
+// decision is what Decide was given, if it was.
+func (c *conn) decision() (d Decision, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.intro.decision == nil {
+		return d, false
 	}
-	if d.Status != 0 || d.Later || d.Proto != "" && !slices.Contains(req.Protos, d.Proto) {
+	return *c.intro.decision, true
+}
+
+// judge returns the refusal that a decision is, or nil.
+func (c *conn) judge(d *Decision) *refusal {
+	if d.Status >= 300 && d.Status <= 599 && !d.Later {
+		return &refusal{status: d.Status, reason: d.Reason, header: d.Header}
+	}
+	if d.Status != 0 || d.Later || d.Proto != "" && !slices.Contains(c.intro.req.Protos, d.Proto) {
 		c.e.o.Log.Error("the socket handler gave an impossible decision; refusing its client",
 			zap.Int("status", d.Status), zap.Bool("later", d.Later), zap.String("proto", d.Proto))
-		return d, &refusal{status: http.StatusInternalServerError, reason: "the server failed"}
+		return &refusal{status: http.StatusInternalServerError, reason: "the server failed"}
 	}
-	return d, nil
+	return nil
 }
 
 // takeOver takes the socket from net/http, with its buffers left behind, and gives it a line.
-func (c *conn) takeOver(w http.ResponseWriter, in *intro) *refusal {
+func (c *conn) takeOver(w http.ResponseWriter) *refusal {
 	nc, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return &refusal{status: http.StatusInternalServerError, reason: "the connection cannot be taken over"}
 	}
 	if n := rw.Reader.Buffered(); n > 0 {
 		early, _ := rw.Reader.Peek(n) // what is buffered can be peeked
-		in.early = slices.Clone(early)
+		c.intro.early = slices.Clone(early)
+	}
+	if h, ok := nc.(interface{ bare() (net.Conn, []byte) }); ok {
+		var early []byte
+		nc, early = h.bare()
+		c.intro.early = append(c.intro.early, early...)
 	}
 	if tcp, ok := nc.(interface{ SetWriteBuffer(int) error }); ok {
 		_ = tcp.SetWriteBuffer(c.e.o.SendBuffer) // a failed socket shows when it is written to
@@ -118,16 +172,20 @@ func (c *conn) takeOver(w http.ResponseWriter, in *intro) *refusal {
 	if c.stream && raw != nil {
 		setUserTimeout(raw, c.e.o.PongTime)
 	}
-	c.intro = in
+	c.admitted()
+	if raw == nil || !c.s.loops.take(c, nc, raw) {
+		startThreads(c, nc, raw)
+	}
+	return nil
+}
+
+// admitted counts a connection that was accepted.
+func (c *conn) admitted() {
 	c.e.count.conns.Add(1)
 	c.e.count.opened.Add(1)
 	if c.stream {
 		c.e.count.streams.Add(1)
 	}
-	if raw == nil || !c.s.loops.take(c, nc, raw) {
-		startThreads(c, nc, raw)
-	}
-	return nil
 }
 
 // busy refuses for now: a balancer takes the client elsewhere, a client comes back.
@@ -135,16 +193,11 @@ func busy(reason string) *refusal {
 	return &refusal{status: http.StatusServiceUnavailable, reason: reason, header: http.Header{"Retry-After": {"1"}}}
 }
 
-// refuse answers with problem+json (RFC 9457).
+// refuse answers by net/http.
 func (s *service) refuse(w http.ResponseWriter, bad *refusal) {
 	s.e.count.refused.Add(1)
 	maps.Copy(w.Header(), bad.header)
-	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Content-Type", problemType)
 	w.WriteHeader(bad.status)
-	// The client sees a short body if this fails.
-	_ = json.NewEncoder(w).Encode(struct {
-		Title  string `json:"title"`
-		Status int    `json:"status"`
-		Detail string `json:"detail,omitempty"`
-	}{http.StatusText(bad.status), bad.status, bad.reason})
+	_, _ = w.Write(bad.body()) // the client sees a short body if this fails
 }

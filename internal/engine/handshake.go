@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"crypto/sha1"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 )
 
 // refusal is an answer to a handshake that is not accepted.
@@ -14,6 +16,34 @@ type refusal struct {
 	status int
 	reason string
 	header http.Header
+}
+
+const problemType = "application/problem+json" // RFC 9457
+
+// body is what the refused client reads.
+func (bad *refusal) body() []byte {
+	b, _ := json.Marshal(struct { // strings and a number can be encoded
+		Title  string `json:"title"`
+		Status int    `json:"status"`
+		Detail string `json:"detail,omitempty"`
+	}{http.StatusText(bad.status), bad.status, bad.reason})
+	return append(b, '\n')
+}
+
+// refuseResponse is the whole answer of a refusal on a connection that goes on, as net/http would give it.
+// Fields of the refusal which the answer owns are left out; line breaks in values become spaces.
+func refuseResponse(bad *refusal, now time.Time) []byte {
+	body := bad.body()
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "HTTP/1.1 %03d %s\r\nContent-Type: %s\r\nDate: %s\r\n", bad.status, http.StatusText(bad.status), problemType, now.UTC().Format(http.TimeFormat))
+	// Writing to a buffer does not fail.
+	_ = bad.header.WriteSubset(&b, map[string]bool{"Content-Type": true, "Date": true, "Content-Length": true, "Transfer-Encoding": true})
+	if bad.status == http.StatusNotModified { // has no body
+		b.WriteString("\r\n")
+		return b.Bytes()
+	}
+	fmt.Fprintf(&b, "Content-Length: %d\r\n\r\n", len(body))
+	return append(b.Bytes(), body...)
 }
 
 // checkLimits judges the size of any request, before anything else is read from it.
@@ -94,6 +124,9 @@ func hasToken(lists []string, token string) bool {
 // readProtos reads the offered subprotocols in order; it returns false for what is no token or
 // stands there twice.
 func readProtos(lists []string) (protos []string, ok bool) {
+	if len(lists) == 0 {
+		return nil, true
+	}
 	seen := make(map[string]bool)
 	for _, l := range lists {
 		for p := range strings.SplitSeq(l, ",") {
@@ -124,18 +157,20 @@ func isToken(s string) bool {
 // line breaks in values become spaces.
 func acceptResponse(key, proto string, extra http.Header) []byte {
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-	var b bytes.Buffer
-	b.WriteString("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ")
-	b.WriteString(base64.StdEncoding.EncodeToString(sum[:]))
-	b.WriteString("\r\n")
+	b := make([]byte, 0, 256)
+	b = append(b, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
+	b = base64.StdEncoding.AppendEncode(b, sum[:])
+	b = append(b, "\r\n"...)
 	if proto != "" {
-		b.WriteString("Sec-WebSocket-Protocol: " + proto + "\r\n")
+		b = append(append(append(b, "Sec-WebSocket-Protocol: "...), proto...), "\r\n"...)
 	}
-	// Writing to a buffer does not fail.
-	_ = extra.WriteSubset(&b, map[string]bool{
-		"Upgrade": true, "Connection": true, "Content-Length": true, "Transfer-Encoding": true,
-		"Sec-Websocket-Accept": true, "Sec-Websocket-Protocol": true, "Sec-Websocket-Extensions": true,
-	})
-	b.WriteString("\r\n")
-	return b.Bytes()
+	if len(extra) > 0 {
+		more := bytes.NewBuffer(b)
+		_ = extra.WriteSubset(more, map[string]bool{ // writing to a buffer does not fail
+			"Upgrade": true, "Connection": true, "Content-Length": true, "Transfer-Encoding": true,
+			"Sec-Websocket-Accept": true, "Sec-Websocket-Protocol": true, "Sec-Websocket-Extensions": true,
+		})
+		b = more.Bytes()
+	}
+	return append(b, "\r\n"...)
 }

@@ -16,6 +16,7 @@ import (
 type loop struct {
 	e     *Engine
 	sys   *sys
+	ls    *loops
 	fd    int      // the epoll instance
 	file  *os.File // of fd
 	raw   syscall.RawConn
@@ -29,27 +30,30 @@ type loop struct {
 	buf    [readSize]byte
 	parser parser // of whose turn it is
 	taken  []*polled
+	lobby  lobby
 
 	mu   sync.Mutex
 	todo []*polled // guarded by mu; each connection once
+	told []uint32  // guarded by mu: guests whose decision is there
+	due  bool      // guarded by mu: the sweep has come
 	stop bool      // guarded by mu
 }
 
-func startLoop(e *Engine) (*loop, error) {
+func startLoop(ls *loops) (*loop, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("engine: epoll_create: %w", err)
 	}
-	l := &loop{e: e, sys: &kernel, fd: fd, ended: make(chan struct{})}
-	if e.o.sys != nil {
-		l.sys = e.o.sys
+	l := &loop{e: ls.s.e, sys: &kernel, ls: ls, fd: fd, ended: make(chan struct{}), lobby: newLobby()}
+	if l.e.o.sys != nil {
+		l.sys = l.e.o.sys
 	}
 	if l.bell, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("engine: eventfd: %w", err)
 	}
 	if err = unix.SetNonblock(fd, true); err == nil { // or os.NewFile gives it a thread
-		err = unix.EpollCtl(fd, unix.EPOLL_CTL_ADD, l.bell, &unix.EpollEvent{Events: unix.EPOLLIN})
+		err = l.watch(unix.EPOLL_CTL_ADD, l.bell, unix.EPOLLIN, bellEvent)
 	}
 	l.file = os.NewFile(uintptr(fd), "epoll")
 	if err == nil {
@@ -69,6 +73,7 @@ func startLoop(e *Engine) (*loop, error) {
 func (l *loop) close() {
 	_ = l.file.Close()
 	_ = unix.Close(l.bell)
+	l.lobby.close()
 }
 
 // end stops the loop, which has no connection any more, and waits for it.
@@ -91,6 +96,22 @@ func (l *loop) post(p *polled) {
 	l.mu.Unlock()
 }
 
+// tell has a guest looked at whose decision is there.
+func (l *loop) tell(id uint32) {
+	l.mu.Lock()
+	l.told = append(l.told, id)
+	l.ring()
+	l.mu.Unlock()
+}
+
+// tick has the times of all guests looked at.
+func (l *loop) tick() {
+	l.mu.Lock()
+	l.due = true
+	l.ring()
+	l.mu.Unlock()
+}
+
 func (l *loop) ring() {
 	var one [8]byte
 	binary.NativeEndian.PutUint64(one[:], 1)
@@ -106,6 +127,18 @@ func (l *loop) control(op int, p *polled) error {
 	return nil
 }
 
+// An event whose generation is 0 is of no connection. Its slot is one of these, or the number of a guest.
+const (
+	bellEvent  = 0
+	entryEvent = 1
+	firstGuest = 2
+)
+
+// watch adds a descriptor of the loop's own, or changes what is waited for.
+func (l *loop) watch(op, fd int, mask, what uint32) error {
+	return unix.EpollCtl(l.fd, op, fd, &unix.EpollEvent{Events: mask, Fd: int32(what)})
+}
+
 func (l *loop) run() {
 	defer close(l.ended)
 	poll := l.poll
@@ -115,11 +148,16 @@ func (l *loop) run() {
 		}
 		for i := range l.events[:l.n] {
 			ev := &l.events[i]
-			if ref := refOf(ev); ref != 0 {
+			switch ref := refOf(ev); {
+			case ref>>32 != 0:
 				if c := l.e.table.get(ref); c != nil {
 					polledOf(c).ready(ev.Events)
 				}
-			} else if !l.answer() {
+			case ref == entryEvent:
+				l.accept()
+			case ref != bellEvent:
+				l.call(uint32(ref))
+			case !l.answer():
 				return
 			}
 		}
@@ -144,8 +182,15 @@ func (l *loop) answer() bool {
 	_, _ = unix.Read(l.bell, count[:]) // only to silence it
 	l.mu.Lock()
 	l.taken, l.todo = l.todo, l.taken[:0]
-	stop := l.stop
+	told, due, stop := l.told, l.due, l.stop
+	l.told, l.due = nil, false
 	l.mu.Unlock()
+	for _, id := range told {
+		l.decided(id)
+	}
+	if due {
+		l.sweep()
+	}
 	for _, p := range l.taken {
 		p.ready(0)
 	}

@@ -24,6 +24,11 @@ type Options struct {
 	// others. Sockets without a descriptor (net.Pipe, TLS), and on other systems than Linux all, have goroutines in any case.
 	Goroutines bool
 
+	// ProxyProtocol says that every socket begins with a header of the PROXY protocol, version 2, of 1 KiB at most, as a proxy sends it
+	// that is told to. Request.Remote and http.Request.RemoteAddr are then the client's. A socket without one is closed
+	// without an answer. Nobody but the proxy may be able to connect: whoever does can claim any address.
+	ProxyProtocol bool
+
 	MaxConns      int           // WebSockets and event streams at one time, those in the handshake too; more get 503. 65,536
 	MaxPlain      int           // sockets at one time that are neither (yet); more get 503 and are closed. 8,192
 	HeaderBytes   int           // request line and header together, over it 431; 4,608 at least. 8 KiB

@@ -16,17 +16,19 @@ import (
 // loops are the epoll loops of one Serve, one for each core that Go uses. They start with the first socket
 // that needs them: a Serve over pipes has none, so that it can be tested with a clock of its own.
 type loops struct {
-	e    *Engine
+	s    *service
 	once sync.Once
 	all  []*loop       // none if they could not be started
 	next atomic.Uint32 // whose turn it is to get a connection
+
+	entry *entry // where they accept; nil: net/http does
 }
 
 func (ls *loops) start() {
 	for range min(runtime.GOMAXPROCS(0), runtime.NumCPU()) {
-		l, err := startLoop(ls.e)
+		l, err := startLoop(ls)
 		if err != nil {
-			ls.e.o.Log.Error("an epoll loop cannot be started; those that could, or goroutines, do its work", zap.Error(err))
+			ls.s.e.o.Log.Error("an epoll loop cannot be started; those that could, or goroutines, do its work", zap.Error(err))
 			return
 		}
 		ls.all = append(ls.all, l)
@@ -52,19 +54,23 @@ func (ls *loops) take(c *conn, nc net.Conn, raw syscall.RawConn) bool {
 	if ls.once.Do(ls.start); len(ls.all) == 0 {
 		return false
 	}
-	l := ls.all[int(ls.next.Add(1))%len(ls.all)]
 	fd := -1
 	if err := raw.Control(func(old uintptr) {
-		fd, _ = l.sys.dup(int(old)) // it stays non-blocking: that is the socket's
+		fd, _ = ls.all[0].sys.dup(int(old)) // it stays non-blocking: that is the socket's
 	}); err != nil || fd < 0 {
 		return false
 	}
-	_ = nc.Close() // the socket lives on by the other descriptor
-	p := &polled{c: c, l: l, fd: fd}
-	c.line = p
-	c.s.conns.Add(1) // until finish
-	c.s.conns.Go(p.join)
+	_ = nc.Close()                    // the socket lives on by the other descriptor
+	c.s.conns.Go(ls.line(c, fd).join) // so that Open delays no loop
 	return true
+}
+
+// line gives c, which then lives until a loop has closed fd, its line.
+func (ls *loops) line(c *conn, fd int) *polled {
+	p := &polled{c: c, l: ls.all[int(ls.next.Add(1))%len(ls.all)], fd: fd}
+	c.line = p
+	c.s.conns.Add(1)
+	return p
 }
 
 // polled is the line of a connection whose bytes a loop moves. It has no goroutine. The descriptor is closed
@@ -85,18 +91,15 @@ type polled struct {
 	halved bool   // the peer was told that nothing more comes
 }
 
-// join is a connection's beginning, in a goroutine that ends with it: so that Open, which may check a
-// signature, delays no loop.
+// join is a connection's beginning: Open, and then its place in its loop.
 func (p *polled) join() {
 	c := p.c
-	in := c.intro
-	c.open()
-	c.intro = nil
+	early := c.open()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.stream {
-		c.thrown = len(in.early)
-	} else if p.rest = in.early; len(p.rest) > 0 {
+		c.thrown = len(early)
+	} else if p.rest = early; len(p.rest) > 0 {
 		c.arrived(len(p.rest))
 	}
 	p.joined, p.mask = true, p.want()
@@ -105,7 +108,9 @@ func (p *polled) join() {
 			c.drop(byLoss, err)
 		}
 	}
-	p.post() // what happened before it was joined
+	if len(p.rest) > 0 || c.state != open || !c.q.empty() {
+		p.post() // what happened before it was joined
+	}
 }
 
 // try is direct: epoll is asked only when the socket is full.

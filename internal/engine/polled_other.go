@@ -8,7 +8,11 @@ import (
 )
 
 // loops is Linux's: elsewhere every connection has threads.
-type loops struct{ e *Engine }
+type loops struct{ s *service }
+
+func (*loops) listen(net.Listener) net.Listener { return nil }
+
+func (*loops) tick() {}
 
 func (*loops) take(*conn, net.Conn, syscall.RawConn) bool { return false }
 

@@ -28,7 +28,7 @@ func (e *Engine) Serve(ctx context.Context, ln net.Listener) error {
 	}
 	s := &service{e: e, stop: make(chan struct{})}
 	if !e.o.Goroutines {
-		s.loops = &loops{e: e}
+		s.loops = &loops{s: s}
 	}
 	requests, endRequests := context.WithCancel(context.WithoutCancel(ctx))
 	defer endRequests()
@@ -45,7 +45,11 @@ func (e *Engine) Serve(ctx context.Context, ln net.Listener) error {
 	swept, sweeps := make(chan struct{}), sync.WaitGroup{}
 	sweeps.Go(func() { s.sweep(swept) })
 	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(&door{Listener: ln, e: e}) }()
+	inner := s.loops.listen(ln)
+	if inner == nil {
+		inner = &door{Listener: ln, e: e}
+	}
+	go func() { failed <- srv.Serve(inner) }()
 
 	var err error
 	accepting := true
@@ -120,18 +124,30 @@ func (s *service) tick() {
 			c.tick(now)
 		}
 	}
+	s.loops.tick()
 }
 
 // connState counts the sockets that net/http owns.
-func (s *service) connState(_ net.Conn, st http.ConnState) {
+func (s *service) connState(nc net.Conn, st http.ConnState) {
 	switch st {
 	case http.StateNew:
-		s.plain.Add(1)
-		s.e.count.plain.Add(1)
+		if h, ok := nc.(*handed); !ok || !h.counted {
+			s.enter()
+		}
 	case http.StateHijacked, http.StateClosed:
-		s.e.count.plain.Add(-1)
-		s.plain.Done()
+		s.exit()
 	}
+}
+
+// enter counts a socket that is no connection yet, and exit one that is none any more.
+func (s *service) enter() {
+	s.plain.Add(1)
+	s.e.count.plain.Add(1)
+}
+
+func (s *service) exit() {
+	s.e.count.plain.Add(-1)
+	s.plain.Done()
 }
 
 // door is a listener that answers 503 itself once MaxPlain sockets are inside: quickly and
@@ -144,13 +160,22 @@ type door struct {
 func (d *door) Accept() (net.Conn, error) {
 	for {
 		nc, err := d.Listener.Accept()
-		if err != nil || d.e.count.plain.Load() < int64(d.e.o.MaxPlain) {
-			return nc, err
+		if err != nil {
+			return nil, err
+		}
+		if d.e.count.plain.Load() < int64(d.e.o.MaxPlain) {
+			if d.e.o.ProxyProtocol {
+				nc = &proxied{handed: handed{Conn: nc}, e: d.e}
+			}
+			return nc, nil
 		}
 		d.e.count.refused.Add(1)
 		// A new socket's send buffer takes this at once; if it does not, the client sees a close.
 		_ = nc.SetWriteDeadline(time.Now().Add(time.Millisecond))
-		_, _ = nc.Write([]byte("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\nRetry-After: 1\r\n\r\n"))
+		_, _ = nc.Write(noRoom)
 		_ = nc.Close()
 	}
 }
+
+// noRoom is the answer to a socket that cannot be taken.
+var noRoom = []byte("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\nRetry-After: 1\r\n\r\n")

@@ -3,7 +3,6 @@ package engine
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"time"
@@ -40,17 +39,13 @@ func (s *service) stream(w http.ResponseWriter, r *http.Request, body []byte) *r
 		return &refusal{status: http.StatusMethodNotAllowed, reason: "an event stream is asked for by GET or POST",
 			header: http.Header{"Allow": {"GET, POST"}}}
 	}
-	if s.stopping() {
-		return busy("the server is shutting down")
-	}
-	c := &conn{e: s.e, s: s, stream: true}
-	if !s.e.table.add(c, s.e.o.MaxConns) {
-		return busy(fmt.Sprintf("the server has its %d connections", s.e.o.MaxConns))
-	}
 	req := newRequest(r)
 	req.Stream, req.Body = true, body
-	bad := c.takeOver(w, &intro{req: req, hello: streamResponse(w.Header())})
+	c, bad := s.newConn(&intro{req: req, hello: streamResponse(w.Header())})
 	if bad != nil {
+		return bad
+	}
+	if bad = c.takeOver(w); bad != nil {
 		s.e.table.remove(c)
 	}
 	return bad

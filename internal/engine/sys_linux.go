@@ -9,6 +9,7 @@ import (
 // sys are the system calls of the loops. Arguments, results and errors are the kernel's; no function may keep a
 // slice that it is given. It is a value and not the package unix so that a test can have each of them fail.
 type sys struct {
+	accept   func(ln int) (fd int, from unix.Sockaddr, err error)  // accept4(2): a socket that does not block and is not inherited
 	wait     func(epfd int, events []unix.EpollEvent) (int, error) // epoll_wait(2) that does not wait
 	control  func(epfd, op, fd int, mask uint32, ref ConnRef) error
 	read     func(fd int, b []byte) (int, error)
@@ -20,6 +21,9 @@ type sys struct {
 }
 
 var kernel = sys{
+	accept: func(ln int) (int, unix.Sockaddr, error) {
+		return unix.Accept4(ln, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+	},
 	wait: func(epfd int, events []unix.EpollEvent) (int, error) { return unix.EpollWait(epfd, events, 0) },
 	control: func(epfd, op, fd int, mask uint32, ref ConnRef) error {
 		return unix.EpollCtl(epfd, op, fd, &unix.EpollEvent{Events: mask, Fd: int32(uint32(ref)), Pad: int32(uint32(ref >> 32))})
@@ -35,6 +39,15 @@ var kernel = sys{
 // refOf is the reference that control gave to epoll.
 func refOf(ev *unix.EpollEvent) ConnRef {
 	return ConnRef(uint64(uint32(ev.Pad))<<32 | uint64(uint32(ev.Fd)))
+}
+
+// accept1 is one accept4(2); unix.EAGAIN if no socket waits.
+func (s *sys) accept1(ln int) (fd int, from unix.Sockaddr, err error) {
+	for {
+		if fd, from, err = s.accept(ln); err != unix.EINTR {
+			return fd, from, err
+		}
+	}
 }
 
 // write1 is one write(2); a full socket takes 0 bytes without an error.

@@ -43,10 +43,10 @@ func startThreads(c *conn, nc net.Conn, raw syscall.RawConn) {
 
 // run is the reader goroutine, from the accepted handshake to Closed.
 func (t *threads) run() {
-	t.c.open()
-	if t.c.stream {
+	if early := t.c.open(); t.c.stream {
+		t.c.thrown = len(early)
 		t.readStream()
-	} else {
+	} else if len(early) == 0 || t.feed(early) {
 		t.read()
 	}
 	t.finish()
@@ -55,12 +55,6 @@ func (t *threads) run() {
 // read reads until the peer has closed, the connection failed or the peer broke the rules.
 // Afterwards the state is closing or gone.
 func (t *threads) read() {
-	early := t.c.intro.early
-	t.c.intro = nil
-	if len(early) > 0 && !t.feed(early) {
-		return
-	}
-	early = nil
 	in := newInput(t.nc, t.raw)
 	for {
 		buf, n, err := in.read()
@@ -94,8 +88,6 @@ func (t *threads) feed(b []byte) (more bool) {
 // readStream reads until the peer has ended the stream, or it failed. Afterwards the state is closing
 // or gone.
 func (t *threads) readStream() {
-	t.c.thrown = len(t.c.intro.early)
-	t.c.intro = nil
 	in := newInput(t.nc, t.raw)
 	for {
 		buf, n, err := in.read()
