@@ -22,7 +22,8 @@ type entry struct {
 	raw syscall.RawConn
 	tcp bool
 
-	drained atomic.Bool // sockets that are accepted came after the listener's options were set, and have them
+	inherits bool        // sockets have their options from the listener
+	drained  atomic.Bool // no socket waits any more that came before the listener had them
 
 	mu     sync.Mutex
 	some   sync.Cond // L is mu: queue is not empty, or failed is set
@@ -59,7 +60,7 @@ func (ls *loops) listen(ln net.Listener) net.Listener {
 		return nil
 	}
 	if err := n.raw.Control(func(fd uintptr) {
-		setSocket(int(fd), n.tcp, &ls.s.e.o)
+		n.inherits = setSocket(int(fd), n.tcp, &ls.s.e.o)
 		setDefer(int(fd))
 	}); err != nil {
 		return nil
@@ -89,7 +90,7 @@ func (ls *loops) tick() {
 // take gets one socket that waits, with its options set, or unix.EAGAIN.
 func (n *entry) take(sys *sys) (fd int, from unix.Sockaddr, err error) {
 	fd = -1
-	inherits := n.tcp && n.drained.Load()
+	inherits := n.inherits && n.drained.Load()
 	if failed := n.raw.Control(func(ln uintptr) { fd, from, err = sys.accept1(int(ln)) }); failed != nil {
 		return -1, nil, failed
 	}

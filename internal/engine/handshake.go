@@ -35,14 +35,14 @@ func (bad *refusal) body() []byte {
 func refuseResponse(bad *refusal, now time.Time) []byte {
 	body := bad.body()
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "HTTP/1.1 %03d %s\r\nContent-Type: %s\r\nDate: %s\r\n", bad.status, http.StatusText(bad.status), problemType, now.UTC().Format(http.TimeFormat))
+	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\nDate: %s\r\n", bad.status, http.StatusText(bad.status), now.UTC().Format(http.TimeFormat))
 	// Writing to a buffer does not fail.
 	_ = bad.header.WriteSubset(&b, map[string]bool{"Content-Type": true, "Date": true, "Content-Length": true, "Transfer-Encoding": true})
 	if bad.status == http.StatusNotModified { // has no body
 		b.WriteString("\r\n")
 		return b.Bytes()
 	}
-	fmt.Fprintf(&b, "Content-Length: %d\r\n\r\n", len(body))
+	fmt.Fprintf(&b, "Content-Type: %s\r\nContent-Length: %d\r\n\r\n", problemType, len(body))
 	return append(b.Bytes(), body...)
 }
 

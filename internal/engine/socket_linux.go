@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,16 +13,17 @@ const deferAccept = time.Second
 // plainBuffer is the send buffer of sockets of net/http, which the kernel doubles: they send more than frames.
 const plainBuffer = 256 << 10
 
-// setSocket sets what a listener's sockets need; set on the listener, they inherit it, unless they are unix sockets. None of it is
-// needed for their service, and so no failure is one.
-func setSocket(fd int, tcp bool, o *Options) {
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, o.SendBuffer)
+// setSocket sets what a listener's sockets need. Set on the listener, they inherit it: but not from one that does not
+// take it all, as a listener of Go's does not that also speaks Multipath TCP, nor of unix sockets. None of it
+// is needed for the service of a socket, and so no failure is one.
+func setSocket(fd int, tcp bool, o *Options) (inherited bool) {
+	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, o.SendBuffer)
 	if !tcp {
-		return
+		return false
 	}
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	// A host that acknowledges nothing: the engine's own times find it first, where they look, and net/http has none.
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(max(1, 2*o.StallTime.Milliseconds())))
+	return errors.Join(err, unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1),
+		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(max(1, 2*o.StallTime.Milliseconds())))) == nil
 }
 
 // setDefer leaves sockets that have sent nothing with the kernel for a while.
