@@ -14,11 +14,11 @@ func (c *conn) shut(by closeCause, code ws.StatusCode, reason string, cause erro
 	if c.state != open {
 		return
 	}
-	c.state, c.by, c.code, c.cause = closing, by, code, cause
-	c.closeBy = c.e.now() + c.e.o.CloseTime
+	c.state, c.by, c.code = closing, by, code
+	c.end = &ending{cause: cause, closeBy: c.s.e.now() + c.s.e.o.CloseTime}
 	c.resume()
-	if last == nil && c.stream && c.e.o.Bye != nil {
-		last = c.e.o.Bye(code, reason)
+	if last == nil && c.stream && c.s.e.o.Bye != nil {
+		last = c.s.e.o.Bye(code, reason)
 	}
 	if last != nil {
 		c.write(c.encode(last))
@@ -40,7 +40,7 @@ func (c *conn) drop(by closeCause, cause error) {
 		by, cause = bySilence, ErrPeerSilent
 	}
 	if c.state == open {
-		c.by, c.code, c.cause = by, ws.StatusAbnormalClosure, cause
+		c.by, c.code, c.end = by, ws.StatusAbnormalClosure, &ending{cause: cause}
 		if by == byPeer { // of a stream, which knows no close frame
 			c.code = ws.StatusNoStatusRcvd
 		}
@@ -54,17 +54,18 @@ func (c *conn) drop(by closeCause, cause error) {
 func (c *conn) release() {
 	c.state = gone
 	c.resume()
-	c.e.count.held.Add(int64(-c.q.bytes - c.held))
-	c.q, c.in = queue{}, nil
+	c.s.e.count.held.Add(int64(-c.q.size()))
+	c.q = nil
+	c.dropIntake()
 }
 
 // leave is the end of a connection whose socket is closed.
 func (c *conn) leave() {
-	c.e.table.remove(c)
-	c.e.count.conns.Add(-1)
+	c.s.e.table.remove(c)
+	c.s.e.count.conns.Add(-1)
 	if c.stream {
-		c.e.count.streams.Add(-1)
+		c.s.e.count.streams.Add(-1)
 	}
-	c.e.count.closes[c.by].Add(1)
-	c.call("Closed", func() { c.e.h.Closed(c.ref, c.code, c.cause) })
+	c.s.e.count.closes[c.by].Add(1)
+	c.call("Closed", func() { c.s.e.h.Closed(c.ref, c.code, c.end.cause) })
 }

@@ -22,40 +22,39 @@ const (
 
 // conn is one connection: its state, times and queue, and the Handler's calls for it. How its bytes move is
 // its line's part. One goroutine at a time reads for it, its own or a loop; that one alone closes the socket.
-// Everybody else cuts.
+// Everybody else cuts. An idle one should be small: what is rare lies behind pointers.
 type conn struct {
-	// Set once, before anybody else sees it; line, when the handshake was accepted.
-	e      *Engine
-	s      *service
-	ref    ConnRef
-	stream bool // an event stream: nothing is read from it but its end
-	line   line
+	// Set once, before anybody else sees it; line, when the handshake was accepted at the latest.
+	s    *service
+	ref  ConnRef
+	line line
 
 	calls sync.Mutex // held during each Handler call
 
-	// Owned by who reads.
-	in     *parser
-	held   int // bytes of in that are counted as held
-	thrown int // bytes that a stream's peer has sent
+	in *intake // owned by who reads; nil: nothing is left of what came
 
 	heard atomic.Int64 // engine time of the last byte from the peer
 	begun atomic.Int64 // engine time at which the unfinished message began, 0: none
 
 	mu       sync.Mutex // guards what follows; held for no longer than a non-blocking write
+	stream   bool       // an event stream: nothing is read from it but its end. Set once, like the first
 	state    state
 	paused   bool
 	full     bool // Writable is owed once the queue is low
-	room     int  // bytes that the queue must then have free, for a frame that was refused
 	starved  bool // a frame was refused because of HeldBytes
 	by       closeCause
 	code     ws.StatusCode
-	cause    error
-	closeBy  time.Duration // closing: cut at this engine time
 	pinged   time.Duration // engine time of the ping that waits for an answer, 0: none
 	lastPing time.Duration // engine time of the last ping, answered or not; of a stream: of whatever was written last
-	progress time.Duration // q not empty: engine time of the last byte that the socket took
-	q        queue
-	intro    *intro // until Open
+	q        *queue        // nil: nothing waits
+	intro    *intro        // until Open
+	end      *ending       // closing or gone
+}
+
+// ending is how a connection ends.
+type ending struct {
+	cause   error
+	closeBy time.Duration // closing: cut at this engine time
 }
 
 // intro is what the first moments of a connection need and the rest must not keep. It is owned by who leads the
@@ -92,10 +91,10 @@ func (c *conn) open() (early []byte) {
 	c.call("Open", func() {
 		c.mu.Lock()
 		c.state, c.intro = open, nil
-		c.heard.Store(int64(c.e.now()))
+		c.heard.Store(int64(c.s.e.now()))
 		c.put(in.hello) // not counted: no frame
 		c.mu.Unlock()
-		c.e.h.Open(c.ref, in.req)
+		c.s.e.h.Open(c.ref, in.req)
 	})
 	return in.early
 }
@@ -106,7 +105,7 @@ func (c *conn) call(name string, f func()) {
 	defer c.calls.Unlock()
 	defer func() {
 		if p := recover(); p != nil {
-			c.e.panicked(name, p)
+			c.s.e.panicked(name, p)
 			c.mu.Lock()
 			c.shut(byHandler, ws.StatusInternalServerError, "", fmt.Errorf("%w in %s: %v", ErrHandler, name, p), nil)
 			c.mu.Unlock()
@@ -130,7 +129,7 @@ func (c *conn) pause(on bool) {
 		c.paused = true
 		c.line.turn()
 	case !on && c.paused:
-		now := c.e.now()
+		now := c.s.e.now()
 		c.heard.Store(int64(now))
 		if c.begun.Load() != 0 {
 			c.begun.Store(int64(now))

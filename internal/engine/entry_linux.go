@@ -7,7 +7,6 @@ import (
 	"os"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"syscall"
 
 	"go.uber.org/zap"
@@ -22,8 +21,9 @@ type entry struct {
 	raw syscall.RawConn
 	tcp bool
 
-	inherits bool        // sockets have their options from the listener
-	drained  atomic.Bool // no socket waits any more that came before the listener had them
+	turn     sync.Mutex // held while one loop accepts: so that no other gets its spare descriptor
+	inherits bool       // sockets have their options from the listener
+	drained  bool       // guarded by turn: no socket waits any more that came before the listener had them
 
 	mu     sync.Mutex
 	some   sync.Cond // L is mu: queue is not empty, or failed is set
@@ -67,7 +67,7 @@ func (ls *loops) listen(ln net.Listener) net.Listener {
 	}
 	ls.entry = n
 	for _, l := range ls.all {
-		l.open(n)
+		l.tick() // which begins to accept
 	}
 	return n
 }
@@ -89,14 +89,19 @@ func (ls *loops) tick() {
 
 // take gets one socket that waits, with its options set, or unix.EAGAIN.
 func (n *entry) take(sys *sys) (fd int, from unix.Sockaddr, err error) {
+	n.turn.Lock()
+	defer n.turn.Unlock()
+	return n.takeNow(sys)
+}
+
+// takeNow is take for who has the turn.
+func (n *entry) takeNow(sys *sys) (fd int, from unix.Sockaddr, err error) {
 	fd = -1
-	inherits := n.inherits && n.drained.Load()
+	inherits := n.inherits && n.drained
 	if failed := n.raw.Control(func(ln uintptr) { fd, from, err = sys.accept1(int(ln)) }); failed != nil {
 		return -1, nil, failed
 	}
-	if err == unix.EAGAIN && !n.drained.Load() {
-		n.drained.Store(true)
-	}
+	n.drained = n.drained || err == unix.EAGAIN
 	if err == nil && !inherits {
 		setSocket(fd, n.tcp, &n.s.e.o)
 	}

@@ -15,9 +15,9 @@ func init() { engines["epoll"] = epolls }
 
 func epolls(h Handler, o Options) face { return New(h, o) }
 
-// The budget of an idle connection: 0 goroutines and at most 600 bytes of heap.
+// The budget of an idle connection: 0 goroutines and at most 200 bytes of heap.
 func TestIdleConnectionOfALoopIsSmallAndHasNoGoroutine(t *testing.T) {
-	const n, budget = 2000, 600
+	const n, budget = 2000, 200
 	s := start(t, epolls, &hooks{}, Options{})
 	fds := make([]int, n)
 	idle(t, s, fds[:10])() // what comes once
@@ -70,7 +70,7 @@ func TestOnlyAnUnfinishedFrameHasAParserOfItsOwn(t *testing.T) {
 	own := make(chan bool, 3)
 	s = start(t, epolls, &hooks{message: func(c ConnRef, op ws.OpCode, p []byte) {
 		k := s.face.(*Engine).table.get(c)
-		own <- k.in != &polledOf(k).l.parser
+		own <- k.in != &polledOf(k).l.intake
 		_ = s.Send(c, newFrame(op, p))
 	}}, Options{})
 	c := dial(t, s)
@@ -146,9 +146,11 @@ func TestServeGivesItsLoopsBack(t *testing.T) {
 }
 
 func init() {
-	feeders["epoll"] = func(c *conn) (line, func(b []byte) bool) {
-		p := &polled{c: c, l: &loop{e: c.e}}
-		return p, func(b []byte) bool {
+	feeders["epoll"] = func(s *service) (*conn, func(b []byte) bool) {
+		p := &polled{c: conn{s: s}, l: &loop{e: s.e}}
+		c := &p.c
+		c.line = p
+		return c, func(b []byte) bool {
 			for b := range slices.Chunk(b, readSize) {
 				if p.done {
 					break
@@ -156,8 +158,10 @@ func init() {
 				c.arrived(len(b))
 				p.feed(p.l.buf[:copy(p.l.buf[:], b)], nil)
 				clear(p.l.buf[:]) // another's turn
-				for c.pause(false); len(p.rest) > 0; c.pause(false) {
-					p.feed(p.rest, p.rest)
+				for c.pause(false); c.in != nil && len(c.in.rest) > 0; c.pause(false) {
+					rest := c.in.rest
+					c.in.rest = nil
+					p.feed(rest, rest)
 				}
 			}
 			return !p.done

@@ -137,7 +137,7 @@ func settled(t *testing.T, s *server, c ConnRef) int {
 		fd, joined := p.fd, p.joined
 		p.c.mu.Unlock()
 		if joined {
-			return fd
+			return int(fd)
 		}
 		runtime.Gosched()
 	}
@@ -189,13 +189,16 @@ func TestAConnectionThatCannotBeginIsOpenedAndClosed(t *testing.T) {
 	}
 }
 
-// With no descriptor left, a socket that was accepted is served all the same.
+// With no descriptor left, a socket that net/http has is served all the same.
 func TestASocketThatCannotBeDuplicatedKeepsAGoroutine(t *testing.T) {
 	for _, errno := range []error{unix.EMFILE, unix.ENFILE} {
 		var fails script
 		fails.set("dup", 0, errno)
 		s := startEcho(t, epolls, Options{sys: tamper(fails.judge)})
-		c := dial(t, s)
+		c := connect(t, s.addr)
+		c.write([]byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n"))
+		c.response()
+		c.upgrade()
 		if _, ok := s.face.(*Engine).table.get(get(t, s.opened, "Open")).line.(*threads); !ok {
 			t.Error("a socket has a line without a descriptor of its own")
 		}

@@ -63,7 +63,8 @@ func (s *service) newConn(in *intro) (*conn, *refusal) {
 	if s.stopping() {
 		return nil, busy("the server is shutting down")
 	}
-	c := &conn{e: s.e, s: s, stream: in.req.Stream, intro: in}
+	c := s.loops.newConn()
+	c.s, c.stream, c.intro = s, in.req.Stream, in
 	if !s.e.table.add(c, s.e.o.MaxConns) {
 		return nil, busy(fmt.Sprintf("the server has its %d connections", s.e.o.MaxConns))
 	}
@@ -74,7 +75,7 @@ func (s *service) newConn(in *intro) (*conn, *refusal) {
 // by Decide, and must not block.
 func (c *conn) ask(tell func()) (d Decision, decided bool) {
 	d = Decision{Status: http.StatusInternalServerError, Reason: "the server failed"} // if it panics
-	c.call("Handshake", func() { d = c.e.h.Handshake(c.ref, c.intro.req) })
+	c.call("Handshake", func() { d = c.s.e.h.Handshake(c.ref, c.intro.req) })
 	if !d.Later {
 		return d, true
 	}
@@ -106,7 +107,7 @@ func (c *conn) await(r *http.Request) (Decision, *refusal) {
 	told := make(chan struct{})
 	d, decided := c.ask(func() { close(told) })
 	if !decided {
-		t := time.NewTimer(c.e.o.HandshakeTime)
+		t := time.NewTimer(c.s.e.o.HandshakeTime)
 		defer t.Stop()
 		select {
 		case <-told:
@@ -138,7 +139,7 @@ func (c *conn) judge(d *Decision) *refusal {
 		return &refusal{status: d.Status, reason: d.Reason, header: d.Header}
 	}
 	if d.Status != 0 || d.Later || d.Proto != "" && !slices.Contains(c.intro.req.Protos, d.Proto) {
-		c.e.o.Log.Error("the socket handler gave an impossible decision; refusing its client",
+		c.s.e.o.Log.Error("the socket handler gave an impossible decision; refusing its client",
 			zap.Int("status", d.Status), zap.Bool("later", d.Later), zap.String("proto", d.Proto))
 		return &refusal{status: http.StatusInternalServerError, reason: "the server failed"}
 	}
@@ -161,7 +162,7 @@ func (c *conn) takeOver(w http.ResponseWriter) *refusal {
 		c.intro.early = append(c.intro.early, early...)
 	}
 	if tcp, ok := nc.(interface{ SetWriteBuffer(int) error }); ok {
-		_ = tcp.SetWriteBuffer(c.e.o.SendBuffer) // a failed socket shows when it is written to
+		_ = tcp.SetWriteBuffer(c.s.e.o.SendBuffer) // a failed socket shows when it is written to
 	}
 	var raw syscall.RawConn
 	if sc, ok := nc.(syscall.Conn); ok {
@@ -170,7 +171,7 @@ func (c *conn) takeOver(w http.ResponseWriter) *refusal {
 		}
 	}
 	if c.stream && raw != nil {
-		setUserTimeout(raw, c.e.o.PongTime)
+		setUserTimeout(raw, c.s.e.o.PongTime)
 	}
 	c.admitted()
 	if raw == nil || !c.s.loops.take(c, nc, raw) {
@@ -181,10 +182,10 @@ func (c *conn) takeOver(w http.ResponseWriter) *refusal {
 
 // admitted counts a connection that was accepted.
 func (c *conn) admitted() {
-	c.e.count.conns.Add(1)
-	c.e.count.opened.Add(1)
+	c.s.e.count.conns.Add(1)
+	c.s.e.count.opened.Add(1)
 	if c.stream {
-		c.e.count.streams.Add(1)
+		c.s.e.count.streams.Add(1)
 	}
 }
 

@@ -13,20 +13,20 @@ var pingFrame = newFrame(ws.OpPing, nil)
 func (c *conn) tick(now time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	o := &c.e.o
+	o := &c.s.e.o
 	switch c.state {
 	case shaking, gone: // the handshake has its own timer, a connection that is gone needs none
 		return
 	case closing:
-		if now >= c.closeBy {
-			c.drop(c.by, c.cause)
+		if now >= c.end.closeBy {
+			c.drop(c.by, c.end.cause)
 		}
 		return
 	}
 	switch begun := time.Duration(c.begun.Load()); {
 	case c.s.stopping():
 		c.shut(byShutdown, ws.StatusGoingAway, "", ErrShutdown, nil)
-	case !c.q.empty() && now-c.progress >= o.StallTime:
+	case !c.q.empty() && now-c.q.progress >= o.StallTime:
 		c.drop(byStall, ErrStalled)
 	case !c.paused && begun != 0 && now-begun >= o.MessageTime:
 		c.shut(bySlowness, ws.StatusPolicyViolation, ErrSlowFrame.Error(), ErrSlowFrame, nil)
@@ -43,7 +43,7 @@ func (c *conn) tick(now time.Duration) {
 
 // checkLife pings a peer that has been silent and cuts off one that did not answer. mu is held.
 func (c *conn) checkLife(now time.Duration) {
-	o := &c.e.o
+	o := &c.s.e.o
 	heard := time.Duration(c.heard.Load())
 	if heard >= c.pinged {
 		c.pinged = 0

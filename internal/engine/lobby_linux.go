@@ -13,9 +13,8 @@ import (
 // lobby is where a loop has the sockets that it accepted until they are connections, net/http's or closed. The
 // loop alone uses it.
 type lobby struct {
-	entry  *entry // nil: this loop does not accept
-	closed bool   // the listener is not waited for, until the next sweep
-	spare  int    // a descriptor to be closed when there is no other; -1: none
+	open  bool // the listener is waited for
+	spare int  // a descriptor to be closed when there is no other; -1: none
 
 	guests map[uint32]*guest // those that had to wait
 	last   uint32            // the number that was given last
@@ -48,39 +47,33 @@ func (b *lobby) close() {
 	}
 }
 
-// open begins to accept. It is called before the loop can know of the listener.
-func (l *loop) open(n *entry) {
-	l.lobby.entry, l.lobby.closed = n, true
-	l.listen()
-}
-
 // listen has the loop wait for the listener, and for a spare descriptor first.
 func (l *loop) listen() {
 	b := &l.lobby
 	if b.spare < 0 {
 		b.spare = openSpare()
 	}
-	if !b.closed || b.spare < 0 {
+	if b.open || b.spare < 0 {
 		return
 	}
-	_ = b.entry.raw.Control(func(fd uintptr) { // the sweep finds a listener that is closed
-		b.closed = l.watch(unix.EPOLL_CTL_ADD, int(fd), unix.EPOLLIN|unix.EPOLLEXCLUSIVE, entryEvent) != nil
+	_ = l.ls.entry.raw.Control(func(fd uintptr) { // the sweep finds a listener that is closed
+		b.open = l.watch(unix.EPOLL_CTL_ADD, int(fd), unix.EPOLLIN|unix.EPOLLEXCLUSIVE, entryEvent) == nil
 	})
 }
 
 // rest has the loop not wait for the listener until the next sweep.
 func (l *loop) rest() {
-	l.lobby.closed = true
-	_ = l.lobby.entry.raw.Control(func(fd uintptr) { _ = l.watch(unix.EPOLL_CTL_DEL, int(fd), 0, entryEvent) })
+	l.lobby.open = false
+	_ = l.ls.entry.raw.Control(func(fd uintptr) { _ = l.watch(unix.EPOLL_CTL_DEL, int(fd), 0, entryEvent) })
 }
 
 // maxAccepts is how many sockets are accepted before others get their turn.
 const maxAccepts = 16
 
 func (l *loop) accept() {
-	n := l.lobby.entry
+	n := l.ls.entry
 	for range maxAccepts {
-		if l.lobby.closed {
+		if !l.lobby.open {
 			return
 		}
 		if l.ls.s.stopping() {
@@ -109,10 +102,12 @@ func (l *loop) accept() {
 // turnAway refuses one socket with the spare descriptor. If somebody else takes the number, nobody is
 // accepted until the next sweep.
 func (l *loop) turnAway() {
-	b := &l.lobby
+	b, n := &l.lobby, l.ls.entry
+	n.turn.Lock()
+	defer n.turn.Unlock()
 	if b.spare >= 0 {
 		_ = unix.Close(b.spare)
-		if fd, _, err := b.entry.take(l.sys); err == nil {
+		if fd, _, err := n.takeNow(l.sys); err == nil {
 			l.showOut(fd)
 		}
 		b.spare = openSpare()
@@ -366,7 +361,7 @@ func (l *loop) handOver(g *guest, b []byte) {
 		p.from = g.from
 	}
 	l.forget(g)
-	l.lobby.entry.pass(p)
+	l.ls.entry.pass(p)
 }
 
 // dismiss closes a guest's socket.

@@ -85,7 +85,7 @@ func TestAcceptedSocketsHaveTheirOptions(t *testing.T) {
 				{"SO_SNDBUF", unix.SOL_SOCKET, unix.SO_SNDBUF, 16 << 10}, {"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
 				{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 14_000},
 			} {
-				if got, err := unix.GetsockoptInt(p.fd, o.level, o.option); got != o.want || err != nil {
+				if got, err := unix.GetsockoptInt(int(p.fd), o.level, o.option); got != o.want || err != nil {
 					t.Errorf("%s is %d (%v), want %d", o.name, got, err, o.want)
 				}
 			}

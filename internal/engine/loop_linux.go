@@ -28,7 +28,7 @@ type loop struct {
 	n      int // of events
 	iov    [maxCoalesce][]byte
 	buf    [readSize]byte
-	parser parser // of whose turn it is
+	intake intake // of whose turn it is
 	taken  []*polled
 	lobby  lobby
 
@@ -104,7 +104,7 @@ func (l *loop) tell(id uint32) {
 	l.mu.Unlock()
 }
 
-// tick has the times of all guests looked at.
+// tick has the listener and the times of all guests looked at.
 func (l *loop) tick() {
 	l.mu.Lock()
 	l.due = true
@@ -121,7 +121,7 @@ func (l *loop) ring() {
 // control adds p's descriptor or changes what is waited for. p.c.mu is held. An event carries the reference,
 // not the descriptor: one that is gone is found by nobody.
 func (l *loop) control(op int, p *polled) error {
-	if err := l.sys.control(l.fd, op, p.fd, p.mask, p.c.ref); err != nil {
+	if err := l.sys.control(l.fd, op, int(p.fd), p.mask, p.c.ref); err != nil {
 		return fmt.Errorf("epoll_ctl: %w", err)
 	}
 	return nil

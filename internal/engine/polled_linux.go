@@ -67,23 +67,31 @@ func (ls *loops) take(c *conn, nc net.Conn, raw syscall.RawConn) bool {
 
 // line gives c, which then lives until a loop has closed fd, its line.
 func (ls *loops) line(c *conn, fd int) *polled {
-	p := &polled{c: c, l: ls.all[int(ls.next.Add(1))%len(ls.all)], fd: fd}
-	c.line = p
+	p := polledOf(c)
+	p.l, p.fd = ls.all[int(ls.next.Add(1))%len(ls.all)], int32(fd)
 	c.s.conns.Add(1)
 	return p
+}
+
+// newConn makes a connection that can have a line at a loop.
+func (ls *loops) newConn() *conn {
+	if ls == nil {
+		return new(conn)
+	}
+	p := new(polled)
+	p.c.line = p
+	return &p.c
 }
 
 // polled is the line of a connection whose bytes a loop moves. It has no goroutine. The descriptor is closed
 // under the lock under which it is written to, so that no byte reaches another connection that got its
 // number; the loop alone reads from it and closes it.
 type polled struct {
-	c *conn
+	c conn
 	l *loop
 
-	rest []byte // owned by the loop: what a pause or the end of a turn has left to be fed
-
 	// Guarded by c.mu; fd and done change on the loop only.
-	fd     int    // -1: closed
+	fd     int32  // -1: closed
 	mask   uint32 // what epoll waits for
 	joined bool   // epoll knows the descriptor
 	posted bool   // it is in the loop's list
@@ -93,14 +101,18 @@ type polled struct {
 
 // join is a connection's beginning: Open, and then its place in its loop.
 func (p *polled) join() {
-	c := p.c
+	c := &p.c
 	early := c.open()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.stream {
-		c.thrown = len(early)
-	} else if p.rest = early; len(p.rest) > 0 {
-		c.arrived(len(p.rest))
+	if len(early) > 0 {
+		in := c.s.newIntake()
+		if c.in = &in; c.stream {
+			in.thrown = len(early)
+		} else {
+			in.rest = early
+			c.arrived(len(early))
+		}
 	}
 	p.joined, p.mask = true, p.want()
 	if c.state != gone {
@@ -108,13 +120,13 @@ func (p *polled) join() {
 			c.drop(byLoss, err)
 		}
 	}
-	if len(p.rest) > 0 || c.state != open || !c.q.empty() {
+	if c.in != nil || c.state != open || !c.q.empty() {
 		p.post() // what happened before it was joined
 	}
 }
 
 // try is direct: epoll is asked only when the socket is full.
-func (p *polled) try(b []byte) (n int, err error) { return p.l.sys.write1(p.fd, b) }
+func (p *polled) try(b []byte) (n int, err error) { return p.l.sys.write1(int(p.fd), b) }
 
 func (p *polled) flush() {
 	p.arm()
@@ -128,8 +140,8 @@ func (p *polled) halve() {
 		return
 	}
 	p.halved = true
-	if p.l.sys.shutdown(p.fd, unix.SHUT_WR) != nil {
-		p.c.drop(p.c.by, p.c.cause)
+	if p.l.sys.shutdown(int(p.fd), unix.SHUT_WR) != nil {
+		p.c.drop(p.c.by, p.c.end.cause)
 	}
 }
 
@@ -151,11 +163,7 @@ func (p *polled) post() {
 }
 
 // polledOf is the line of a connection that epoll names.
-func polledOf(c *conn) *polled {
-	c.mu.Lock() // join, which let epoll name it, wrote line before
-	defer c.mu.Unlock()
-	return c.line.(*polled)
-}
+func polledOf(c *conn) *polled { return c.line.(*polled) }
 
 // want is what epoll must wait for. c.mu is held.
 func (p *polled) want() (mask uint32) {
@@ -193,7 +201,7 @@ func (p *polled) ready(events uint32) {
 	p.drain()
 	p.receive(events)
 
-	c := p.c
+	c := &p.c
 	c.mu.Lock()
 	if c.state != gone && p.done && c.q.empty() {
 		p.halve()
@@ -203,9 +211,9 @@ func (p *polled) ready(events uint32) {
 	over := c.state == gone
 	if over {
 		c.release()
-		_ = p.l.sys.close(p.fd) // nothing is left to lose; epoll forgets it
-		p.fd, p.rest = -1, nil
-	} else if len(p.rest) > 0 && !c.paused {
+		_ = p.l.sys.close(int(p.fd)) // nothing is left to lose; epoll forgets it
+		p.fd = -1
+	} else if c.in != nil && len(c.in.rest) > 0 && !c.paused {
 		p.post() // its next turn, after the others'
 	}
 	c.mu.Unlock()
@@ -226,22 +234,22 @@ func (p *polled) drain() {
 		n = p.write(n)
 		tell := p.c.owesWritable()
 		if tell {
-			p.c.full, p.c.room = false, 0
+			p.c.told()
 		}
 		p.c.mu.Unlock()
 		if !tell {
 			return
 		}
-		p.c.call("Writable", func() { p.c.e.h.Writable(p.c.ref) })
+		p.c.call("Writable", func() { p.c.s.e.h.Writable(p.c.ref) })
 	}
 }
 
 // write makes at most limit writes and returns how many more may be made. c.mu is held.
 func (p *polled) write(limit int) (left int) {
-	c := p.c
+	c := &p.c
 	for ; limit > 0 && c.state != gone && !c.q.empty() && !c.owesWritable(); limit-- {
 		bufs := c.q.next(p.l.iov[:0], maxCoalesce)
-		n, err := p.l.sys.writeAll(p.fd, bufs)
+		n, err := p.l.sys.writeAll(int(p.fd), bufs)
 		clear(bufs)
 		if err != nil {
 			c.drop(byLoss, err)
@@ -256,7 +264,7 @@ func (p *polled) write(limit int) (left int) {
 
 // receive feeds what a pause or the last turn has left, or reads once.
 func (p *polled) receive(events uint32) {
-	c := p.c
+	c := &p.c
 	c.mu.Lock()
 	over, paused := c.state == gone, c.paused
 	waits := p.done && !c.q.empty() // nothing is read while our last bytes go out
@@ -267,12 +275,13 @@ func (p *polled) receive(events uint32) {
 	if over || paused || waits {
 		return
 	}
-	if b := p.rest; len(b) > 0 {
-		p.rest = nil
+	if c.in != nil && len(c.in.rest) > 0 {
+		b := c.in.rest
+		c.in.rest = nil
 		p.feed(b, b)
 		return
 	}
-	n, err := p.l.sys.read1(p.fd, p.l.buf[:])
+	n, err := p.l.sys.read1(int(p.fd), p.l.buf[:])
 	switch {
 	case n == 0 && err == nil: // nothing is there yet
 	case p.done:
@@ -292,29 +301,27 @@ func (p *polled) receive(events uint32) {
 }
 
 // feed gives bytes to the parser; own is their memory if it is the connection's own and not the loop's. The
-// parser is the loop's too, unless a frame is unfinished.
+// intake is the loop's too, unless a frame is unfinished or a pause has left something.
 func (p *polled) feed(b, own []byte) {
-	c := p.c
+	c := &p.c
 	shared := c.in == nil
 	if shared {
-		p.l.parser = parser{maxMessage: c.e.o.MessageBytes, maxFragments: c.e.o.Fragments}
-		c.in = &p.l.parser
+		p.l.intake = c.s.newIntake()
+		c.in = &p.l.intake
 	}
 	rest, more := c.feed(b)
-	switch {
-	case !more || !c.in.busy():
-		c.in = nil
-	case shared:
-		c.in = new(parser)
-		*c.in = p.l.parser
-	}
-	p.l.parser.msg, p.l.parser.control = nil, nil
 	if own == nil {
 		rest = slices.Clone(rest)
 	}
-	if p.rest = rest; len(rest) == 0 {
-		p.rest = nil // and not the end of its memory
+	c.in.rest = rest
+	switch {
+	case !more || len(rest) == 0 && !c.in.parser.busy():
+		c.dropIntake()
+	case shared:
+		c.in = new(intake)
+		*c.in = p.l.intake
 	}
+	p.l.intake = intake{}
 	if !more {
 		p.finish()
 	}
@@ -335,7 +342,7 @@ func (p *polled) lose(err error) {
 
 // failure is why the socket ended.
 func (p *polled) failure() error {
-	if n, err := unix.GetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_ERROR); err == nil && n != 0 {
+	if n, err := unix.GetsockoptInt(int(p.fd), unix.SOL_SOCKET, unix.SO_ERROR); err == nil && n != 0 {
 		return unix.Errno(n)
 	}
 	return io.EOF

@@ -14,6 +14,8 @@ func (*loops) listen(net.Listener) net.Listener { return nil }
 
 func (*loops) tick() {}
 
+func (*loops) newConn() *conn { return new(conn) }
+
 func (*loops) take(*conn, net.Conn, syscall.RawConn) bool { return false }
 
 func (*loops) stop() {}

@@ -1,20 +1,42 @@
 package engine
 
+import "time"
+
 // queue is what waits to be written to one connection, in order: whole frames as they go over the
 // wire, of which the first may already be written in part. It does not lock and knows no limits but
-// those it is asked about. An empty queue holds no memory.
+// those it is asked about. A nil queue is an empty one; an empty one holds no frames' memory.
 type queue struct {
 	frames [][]byte
 	sent   int // bytes of frames[0] that are written
 	bytes  int // bytes of all frames that are not written
 	pong   int // 1 + index in frames of a pong that may still be replaced; 0: none
+
+	// The connection's own.
+	room     int           // bytes that must be free before Writable is told, for a frame that was refused
+	progress time.Duration // engine time of the last byte that the socket took
 }
 
-func (q *queue) empty() bool { return len(q.frames) == 0 }
+func (q *queue) empty() bool { return q == nil || len(q.frames) == 0 }
+
+// size is the bytes that wait.
+func (q *queue) size() int {
+	if q == nil {
+		return 0
+	}
+	return q.bytes
+}
+
+// over says whether more bytes or frames wait than these.
+func (q *queue) over(bytes, frames int) bool {
+	return q != nil && (q.bytes > bytes || len(q.frames) > frames)
+}
 
 // fits says whether a frame of n bytes may be added within the limits; a frame that is longer
 // than maxBytes never does.
 func (q *queue) fits(n, maxBytes, maxFrames int) bool {
+	if q == nil {
+		return n <= maxBytes && maxFrames > 0
+	}
 	return q.bytes+n <= maxBytes && len(q.frames) < maxFrames
 }
 
@@ -65,6 +87,6 @@ func (q *queue) wrote(n int) {
 	q.frames = q.frames[done:]
 	q.pong = max(0, q.pong-done)
 	if q.empty() {
-		*q = queue{}
+		q.frames, q.sent = nil, 0
 	}
 }

@@ -9,10 +9,30 @@ import (
 // readSize is how much one read takes from a socket, in bytes.
 const readSize = 16 << 10
 
+// intake is what a connection has of what its peer sent, while there is something.
+type intake struct {
+	parser parser
+	held   int    // bytes of the parser that are counted as held
+	rest   []byte // what a pause has left to be fed
+	thrown int    // bytes that a stream's peer has sent
+}
+
+func (s *service) newIntake() intake {
+	return intake{parser: parser{maxMessage: s.e.o.MessageBytes, maxFragments: s.e.o.Fragments}}
+}
+
+// dropIntake forgets it, and what it holds.
+func (c *conn) dropIntake() {
+	if c.in != nil {
+		c.s.e.count.held.Add(int64(-c.in.held))
+		c.in = nil
+	}
+}
+
 // arrived says that the peer sent n bytes.
 func (c *conn) arrived(n int) {
-	c.heard.Store(int64(c.e.now()))
-	c.e.count.bytesIn.Add(uint64(n))
+	c.heard.Store(int64(c.s.e.now()))
+	c.s.e.count.bytesIn.Add(uint64(n))
 }
 
 // maxEvents is how many frames are handled in one feed: 16 KiB of the smallest ones are 2,700, each of which may be
@@ -22,23 +42,24 @@ const maxEvents = 64
 // feed handles what arrived, in maxEvents frames at most. rest is what they, or a pause, have left of it, to be fed
 // again, after the pause; more is false when nothing more is to be read, and the state is then closing or gone.
 func (c *conn) feed(b []byte) (rest []byte, more bool) {
-	whole, taken := c.in.whole, c.in.taken
+	p := &c.in.parser
+	whole, taken := p.whole, p.taken
 	rest, more = c.events(b)
-	c.e.count.framesIn.Add(c.in.taken - taken)
+	c.s.e.count.framesIn.Add(p.taken - taken)
 	switch {
-	case !c.in.busy():
+	case !p.busy():
 		c.begun.Store(0)
-	case c.begun.Load() == 0 || c.in.whole != whole:
-		c.begun.Store(int64(c.e.now()))
+	case c.begun.Load() == 0 || p.whole != whole:
+		c.begun.Store(int64(c.s.e.now()))
 	}
-	grown := c.in.held() - c.held
-	if grown != 0 && !c.e.hold(grown) {
+	grown := p.held() - c.in.held
+	if grown != 0 && !c.s.e.hold(grown) {
 		c.mu.Lock()
 		c.shut(byOverload, codeTryAgainLater, "", ErrOverloaded, nil)
 		c.mu.Unlock()
 		return nil, false
 	}
-	c.held += grown
+	c.in.held += grown
 	return rest, more
 }
 
@@ -53,14 +74,14 @@ func (c *conn) events(b []byte) (rest []byte, more bool) {
 		case paused:
 			return b, true
 		}
-		ev, n := c.in.next(b)
+		ev, n := c.in.parser.next(b)
 		b = b[n:]
 		switch ev.kind {
 		case evNone:
 			return nil, true
 		case evMessage:
 			if st == open {
-				c.call("Message", func() { c.e.h.Message(c.ref, ev.op, ev.payload) })
+				c.call("Message", func() { c.s.e.h.Message(c.ref, ev.op, ev.payload) })
 			}
 		case evPing:
 			c.pong(ev.payload)
@@ -96,6 +117,6 @@ func (c *conn) pong(payload []byte) {
 	}
 	before := c.q.bytes
 	c.q.pushPong(f)
-	c.e.count.held.Add(int64(c.q.bytes - before))
+	c.s.e.count.held.Add(int64(c.q.bytes - before))
 	c.counted(f)
 }

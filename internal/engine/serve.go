@@ -42,13 +42,13 @@ func (e *Engine) Serve(ctx context.Context, ln net.Listener) error {
 		ErrorLog:          zap.NewStdLog(e.o.Log),
 	}
 
-	swept, sweeps := make(chan struct{}), sync.WaitGroup{}
-	sweeps.Go(func() { s.sweep(swept) })
-	failed := make(chan error, 1)
 	inner := s.loops.listen(ln)
 	if inner == nil {
 		inner = &door{Listener: ln, e: e}
 	}
+	swept, sweeps := make(chan struct{}), sync.WaitGroup{}
+	sweeps.Go(func() { s.sweep(swept) })
+	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(inner) }()
 
 	var err error

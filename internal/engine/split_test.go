@@ -65,14 +65,14 @@ func (k taker) try(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// feeders give a connection a line without a socket. What they return feeds it as the line does what it has read, and
+// feeders make a connection whose line has no socket. What they return feeds it as the line does what it has read, and
 // ends each pause when the line has left for it.
-var feeders = map[string]func(c *conn) (l line, feed func(b []byte) (more bool)){
-	"goroutine": func(c *conn) (line, func(b []byte) bool) {
-		t := &threads{c: c}
-		t.parser.maxMessage, t.parser.maxFragments = c.e.o.MessageBytes, c.e.o.Fragments
-		c.in = &t.parser
-		return t, func(b []byte) bool {
+var feeders = map[string]func(s *service) (c *conn, feed func(b []byte) (more bool)){
+	"goroutine": func(s *service) (*conn, func(b []byte) bool) {
+		c := &conn{s: s}
+		t := &threads{c: c, intake: s.newIntake()}
+		c.line, c.in = t, &t.intake
+		return c, func(b []byte) bool {
 			fed := make(chan struct{})
 			defer close(fed)
 			go func() {
@@ -93,18 +93,20 @@ var feeders = map[string]func(c *conn) (l line, feed func(b []byte) (more bool))
 // fed is the account of pieces by a line. A message of "pause" pauses its connection.
 func fed(name string, pieces [][]byte) account {
 	var a account
+	var e *Engine
 	var c *conn
-	e := New(&hooks{message: func(ref ConnRef, op ws.OpCode, p []byte) {
+	e = New(&hooks{message: func(ref ConnRef, op ws.OpCode, p []byte) {
 		a.messages = append(a.messages, fmt.Sprintf("%x %q", op, p))
 		if string(p) == "pause" {
 			c.pause(true)
 		}
-		_ = c.e.Send(ref, newFrame(op, p)) // gone after a close
+		_ = e.Send(ref, newFrame(op, p)) // gone after a close
 	}}, splitOptions)
-	c = &conn{e: e, s: &service{e: e}, state: open}
+	var feed func(b []byte) bool
+	c, feed = feeders[name](&service{e: e})
+	c.state = open
 	e.table.add(c, 1)
-	l, feed := feeders[name](c)
-	c.line = taker{l, &a.sent}
+	c.line = taker{c.line, &a.sent}
 	for _, b := range pieces {
 		b = slices.Clone(b)
 		if len(b) > 0 && !feed(b) {
@@ -112,13 +114,17 @@ func fed(name string, pieces [][]byte) account {
 		}
 	}
 	a.code = c.code
-	if c.cause != nil {
-		a.cause = c.cause.Error()
+	if c.end != nil && c.end.cause != nil {
+		a.cause = c.end.cause.Error()
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state == open && !c.paused && e.count.held.Load() != int64(c.held) {
-		a.cause = fmt.Sprint("held ", e.count.held.Load(), ", want ", c.held)
+	held := 0
+	if c.in != nil {
+		held = c.in.held
+	}
+	if c.state == open && !c.paused && e.count.held.Load() != int64(held) {
+		a.cause = fmt.Sprint("held ", e.count.held.Load(), ", want ", held)
 	}
 	if c.release(); e.count.held.Load() != 0 {
 		a.cause = fmt.Sprint("held in the end: ", e.count.held.Load())

@@ -72,7 +72,7 @@ var comment = []byte(":\n\n")
 // checkStream sends a sign of life to a stream that was silent. That the peer's host acknowledges what
 // it was sent is the kernel's business (setUserTimeout), and that the peer reads it the queue's. mu is held.
 func (c *conn) checkStream(now time.Duration) {
-	if c.q.empty() && now-c.lastPing >= c.e.o.PingEvery {
+	if c.q.empty() && now-c.lastPing >= c.s.e.o.PingEvery {
 		c.write(comment)
 	}
 }
@@ -80,8 +80,15 @@ func (c *conn) checkStream(now time.Duration) {
 // scrap throws away n bytes that a stream's peer sent, and judges them and the error of the read. It
 // returns false when nothing more is to be read.
 func (c *conn) scrap(n int, err error) bool {
-	c.thrown += n
-	c.e.count.bytesIn.Add(uint64(n))
+	if n > 0 && c.in == nil {
+		c.in = new(intake)
+	}
+	thrown := 0
+	if c.in != nil {
+		c.in.thrown += n
+		thrown = c.in.thrown
+	}
+	c.s.e.count.bytesIn.Add(uint64(n))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -89,10 +96,10 @@ func (c *conn) scrap(n int, err error) bool {
 		c.drop(byPeer, nil)
 	case err != nil:
 		c.drop(byLoss, err)
-	case c.thrown > c.e.o.MessageBytes:
+	case thrown > c.s.e.o.MessageBytes:
 		c.shut(byProtocol, ws.StatusProtocolError, "nothing is read from a stream", ErrProtocol, nil)
 	}
-	return err == nil && (c.state == open || c.thrown <= c.e.o.MessageBytes)
+	return err == nil && (c.state == open || thrown <= c.s.e.o.MessageBytes)
 }
 
 // endStream ends our side of a stream that is closing once all of it is out. mu is held.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"io"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,7 +29,7 @@ var kernel = sys{
 	control: func(epfd, op, fd int, mask uint32, ref ConnRef) error {
 		return unix.EpollCtl(epfd, op, fd, &unix.EpollEvent{Events: mask, Fd: int32(uint32(ref)), Pad: int32(uint32(ref >> 32))})
 	},
-	read:     unix.Read,
+	read:     syscall.Read, // not unix.Read: the race detector would not see that what the writer did came before
 	write:    unix.Write,
 	writev:   unix.Writev,
 	shutdown: unix.Shutdown,

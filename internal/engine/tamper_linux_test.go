@@ -123,5 +123,5 @@ func descriptor(t *testing.T, s *server, c ConnRef) int {
 	p := polledFor(t, s, c)
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
-	return p.fd
+	return int(p.fd)
 }

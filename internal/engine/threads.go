@@ -16,7 +16,7 @@ type threads struct {
 	raw   syscall.RawConn       // nil if nc has no descriptor (net.Pipe, TLS)
 	tryFn func(fd uintptr) bool // method value of attempt
 
-	parser parser // c.in
+	intake intake // c.in
 
 	// Guarded by c.mu.
 	ended   bool          // deadlines are in the past
@@ -36,15 +36,15 @@ type trial struct {
 func startThreads(c *conn, nc net.Conn, raw syscall.RawConn) {
 	t := &threads{c: c, nc: nc, raw: raw}
 	t.tryFn = t.attempt
-	t.parser.maxMessage, t.parser.maxFragments = c.e.o.MessageBytes, c.e.o.Fragments
-	c.line, c.in = t, &t.parser
+	t.intake = c.s.newIntake()
+	c.line, c.in = t, &t.intake
 	c.s.conns.Go(t.run)
 }
 
 // run is the reader goroutine, from the accepted handshake to Closed.
 func (t *threads) run() {
 	if early := t.c.open(); t.c.stream {
-		t.c.thrown = len(early)
+		t.intake.thrown = len(early)
 		t.readStream()
 	} else if len(early) == 0 || t.feed(early) {
 		t.read()
@@ -134,7 +134,7 @@ func (t *threads) halve() {
 	}
 	half, ok := t.nc.(interface{ CloseWrite() error })
 	if !ok || half.CloseWrite() != nil {
-		t.c.drop(t.c.by, t.c.cause)
+		t.c.drop(t.c.by, t.c.end.cause)
 	}
 }
 

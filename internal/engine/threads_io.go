@@ -114,7 +114,7 @@ func (t *threads) writer() {
 		}
 		tell := t.c.owesWritable()
 		if tell {
-			t.c.full, t.c.room = false, 0
+			t.c.told()
 		} else if t.c.q.empty() || t.c.state == gone {
 			close(t.written)
 			t.written = nil
@@ -124,7 +124,7 @@ func (t *threads) writer() {
 		}
 		t.c.mu.Unlock()
 		if tell {
-			t.c.call("Writable", func() { t.c.e.h.Writable(t.c.ref) })
+			t.c.call("Writable", func() { t.c.s.e.h.Writable(t.c.ref) })
 		}
 	}
 }

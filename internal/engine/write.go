@@ -8,14 +8,14 @@ import (
 func (c *conn) offer(f *Frame) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	o := &c.e.o
+	o := &c.s.e.o
 	switch {
 	case c.state != open:
 		return ErrGone
-	case c.q.bytes > o.QueueBytes/2 || len(c.q.frames) > o.QueueFrames/2:
+	case c.q.over(o.QueueBytes/2, o.QueueFrames/2):
 		c.full = true // or Writable would not be owed where a pong took the room
 		return ErrQueueFull
-	case !c.q.empty() && c.e.count.held.Load() > int64(o.HeldBytes/2):
+	case !c.q.empty() && c.s.e.count.held.Load() > int64(o.HeldBytes/2):
 		c.starved = true
 		return ErrQueueFull
 	}
@@ -27,17 +27,17 @@ func (c *conn) send(f *Frame) error {
 	if c.state != open {
 		return ErrGone
 	}
-	o, b := &c.e.o, c.encode(f)
+	o, b := &c.s.e.o, c.encode(f)
 	if !c.q.fits(len(b), o.QueueBytes, o.QueueFrames) {
 		if len(b) <= o.QueueBytes {
-			c.full, c.room = true, max(c.room, len(b))
+			c.full, c.q.room = true, max(c.q.room, len(b)) // there is one: an empty queue has room
 		}
-		c.e.count.fullSend.Add(1)
+		c.s.e.count.fullSend.Add(1)
 		return ErrQueueFull
 	}
-	if c.e.count.held.Load()+int64(len(b)) > int64(o.HeldBytes) {
+	if c.s.e.count.held.Load()+int64(len(b)) > int64(o.HeldBytes) {
 		c.starved = true
-		c.e.count.fullSend.Add(1)
+		c.s.e.count.fullSend.Add(1)
 		return ErrQueueFull
 	}
 	c.write(b)
@@ -62,8 +62,8 @@ func (c *conn) write(b []byte) {
 }
 
 func (c *conn) counted(b []byte) {
-	c.e.count.framesOut.Add(1)
-	c.e.count.bytesOut.Add(uint64(len(b)))
+	c.s.e.count.framesOut.Add(1)
+	c.s.e.count.bytesOut.Add(uint64(len(b)))
 }
 
 // put writes b at once as far as the socket takes it and queues the rest, whatever the limits:
@@ -73,7 +73,7 @@ func (c *conn) put(b []byte) {
 		return
 	}
 	if c.stream {
-		c.lastPing = c.e.now()
+		c.lastPing = c.s.e.now()
 	}
 	sent := 0
 	if c.q.empty() {
@@ -87,13 +87,13 @@ func (c *conn) put(b []byte) {
 		}
 		sent = n
 	}
-	if c.q.empty() {
-		c.progress = c.e.now()
+	if c.q == nil {
+		c.q = &queue{progress: c.s.e.now()}
 	}
 	c.q.push(b, sent)
-	c.e.count.held.Add(int64(len(b) - sent))
-	o := &c.e.o
-	if c.q.bytes > o.QueueBytes/2 || len(c.q.frames) > o.QueueFrames/2 {
+	c.s.e.count.held.Add(int64(len(b) - sent))
+	o := &c.s.e.o
+	if c.q.over(o.QueueBytes/2, o.QueueFrames/2) {
 		c.full = true
 	}
 	c.line.flush()
@@ -125,14 +125,22 @@ const maxCoalesce = 64
 // owesWritable says whether the queue is below its low-water mark and the Handler waits to hear
 // of it. mu is held.
 func (c *conn) owesWritable() bool {
-	o := &c.e.o
-	return c.full && c.state == open &&
-		c.q.bytes <= min(o.QueueBytes/4, o.QueueBytes-c.room) && len(c.q.frames) <= o.QueueFrames/4
+	o := &c.s.e.o
+	return c.full && c.state == open && (c.q == nil || !c.q.over(min(o.QueueBytes/4, o.QueueBytes-c.q.room), o.QueueFrames/4))
+}
+
+// told says that Writable is told. mu is held.
+func (c *conn) told() {
+	if c.full = false; c.q != nil {
+		c.q.room = 0
+	}
 }
 
 // wrote takes n bytes off the queue. mu is held.
 func (c *conn) wrote(n int) {
 	c.q.wrote(n)
-	c.e.count.held.Add(int64(-n))
-	c.progress = c.e.now()
+	c.s.e.count.held.Add(int64(-n))
+	if c.q.progress = c.s.e.now(); c.q.empty() {
+		c.q = nil
+	}
 }
