@@ -193,29 +193,6 @@ func TestClosingEndsAPause(t *testing.T) {
 	})
 }
 
-// TestHalfFramesHurtNobodyElse is the attack that froze pools of readers: more half frames than
-// any pool has goroutines, and honest clients beside them.
-func TestHalfFramesHurtNobodyElse(t *testing.T) {
-	eachEngine(t, func(t *testing.T, build newEngine) {
-		s := startEcho(t, build, Options{})
-		for i := range 300 {
-			dial(t, s).write(text(stars(60_000))[:1+i%14]) // cut inside the header, or right behind it
-		}
-		for range 300 {
-			get(t, s.opened, "Open")
-		}
-		for range 10 {
-			c := dial(t, s)
-			c.write(text("honest"))
-			c.want("text:honest")
-			c.leave()
-		}
-		if held := s.Stats().HeldBytes; held > 300*1024 {
-			t.Errorf("half frames hold %d bytes", held)
-		}
-	})
-}
-
 func TestShutdownClosesEverySocket(t *testing.T) {
 	eachEngine(t, func(t *testing.T, build newEngine) {
 		const n = 1000

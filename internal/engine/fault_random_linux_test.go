@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -52,7 +53,11 @@ func (w *weather) judge(call string, _ int) (limit int, err error) {
 // TestBadWeather runs many connections through seeded faults. Each client gets its echoes, whole, in order and no
 // other's, until its end; and that is the client's own close or a fault that was made.
 func TestBadWeather(t *testing.T) {
-	for seed := range uint64(3) {
+	badWeatherFor(t, 3)
+}
+
+func badWeatherFor(t *testing.T, seeds uint64) {
+	for seed := range seeds {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { badWeather(t, seed) })
 	}
 }
@@ -77,6 +82,10 @@ func badWeather(t *testing.T, seed uint64) {
 			mu.Unlock()
 			_ = s.Send(other, NewText(fmt.Appendf(nil, "push %016x", uint64(other))))
 			_ = s.Send(c, newFrame(op, p))
+			if len(p)%5 == 0 {
+				s.Pause(c, true)
+				go s.Pause(c, false)
+			}
 		},
 		closed: func(c ConnRef, code ws.StatusCode, cause error) {
 			mu.Lock()
@@ -118,8 +127,14 @@ func badWeather(t *testing.T, seed uint64) {
 			var frames [][]byte
 			var want []string
 			for i := range messages {
-				p := fmt.Sprintf("%x %d ", c.ref, i) + stars(rnd.IntN(800))
+				p := fmt.Sprintf("%x %d ", c.ref, i) + stars([]int{0, rnd.IntN(800)}[rnd.IntN(2)])
 				frames, want = append(frames, text(p)), append(want, "text:"+p)
+				if rnd.IntN(10) == 0 {
+					frames = append(frames, slices.Repeat(frame(ws.OpPong, ""), 100)) // more than a turn takes
+				}
+			}
+			if k%2 == 0 { // all at once
+				frames = [][]byte{join(frames...)}
 			}
 			c.stream(frames...)
 			for i, want := range want {

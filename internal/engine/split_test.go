@@ -154,6 +154,9 @@ func seedSplits(f *testing.F) {
 	f.Add(paused, []byte{1})
 	f.Add(paused, []byte{15})
 	f.Add(paused, []byte{})
+	many := slices.Repeat(frame(ws.OpPing, ""), 100) // more than a turn of a loop takes
+	f.Add(join(many, part(ws.OpText, "a"), many, closeFrame(4000, "")), []byte{})
+	f.Add(join(many, text("pause"), text("b"), masked(0xf1, nil)), []byte{255})
 }
 
 // FuzzLinesSplit: any bytes, cut in any way, give each line the account of the bytes at once.
