@@ -2,7 +2,6 @@ package engine
 
 import (
 	"sync"
-	"testing"
 
 	"golang.org/x/sys/unix"
 )
@@ -115,13 +114,4 @@ func (s *script) clear() (hits int) {
 	defer s.mu.Unlock()
 	hits, s.fail, s.hits = s.hits, nil, 0
 	return hits
-}
-
-// descriptor is what a loop has for c.
-func descriptor(t *testing.T, s *server, c ConnRef) int {
-	t.Helper()
-	p := polledFor(t, s, c)
-	p.c.mu.Lock()
-	defer p.c.mu.Unlock()
-	return int(p.fd)
 }
