@@ -23,7 +23,7 @@ type entry struct {
 
 	turn     sync.Mutex // held while one loop accepts: so that no other gets its spare descriptor
 	inherits bool       // sockets have their options from the listener
-	drained  bool       // guarded by turn: no socket waits any more that came before the listener had them
+	older    int        // guarded by turn: at most so many sockets wait that came before the listener had them
 
 	mu     sync.Mutex
 	some   sync.Cond // L is mu: queue is not empty, or failed is set
@@ -61,6 +61,7 @@ func (ls *loops) listen(ln net.Listener) net.Listener {
 	}
 	if err := n.raw.Control(func(fd uintptr) {
 		n.inherits = setSocket(int(fd), n.tcp, &ls.s.e.o)
+		n.older = waiting(int(fd))
 		setDefer(int(fd))
 	}); err != nil {
 		return nil
@@ -88,21 +89,20 @@ func (ls *loops) tick() {
 }
 
 // take gets one socket that waits, with its options set, or unix.EAGAIN.
-func (n *entry) take(sys *sys) (fd int, from unix.Sockaddr, err error) {
+func (n *entry) take(sys *sys) (fd int, from syscall.Sockaddr, err error) {
 	n.turn.Lock()
 	defer n.turn.Unlock()
 	return n.takeNow(sys)
 }
 
 // takeNow is take for who has the turn.
-func (n *entry) takeNow(sys *sys) (fd int, from unix.Sockaddr, err error) {
+func (n *entry) takeNow(sys *sys) (fd int, from syscall.Sockaddr, err error) {
 	fd = -1
-	inherits := n.inherits && n.drained
 	if failed := n.raw.Control(func(ln uintptr) { fd, from, err = sys.accept1(int(ln)) }); failed != nil {
 		return -1, nil, failed
 	}
-	n.drained = n.drained || err == unix.EAGAIN
-	if err == nil && !inherits {
+	if err == nil && (!n.inherits || n.older > 0) {
+		n.older--
 		setSocket(fd, n.tcp, &n.s.e.o)
 	}
 	return fd, from, err
@@ -201,11 +201,11 @@ func connOf(fd int) (net.Conn, error) {
 }
 
 // addrOf is the address of a TCP peer.
-func addrOf(sa unix.Sockaddr) netip.AddrPort {
+func addrOf(sa syscall.Sockaddr) netip.AddrPort {
 	switch a := sa.(type) {
-	case *unix.SockaddrInet4:
+	case *syscall.SockaddrInet4:
 		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
-	case *unix.SockaddrInet6:
+	case *syscall.SockaddrInet6:
 		ip := netip.AddrFrom16(a.Addr).Unmap()
 		if a.ZoneId != 0 {
 			ip = ip.WithZone(strconv.Itoa(int(a.ZoneId)))

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"math"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,15 @@ func setSocket(fd int, tcp bool, o *Options) (inherited bool) {
 	// A host that acknowledges nothing: the engine's own times find it first, where they look, and net/http has none.
 	return errors.Join(err, unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1),
 		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(max(1, 2*o.StallTime.Milliseconds())))) == nil
+}
+
+// waiting is how many sockets wait to be accepted, or more.
+func waiting(ln int) int {
+	info, err := unix.GetsockoptTCPInfo(ln, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return math.MaxInt
+	}
+	return int(info.Unacked) // a listener's backlog is told there
 }
 
 // setDefer leaves sockets that have sent nothing with the kernel for a while.

@@ -10,8 +10,8 @@ import (
 // sys are the system calls of the loops. Arguments, results and errors are the kernel's; no function may keep a
 // slice that it is given. It is a value and not the package unix so that a test can have each of them fail.
 type sys struct {
-	accept   func(ln int) (fd int, from unix.Sockaddr, err error)  // accept4(2): a socket that does not block and is not inherited
-	wait     func(epfd int, events []unix.EpollEvent) (int, error) // epoll_wait(2) that does not wait
+	accept   func(ln int) (fd int, from syscall.Sockaddr, err error) // accept4(2): a socket that does not block and is not inherited
+	wait     func(epfd int, events []unix.EpollEvent) (int, error)   // epoll_wait(2) that does not wait
 	control  func(epfd, op, fd int, mask uint32, ref ConnRef) error
 	read     func(fd int, b []byte) (int, error)
 	write    func(fd int, b []byte) (int, error)
@@ -22,8 +22,8 @@ type sys struct {
 }
 
 var kernel = sys{
-	accept: func(ln int) (int, unix.Sockaddr, error) {
-		return unix.Accept4(ln, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+	accept: func(ln int) (int, syscall.Sockaddr, error) {
+		return syscall.Accept4(ln, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC) // unix.Accept4 asks for the protocol too
 	},
 	wait: func(epfd int, events []unix.EpollEvent) (int, error) { return unix.EpollWait(epfd, events, 0) },
 	control: func(epfd, op, fd int, mask uint32, ref ConnRef) error {
@@ -43,7 +43,7 @@ func refOf(ev *unix.EpollEvent) ConnRef {
 }
 
 // accept1 is one accept4(2); unix.EAGAIN if no socket waits.
-func (s *sys) accept1(ln int) (fd int, from unix.Sockaddr, err error) {
+func (s *sys) accept1(ln int) (fd int, from syscall.Sockaddr, err error) {
 	for {
 		if fd, from, err = s.accept(ln); err != unix.EINTR {
 			return fd, from, err
