@@ -5,12 +5,14 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"slices"
-	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,16 +25,16 @@ const request = "GET /v1/ws HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nConnection: Upgr
 	"Upgrade: websocket\r\nOrigin: http://127.0.0.1:8080\r\nSec-WebSocket-Version: 13\r\nAccept-Encoding: gzip, deflate, br, zstd\r\n" +
 	"Accept-Language: en-US,en;q=0.9\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 
-// batch is how many clients come at once.
-const batch = 64
+// burst is how many clients come at once: as many as fit into the queue of a listener, half of it used.
+const burst = 2048
 
-// clientOf names the server's address in the environment of this program as a client.
-const clientOf = "PEERS_CLIENT_OF"
+// serverIs names, in the environment of this program, the server that it is to be.
+const serverIs = "PEERS_SERVER"
 
 func TestMain(m *testing.M) {
-	if addr := os.Getenv(clientOf); addr != "" {
-		if err := beClients(netip.MustParseAddrPort(addr)); err != nil {
-			fmt.Fprintln(os.Stderr, "client:", err)
+	if name := os.Getenv(serverIs); name != "" {
+		if err := beServer(name); err != nil {
+			fmt.Fprintln(os.Stderr, "server:", err)
 			os.Exit(1)
 		}
 		return
@@ -40,153 +42,164 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// beClients makes as many handshakes as each line of stdin says, in batches, with bare descriptors, and answers each line. A
-// client whose handshake is answered resets its connection.
-func beClients(server netip.AddrPort) error {
-	to := &unix.SockaddrInet4{Port: int(server.Port()), Addr: server.Addr().As4()}
-	buf := make([]byte, 4096)
-	fds := make([]int, batch)
-	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); fmt.Println() {
-		n, err := strconv.Atoi(lines.Text())
-		if err != nil {
+// beServer serves until stdin ends, says where, and answers each line with its report.
+func beServer(name string) error {
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false) // as a worker's
+	ln, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	served := make(chan error, 1)
+	n := new(counts)
+	go func() { served <- servers[name](ctx, ln, n) }()
+	fmt.Println(ln.Addr())
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		var u unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
 			return err
 		}
-		for ; n > 0; n -= batch {
-			for i := range fds {
-				if fds[i], err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
-					return err
-				}
-				if err := unix.Connect(fds[i], to); err != nil {
-					return err
-				}
-				if _, err := unix.Write(fds[i], []byte(request)); err != nil {
-					return err
-				}
-			}
-			for _, fd := range fds {
-				n, err := unix.Read(fd, buf)
-				if err != nil {
-					return err
-				}
-				if !bytes.HasPrefix(buf[:n], []byte("HTTP/1.1 101 ")) {
-					return fmt.Errorf("the handshake was answered with %q", buf[:n])
-				}
-				if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
-					return err
-				}
-				_ = unix.Close(fd)
-			}
-		}
+		fmt.Println(u.Utime.Nano()+u.Stime.Nano(), n.opened.Load(), n.ended.Load())
 	}
-	return nil
+	cancel()
+	return <-served
 }
 
-// clients is the process of the clients, so that what they use is not the server's.
-type clients struct {
-	ask    func(n int) error
-	answer *bufio.Reader
+// server is one in a process of its own, so that what the clients use is not counted.
+type server struct {
+	t      testing.TB
+	cmd    *exec.Cmd
+	in     io.Writer
+	out    *bufio.Reader
+	addr   unix.SockaddrInet4
+	opened int64
 }
 
-func startClients(t testing.TB, addr net.Addr) *clients {
+// report is what a server says of itself: user and system time in ns, connections opened and ended so far.
+type report struct{ cpu, opened, ended int64 }
+
+func start(t testing.TB, name string) *server {
 	t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), clientOf+"="+addr.String())
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
+	s := &server{t: t, cmd: exec.Command(os.Args[0])}
+	s.cmd.Env = append(os.Environ(), serverIs+"="+name)
+	s.cmd.Stderr = os.Stderr
+	in, err := s.cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := cmd.StdoutPipe()
+	out, err := s.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	s.in, s.out = in, bufio.NewReader(out)
+	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		_ = in.Close() // which ends it
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("the clients: %v", err)
+		if err := s.cmd.Wait(); err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
 	})
-	c := &clients{answer: bufio.NewReader(out)}
-	c.ask = func(n int) error {
-		if _, err := fmt.Fprintln(in, n); err != nil {
-			return err
-		}
-		_, err := c.answer.ReadString('\n')
-		return err
-	}
-	return c
-}
-
-// cpu is what this process has used, in user mode and in the kernel.
-func cpu(t testing.TB) time.Duration {
-	t.Helper()
-	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+	line, err := s.out.ReadString('\n')
+	if err != nil {
 		t.Fatal(err)
 	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	addr := netip.MustParseAddrPort(strings.TrimSpace(line))
+	s.addr = unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}
+	return s
 }
 
-// BenchmarkHandshakeCPU reports, for each server, the CPU time of its process for one handshake and the end of its connection, in
-// microseconds: the median of all rounds, in each of which every server gets its turn. And how much more each takes than the engine.
+func (s *server) ask() (r report) {
+	s.t.Helper()
+	if _, err := fmt.Fprintln(s.in, "report"); err != nil {
+		s.t.Fatal(err)
+	}
+	line, err := s.out.ReadString('\n')
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if _, err := fmt.Sscan(line, &r.cpu, &r.opened, &r.ended); err != nil {
+		s.t.Fatal(err)
+	}
+	return r
+}
+
+// burst has clients connect and ask while the server stands still, lets it go on, and returns what a handshake took of
+// CPU time, from accept to the answer, once all have theirs. Then they reset their connections. So the server
+// is never idle in between, and is charged with no waking up, its own or its clients'.
+func (s *server) burst() time.Duration {
+	s.t.Helper()
+	before := s.ask()
+	s.signal(unix.SIGSTOP)
+	fds := make([]int, burst)
+	for i := range fds {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err == nil {
+			err = unix.Connect(fd, &s.addr)
+		}
+		if err == nil {
+			_, err = unix.Write(fd, []byte(request))
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		fds[i] = fd
+	}
+	s.signal(unix.SIGCONT)
+	r := s.ask()
+	for ; r.opened < before.opened+burst; r = s.ask() {
+		time.Sleep(5 * time.Millisecond)
+	}
+	buf := make([]byte, 4096)
+	for _, fd := range fds {
+		n, err := unix.Read(fd, buf)
+		if err != nil || !bytes.HasPrefix(buf[:n], []byte("HTTP/1.1 101 ")) {
+			s.t.Fatalf("the handshake was answered with %q, %v", buf[:n], err)
+		}
+		if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
+			s.t.Fatal(err)
+		}
+		_ = unix.Close(fd)
+	}
+	for s.ask().ended < r.opened {
+		time.Sleep(5 * time.Millisecond)
+	}
+	return time.Duration(r.cpu-before.cpu) / burst
+}
+
+func (s *server) signal(sig unix.Signal) {
+	s.t.Helper()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// BenchmarkHandshakeCPU reports, for each server, the CPU time of its process for one handshake, in microseconds: the median
+// of all rounds, in each of which every server gets its turn; and how much more each takes than the engine.
 func BenchmarkHandshakeCPU(b *testing.B) {
-	const each = 64 * batch
-	type one struct {
-		*clients
-		*counts
-		took []float64 // us for a handshake, of each round
-	}
-	all := make([]*one, len(servers))
-	for i, s := range servers {
-		ln := listen(b)
-		o := &one{counts: new(counts), clients: startClients(b, ln.Addr())}
-		all[i] = o
-		ctx, cancel := context.WithCancel(context.Background())
-		served := make(chan error, 1)
-		go func() { served <- s.serve(ctx, ln, o.counts) }()
-		b.Cleanup(func() {
-			cancel()
-			if err := <-served; err != nil {
-				b.Errorf("%s: %v", s.name, err)
-			}
-		})
-	}
-	round := func(o *one, n int) time.Duration {
-		target := o.ended.Load() + int64(n)
-		before := cpu(b)
-		if err := o.ask(n); err != nil {
-			b.Fatal(err)
-		}
-		for o.ended.Load() < target {
-			time.Sleep(time.Millisecond)
-		}
-		return cpu(b) - before
-	}
-	for _, o := range all {
-		round(o, each) // what comes once
+	names := slices.Sorted(maps.Keys(servers))
+	all, took := make(map[string]*server), make(map[string][]time.Duration)
+	for _, name := range names {
+		all[name] = start(b, name)
+		all[name].burst() // what comes once
 	}
 	for b.Loop() {
-		for _, o := range all {
-			o.took = append(o.took, float64(round(o, each).Nanoseconds())/1e3/each)
+		for _, name := range names {
+			took[name] = append(took[name], all[name].burst())
 		}
 	}
-	median := func(o *one) float64 {
-		slices.Sort(o.took)
-		return o.took[len(o.took)/2]
+	median := func(name string) float64 {
+		slices.Sort(took[name])
+		return float64(took[name][len(took[name])/2].Nanoseconds()) / 1e3
 	}
 	b.ReportMetric(0, "ns/op") // is the clients' too
-	for i, s := range servers {
-		b.ReportMetric(median(all[i]), s.name+"-us")
-		if i > 0 {
-			b.ReportMetric(median(all[i])/median(all[0]), s.name+"/engine")
-		}
-	}
-	for i, s := range servers {
-		if opened, ended := all[i].opened.Load(), all[i].ended.Load(); opened != ended {
-			b.Errorf("%s: %d opened, %d ended", s.name, opened, ended)
+	for _, name := range names {
+		b.ReportMetric(median(name), name+"-us")
+		if name != "engine" {
+			b.ReportMetric(median(name)/median("engine"), name+"/engine")
 		}
 	}
 }

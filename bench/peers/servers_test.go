@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
-	"testing"
 
 	coder "github.com/coder/websocket"
 	"github.com/gobwas/ws"
@@ -21,14 +20,11 @@ type counts struct{ opened, ended atomic.Int64 }
 
 // servers serve a listener until ctx ends. Each accepts every upgrade, reads until its client is gone, as a server of
 // messages has to, and counts both. All have their defaults.
-var servers = []struct {
-	name  string
-	serve func(ctx context.Context, ln net.Listener, n *counts) error
-}{
-	{"engine", serveEngine(engine.Options{})},
-	{"goroutines", serveEngine(engine.Options{Goroutines: true})},
-	{"gobwas", serveGobwas},
-	{"gorilla", serveHTTP(func(w http.ResponseWriter, r *http.Request, n *counts) {
+var servers = map[string]func(ctx context.Context, ln net.Listener, n *counts) error{
+	"engine":     serveEngine(engine.Options{}),
+	"goroutines": serveEngine(engine.Options{Goroutines: true}),
+	"gobwas":     serveGobwas,
+	"gorilla": serveHTTP(func(w http.ResponseWriter, r *http.Request, n *counts) {
 		up := gorilla.Upgrader{}
 		c, err := up.Upgrade(w, r, nil)
 		if err != nil {
@@ -39,8 +35,8 @@ var servers = []struct {
 		for err == nil {
 			_, _, err = c.ReadMessage()
 		}
-	})},
-	{"coder", serveHTTP(func(w http.ResponseWriter, r *http.Request, n *counts) {
+	}),
+	"coder": serveHTTP(func(w http.ResponseWriter, r *http.Request, n *counts) {
 		c, err := coder.Accept(w, r, nil)
 		if err != nil {
 			return
@@ -50,7 +46,7 @@ var servers = []struct {
 		for err == nil {
 			_, _, err = c.Read(r.Context())
 		}
-	})},
+	}),
 }
 
 type handler struct{ *counts }
@@ -106,16 +102,4 @@ func serveHTTP(serve func(w http.ResponseWriter, r *http.Request, n *counts)) fu
 		}
 		return nil
 	}
-}
-
-// listen is a listener without Multipath TCP, as a worker's is.
-func listen(t testing.TB) net.Listener {
-	t.Helper()
-	var c net.ListenConfig
-	c.SetMultipathTCP(false)
-	ln, err := c.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ln
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 
 	"github.com/wscluster/wscluster/internal/auth"
 	"github.com/wscluster/wscluster/internal/config"
+	"github.com/wscluster/wscluster/internal/engine"
 	"github.com/wscluster/wscluster/internal/worker"
 	"github.com/wscluster/wscluster/pkg/amqp"
 	"github.com/wscluster/wscluster/pkg/socketmeta"
@@ -26,7 +28,8 @@ type settings struct {
 	config.Logging
 
 	ServerID       socketmeta.ServerID `config:"server_id,required" usage:"name of this worker, <instance>-<worker>, the same after a restart"`
-	Listen         string              `config:"listen" usage:"address for clients, behind HAProxy"`
+	Listen         string              `config:"listen" usage:"address for clients, behind HAProxy: host:port, or unix:/path of a socket"`
+	ProxyProtocol  bool                `config:"proxy_protocol" usage:"each connection for clients begins with a header of the PROXY protocol, version 2, and is closed without one"`
 	InternalListen string              `config:"internal_listen" usage:"address for /metrics and profiles; empty for none"`
 	AMQPURL        []string            `config:"amqp_url,secret,required" usage:"RabbitMQ nodes, tried in turn"`
 	MailboxType    string              `config:"mailbox_type" usage:"classic, or quorum in a cluster; the same on every worker"`
@@ -88,6 +91,9 @@ func (s *settings) Validate() error {
 	if s.MaxHeldBytes < minHeldBytes {
 		check("max_held_bytes", fmt.Errorf("%d must be %d or more", s.MaxHeldBytes, minHeldBytes))
 	}
+	if path, ok := strings.CutPrefix(s.Listen, unixPrefix); ok && !filepath.IsAbs(path) {
+		check("listen", fmt.Errorf("%q must name the socket by its whole path, as in unix:/run/wscluster/i1-w1.sock", s.Listen))
+	}
 	_, err = s.NewLogger(io.Discard)
 	return errors.Join(append(errs, err)...)
 }
@@ -136,6 +142,7 @@ func run(ctx context.Context, s *settings, stderr io.Writer) error {
 		Server: s.ServerID, Broker: rabbit, Keys: s.keys, RouteKeys: s.routeKeys, Origins: s.origins, Grants: s.grants, Log: log,
 		ResumeWindow: s.ResumeWindow, DrainWindow: s.DrainWindow, BrokerGrace: s.BrokerGrace, MoveClients: s.MoveClients,
 		RefreshAfter: s.RefreshAfter, MaxHeld: s.MaxHeld, MaxHeldBytes: s.MaxHeldBytes,
+		Engine: engine.Options{ProxyProtocol: s.ProxyProtocol},
 	}
 	if s.Console {
 		o.Site = web.Handler()
@@ -144,7 +151,7 @@ func run(ctx context.Context, s *settings, stderr io.Writer) error {
 	if err != nil {
 		return config.WithExit(config.ExitConfig, err)
 	}
-	traffic, err := net.Listen("tcp", s.Listen)
+	traffic, err := listen(ctx, s.Listen)
 	if err != nil {
 		return config.WithExit(config.ExitConfig, fmt.Errorf("listen: %w", err))
 	}
