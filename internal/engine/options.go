@@ -19,9 +19,9 @@ type Options struct {
 	// It must not block or call the engine; nil: there is none.
 	Bye func(code StatusCode, reason string) *Frame
 
-	// Goroutines gives each connection one of its own. Otherwise the sockets of one Serve are read and written by as
+	// Goroutines gives each connection one of its own. Otherwise the sockets of one Serve are accepted, read and written by as
 	// many epoll loops as there are cores; Handler calls are made by the loops too, so that a slow one delays
-	// others. Sockets without a descriptor (net.Pipe, TLS), and on other systems than Linux all, have goroutines in any case.
+	// others. Listeners of another kind than TCP and unix are accepted from as with Goroutines. Sockets without a descriptor (net.Pipe, TLS), and on other systems than Linux all, have goroutines in any case.
 	Goroutines bool
 
 	// ProxyProtocol says that every socket begins with a header of the PROXY protocol, version 2, of 1 KiB at most, as a proxy sends it
