@@ -67,6 +67,17 @@ func compact(t *testing.T, text []byte) string {
 	return b.String()
 }
 
+// TestProtocolShowsTheGoldenBatch: the only message that is not JSON.
+func TestProtocolShowsTheGoldenBatch(t *testing.T) {
+	golden, err := os.ReadFile("../pkg/wire/testdata/batch.hex")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(section(t, "### Batches"), "\n```\n"+string(golden)+"```\n") {
+		t.Error("testdata/batch.hex is not shown")
+	}
+}
+
 func TestProtocolListsEveryCode(t *testing.T) {
 	var documented []string
 	for _, row := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (yes|no) \\| ").FindAllStringSubmatch(section(t, "## 6."), -1) {
@@ -96,7 +107,7 @@ func TestProtocolListsEveryEvent(t *testing.T) {
 
 func TestProtocolListsEveryLimit(t *testing.T) {
 	limits := map[string]int{
-		"MaxClientFrame": wire.MaxClientFrame, "MaxServerFrame": wire.MaxServerFrame, "MaxEvent": wire.MaxEvent,
+		"MaxClientFrame": wire.MaxClientFrame, "MaxServerFrame": wire.MaxServerFrame, "MaxEvent": wire.MaxEvent, "MaxBatch": wire.MaxBatch, "MaxBatchBytes": wire.MaxBatchBytes,
 		"MaxTask": wire.MaxTask, "MaxPositions": wire.MaxPositions, "MaxOpenTasks": wire.MaxOpenTasks,
 		"MaxID": wire.MaxID, "MaxToken": wire.MaxToken, "MaxClaims": wire.MaxClaims, "MaxRuns": wire.MaxRuns, "MaxLogChunk": wire.MaxLogChunk,
 		"MaxControl": wire.MaxControl, "MaxSchema": wire.MaxSchema, "MaxChannel": wire.MaxChannel, "MaxPost": wire.MaxPost,

@@ -202,6 +202,8 @@ var decoders = map[string]struct {
 	"DecodeControl": {"control", func(t *testing.T) []string { return cases(t, "control.go", "DecodeControl") }},
 	"DecodeLedger":  {"ledger", func(t *testing.T) []string { return typed(t, "LedgerOp") }},
 	"DecodeEvent":   {"event", func(t *testing.T) []string { return typed(t, "EventType") }},
+	"DecodeBatch":   {"event", func(t *testing.T) []string { return typed(t, "EventType") }}, // beside its binary frame
+	"DecodeEvents":  {"event", func(t *testing.T) []string { return typed(t, "EventType") }},
 	"DecodeTask":    {"broker", inBroker},
 
 	"DecodeTaskAddress": {"broker", inBroker},

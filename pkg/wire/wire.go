@@ -2,8 +2,9 @@
 //
 // Four kinds of message live here: what clients send (ClientMessage), what servers send
 // (ServerMessage), what travels through the broker (Task, Event, LedgerRecord), and what workers and runners say to each
-// other (ControlMessage). All are JSON in snake_case; times are RFC 3339 UTC with milliseconds; durations end in
-// _ms and sizes in _bytes; unknown fields are ignored, so that either side may be newer.
+// other (ControlMessage). All are JSON in snake_case, but for what holds the events of a batch together (batch.go); times
+// are RFC 3339 UTC with milliseconds; durations end in _ms and sizes in _bytes; unknown fields are ignored, so that either
+// side may be newer.
 // docs/PROTOCOL.md tells the same to people; testdata/ holds one golden file per message, read by
 // the Go and the TypeScript tests alike.
 //
@@ -23,6 +24,8 @@ const (
 	MaxClientFrame = 64 << 10  // bytes of a frame that a client sends
 	MaxServerFrame = 260 << 10 // bytes of a frame that a server sends: an event, or a socket_meta with all its tasks
 	MaxEvent       = 256 << 10 // bytes of an event's body
+	MaxBatch       = 64        // events in one batch
+	MaxBatchBytes  = 64 << 10  // bytes of a batch: what does not fit into one goes alone
 	MaxTask        = 128 << 10 // bytes of a task's body in the broker
 	MaxPositions   = 200       // positions in one hello or ack: the open tasks and as many ended ones
 	MaxOpenTasks   = 100       // tasks of one session that have not ended
