@@ -1,6 +1,7 @@
 package amqp
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -26,6 +27,8 @@ const (
 const (
 	transient  = 1 // delivery modes
 	persistent = 2
+
+	contentJSON = "application/json" // "" in a broker.Message
 )
 
 // encode checks m and makes a publishing of it that shares its body and nothing else.
@@ -33,9 +36,9 @@ func encode(m broker.Message) (amqp091.Publishing, error) {
 	if err := m.Check(); err != nil {
 		return amqp091.Publishing{}, err
 	}
-	for _, p := range []string{m.ID, m.Type, m.Correlation, m.App} {
+	for _, p := range []string{m.ID, m.Type, m.Content, m.Correlation, m.App} {
 		if len(p) > maxShortString {
-			return amqp091.Publishing{}, fmt.Errorf("%w: message %.40q: ID, type, correlation and app have at most %d bytes each", broker.ErrTooLarge, m.ID, maxShortString)
+			return amqp091.Publishing{}, fmt.Errorf("%w: message %.40q: ID, type, content, correlation and app have at most %d bytes each", broker.ErrTooLarge, m.ID, maxShortString)
 		}
 	}
 	headers := make(amqp091.Table, len(m.Headers)+1)
@@ -57,7 +60,7 @@ func encode(m broker.Message) (amqp091.Publishing, error) {
 	}
 	return amqp091.Publishing{
 		Headers:       headers,
-		ContentType:   "application/json",
+		ContentType:   cmp.Or(m.Content, contentJSON),
 		DeliveryMode:  mode,
 		CorrelationId: m.Correlation,
 		MessageId:     m.ID,
@@ -92,10 +95,15 @@ func decode(d amqp091.Delivery) broker.Delivery {
 	if !d.Timestamp.IsZero() {
 		at = d.Timestamp.UTC()
 	}
+	content := d.ContentType
+	if content == contentJSON {
+		content = ""
+	}
 	return broker.Delivery{
 		Message: broker.Message{
 			ID:          d.MessageId,
 			Type:        d.Type,
+			Content:     content,
 			Correlation: d.CorrelationId,
 			App:         d.AppId,
 			Time:        at,

@@ -24,6 +24,7 @@ func TestWhatAMQPCannotCarryIsNotSent(t *testing.T) {
 	for name, m := range map[string]broker.Message{
 		"ID":          {ID: long},
 		"type":        {Type: long},
+		"content":     {Content: long},
 		"correlation": {Correlation: long},
 		"app":         {App: long},
 		"header name": {Headers: map[string]any{long: true}},

@@ -131,12 +131,13 @@ type Link interface {
 type Message struct {
 	ID          string         // unique name for people and logs; not used to de-duplicate
 	Type        string         // what Body is
+	Content     string         // the media type of Body; "" means JSON
 	Correlation string         // the task ID
 	App         string         // the process that published it
 	Time        time.Time      // whole seconds in AMQP
 	Headers     map[string]any // string, int64 and bool values only
-	Body        []byte         // JSON
-	Transient   bool           // may be lost when the broker restarts; the zero value is durable
+	Body        []byte
+	Transient   bool // may be lost when the broker restarts; the zero value is durable
 }
 
 // Receipt is a publish whose answer is awaited.

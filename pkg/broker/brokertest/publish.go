@@ -24,7 +24,7 @@ func messageArrivesAsItWasSent(c *testCase) {
 	for name, sent := range map[string]broker.Message{
 		"nothing in it": {},
 		"everything in it": {
-			ID: "id", Type: "type", Correlation: "task-1", App: "app",
+			ID: "id", Type: "type", Content: "text/plain", Correlation: "task-1", App: "app",
 			Time: time.Date(2026, 10, 18, 9, 30, 15, 0, time.UTC),
 			Headers: map[string]any{
 				"text": "grün", "empty": "", "long": strings.Repeat("x", 1000), "yes": true, "no": false,
@@ -52,7 +52,7 @@ func messageArrivesAsItWasSent(c *testCase) {
 // same compares what came with what was sent.
 func (c *testCase) same(name string, got, want broker.Message) {
 	c.Helper()
-	if got.ID != want.ID || got.Type != want.Type || got.Correlation != want.Correlation || got.App != want.App || got.Transient != want.Transient {
+	if got.ID != want.ID || got.Type != want.Type || got.Content != want.Content || got.Correlation != want.Correlation || got.App != want.App || got.Transient != want.Transient {
 		c.Errorf("%s: got %+v, want %+v", name, got, want)
 	}
 	if !got.Time.Equal(want.Time.Truncate(time.Second)) {
