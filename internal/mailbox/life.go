@@ -22,8 +22,8 @@ type life struct {
 	id     uint64
 	server socketmeta.ServerID
 	box    broker.Mailbox
-	held   atomic.Int64  // delivered, from the mailbox and its overflow, and not settled
-	size   atomic.Int64  // bytes of those
+	held   atomic.Int64  // events delivered, from the mailbox and its overflow, and not settled
+	size   atomic.Int64  // bytes of the messages that they came in
 	jobs   atomic.Int64  // under way
 	ending atomic.Bool   // it is being given up or deleted
 	stop   chan struct{} // closed to give it up
@@ -31,10 +31,11 @@ type life struct {
 	wake   chan struct{} // cap 1: refs wait in settled, or a job has ended
 
 	mu       sync.Mutex
-	settled  []session.Ref // guarded by mu; at most one for each delivery
+	settled  []session.Ref // guarded by mu; at most one for each event
 	unburied []unreadable  // guarded by mu; the same; by when they are tried again
 
 	// Touched only by run.
+	pins     pins
 	full     bool // at a cap
 	paused   bool // the deliveries are stopped
 	relieved time.Time
@@ -75,6 +76,7 @@ func (l *life) own(ctx context.Context) error {
 		select {
 		case now := <-look.C: // throttle: perhaps all that is held waits for what does not fit, and nothing comes
 			l.buryAgain(now)
+			l.unpin(now)
 		case <-ctx.Done():
 			return nil
 		case <-l.stop:
@@ -160,19 +162,70 @@ func (l *life) fault(what string, err error) error {
 	return fmt.Errorf("%s the mailbox of %s: %w", what, l.server, err)
 }
 
-// take passes one delivery to its session, or to the dead events if it cannot be read.
+// take passes what one delivery brings to its sessions, or to the dead events if it cannot be read.
 func (l *life) take(d broker.Delivery, overflow bool) {
 	ref := session.Ref{Mailbox: l.server, Life: l.id, Tag: d.Tag, Bytes: len(d.Body), Overflow: overflow}
+	if d.Type == wire.BatchType {
+		l.takeBatch(d, ref)
+		return
+	}
 	l.count(1, int64(ref.Bytes))
 	e, err := wire.DecodeEvent(d.Type, d.Correlation, d.Headers, d.Body)
 	if err != nil {
-		l.o.Log.Warn("an event cannot be read and goes to the queue "+broker.QueueDeadEvents,
-			zap.String("app", d.App), zap.String("message_id", d.ID), zap.Error(err))
-		l.bury(unreadable{Delivery: d, ref: ref})
+		l.refuse(d, ref, err)
 		return
 	}
 	l.o.Metrics.Events.WithLabelValues("taken").Inc()
 	l.apply(l.o.Sessions.Deliver(&e, ref, l.tight(), time.Now()))
+}
+
+// takeBatch does so with all events of a batch.
+func (l *life) takeBatch(d broker.Delivery, ref session.Ref) {
+	batch, err := wire.DecodeBatch(d.Body)
+	if err != nil {
+		l.count(1, int64(ref.Bytes))
+		l.refuse(d, ref, err)
+		return
+	}
+	now, clients := time.Now(), make([]socketmeta.ClientID, len(batch))
+	for i := range batch {
+		clients[i] = batch[i].Event.Client
+	}
+	l.pins.take(d.Tag, clients, now.UnixMilli())
+	l.count(int64(len(batch)), int64(ref.Bytes))
+	var fx session.Effects
+	taken := 0
+	for i := range batch {
+		ref.Part = part(i)
+		if err := batch[i].Err; err != nil {
+			alone := d
+			alone.Body = batch[i].Alone
+			l.refuse(alone, ref, err)
+			continue
+		}
+		taken++
+		fx.Add(l.o.Sessions.Deliver(&batch[i].Event, ref, l.tight(), now))
+	}
+	l.o.Metrics.Events.WithLabelValues("taken").Add(float64(taken))
+	l.apply(fx)
+}
+
+// refuse sees to what cannot be read.
+func (l *life) refuse(d broker.Delivery, ref session.Ref, why error) {
+	l.o.Log.Warn("an event cannot be read and goes to the queue "+broker.QueueDeadEvents,
+		zap.String("app", d.App), zap.String("message_id", d.ID), zap.Error(why))
+	l.bury(unreadable{Delivery: d, ref: ref})
+}
+
+// pinFor is how long a batch is kept for the last of its events; lookEvery may pass before that is seen.
+const pinFor = time.Second
+
+// unpin lets go of the batches that are kept for events which wait.
+func (l *life) unpin(now time.Time) {
+	at := now.Add(-pinFor)
+	if clients := l.pins.since(at.UnixMilli()); len(clients) > 0 {
+		l.apply(l.o.Sessions.Unpin(clients, at))
+	}
 }
 
 // settle hands refs to run. It never blocks.
@@ -196,8 +249,16 @@ func (l *life) settleAll() error {
 	refs := l.settled
 	l.settled = nil
 	l.mu.Unlock()
+	if len(refs) == 0 {
+		return nil
+	}
+	bytes := 0
+	defer func() { l.count(-int64(len(refs)), -int64(bytes)) }()
 	for _, r := range refs {
-		l.count(-1, -int64(r.Bytes))
+		if !l.pins.settle(r) {
+			continue
+		}
+		bytes += r.Bytes
 		if err := l.box.Ack(r.Tag); err != nil {
 			return l.fault("settle a delivery of", err)
 		}
@@ -222,8 +283,9 @@ func (l *life) tight() bool {
 const lookEvery = time.Second
 
 // throttle makes room when much is held: the clients' waiting events go into the overflow. At the
-// cap it says that the worker is full, and at that of bytes it stops the deliveries (that of events
-// is the broker's prefetch); below three quarters all goes on.
+// cap it says that the worker is full, and at that of bytes it stops the deliveries; at that of events too
+// if there are batches among them (else it is the broker's prefetch, which counts messages). Below three
+// quarters all goes on.
 func (l *life) throttle(ctx context.Context) error {
 	if l.tight() && time.Since(l.relieved) >= lookEvery {
 		l.relieved = time.Now()
@@ -239,7 +301,7 @@ func (l *life) throttle(ctx context.Context) error {
 			l.setCapped(why)
 		}
 		l.o.Log.Warn(why)
-		if bytes >= int64(l.o.MaxHeldBytes) {
+		if bytes >= int64(l.o.MaxHeldBytes) || len(l.pins.batches) > 0 {
 			l.paused = true
 			return l.fault("pause", l.box.Pause(ctx))
 		}

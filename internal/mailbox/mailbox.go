@@ -51,8 +51,8 @@ type Options struct {
 	Accepted func(*wire.Task)
 
 	Window       time.Duration // the resume window, as the sessions have it; 0 means 10 min
-	MaxHeld      int           // unacknowledged events of one mailbox; 0 means 20,000; at most 65,535
-	MaxHeldBytes int           // bytes of those of all mailboxes, and what is under way when they are reached; 0 means 256 MiB
+	MaxHeld      int           // unacknowledged events of one mailbox, and what is under way in batches when they are reached; also its messages; 0 means 20,000; at most 65,535
+	MaxHeldBytes int           // bytes of the messages of all mailboxes that have such events, and what is under way when they are reached; 0 means 256 MiB
 	MaxSubmits   int           // submits on their way to the broker; 0 means 1,024
 	SubmitWithin time.Duration // how long the broker may take to answer one; 0 means 10 s
 	SweepEvery   time.Duration // 0 means 2 s

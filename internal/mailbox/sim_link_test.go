@@ -29,6 +29,8 @@ type simPublish struct {
 	m    broker.Message
 	done func(broker.Outcome) // may be nil
 	dead wire.GapReason       // why, on the way to the dead events
+
+	events []*wire.Event // of the runner's
 }
 
 type answered struct {

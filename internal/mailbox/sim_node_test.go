@@ -67,13 +67,20 @@ type simLife struct {
 	taker  *memory.Taker
 	buf    []broker.Delivery // given by the broker, not taken
 	over   []broker.Delivery // the same of the overflow
-	held   map[uint64]bool   // taken and not settled, by tag
-	jobs   []*session.Job    // under way
-	ending bool              // it takes nothing more
-	until  int64             // when it is closed in any case
+	held   map[simPart]bool  // taken and not settled
+	pins   pins
+	jobs   []*session.Job // under way
+	ending bool           // it takes nothing more
+	until  int64          // when it is closed in any case
 	closed bool
 
 	relieved int64
+}
+
+// simPart is one event of a delivery: see session.Ref.
+type simPart struct {
+	tag  uint64
+	part uint8
 }
 
 func (n *simNode) start() {
@@ -234,6 +241,7 @@ func (w *world) clocks(n, _ int) func() {
 				return 0
 			})
 		})
+		p.unpin()
 		p.throttle()
 	}
 }
@@ -324,7 +332,7 @@ func (p *simProc) acquire(o order) {
 		open = p.world.store.Own
 	}
 	p.lived++
-	l := &simLife{id: p.lived, box: boxOf(o.server), held: map[uint64]bool{}, relieved: p.clock() - 1001}
+	l := &simLife{id: p.lived, box: boxOf(o.server), held: map[simPart]bool{}, relieved: p.clock() - 1001}
 	var err error
 	l.taker, err = open(p.link.inbox, o.server, simPrefetch, func(d broker.Delivery) { l.buf = append(l.buf, d) })
 	how := gotIt
@@ -384,19 +392,72 @@ func (w *world) taking(n, x int) (*simProc, *simLife) {
 }
 
 func (p *simProc) take(l *simLife, d broker.Delivery, overflow bool) {
-	l.held[d.Tag] = true
-	e, err := wire.DecodeEvent(d.Type, d.Correlation, d.Headers, d.Body)
+	ref := session.Ref{Mailbox: serverOf(l.box), Life: l.id, Tag: d.Tag, Bytes: len(d.Body), Overflow: overflow}
+	events, err := wire.DecodeEvents(d.Type, d.Correlation, d.Headers, d.Body)
 	if err != nil {
-		p.world.fail("an event cannot be read: %v", err)
+		p.world.fail("a message cannot be read: %v", err)
 		return
 	}
-	if e.Hops > simHops {
-		p.world.fail("%v has been passed on %d times", keyOf(&e), e.Hops)
+	if d.Type == wire.BatchType {
+		var clients []socketmeta.ClientID
+		for _, e := range events {
+			clients = append(clients, e.Client)
+		}
+		l.pins.take(d.Tag, clients, p.clock())
+		p.world.saw("batch taken")
 	}
-	ref := session.Ref{Mailbox: serverOf(l.box), Life: l.id, Tag: d.Tag, Bytes: len(d.Body), Overflow: overflow}
-	p.world.note("%s takes %s %v %s %v", p.server, e.Type, keyOf(&e), e.Body, ref)
-	p.apply(p.sessions.Deliver(&e, ref, len(l.held) >= simPrefetch/4*3, p.time()))
+	for i := range events {
+		if d.Type == wire.BatchType {
+			ref.Part = part(i)
+		}
+		l.held[simPart{ref.Tag, ref.Part}] = true
+	}
+	var fx session.Effects
+	for i := range events {
+		e := &events[i]
+		if e.Hops > simHops {
+			p.world.fail("%v has been passed on %d times", keyOf(e), e.Hops)
+		}
+		if d.Type == wire.BatchType {
+			ref.Part = part(i)
+		}
+		p.world.note("%s takes %s %v %s %v", p.server, e.Type, keyOf(e), e.Body, ref)
+		fx.Add(p.sessions.Deliver(e, ref, len(l.held) >= simPrefetch/4*3, p.time()))
+	}
+	p.apply(fx)
 	p.throttle()
+}
+
+// unpin lets go of the batches that are kept for events which wait.
+func (p *simProc) unpin() {
+	for _, l := range p.lives {
+		if at := p.time().Add(-pinFor); !l.ending {
+			fx := p.sessions.Unpin(l.pins.since(at.UnixMilli()), at)
+			if len(fx.Jobs) > 0 {
+				p.world.saw("unpinned")
+			}
+			p.apply(fx)
+			p.checkPins(l, at.UnixMilli())
+		}
+	}
+}
+
+// checkPins: no batch that came at that time or before is kept, but for copies that are under way.
+func (p *simProc) checkPins(l *simLife, at int64) {
+	for tag, b := range l.pins.batches {
+		for i := range b.clients {
+			k := simPart{tag, part(i)}
+			flies := slices.ContainsFunc(l.jobs, func(j *session.Job) bool {
+				return slices.ContainsFunc(j.Refs, func(r session.Ref) bool { return simPart{r.Tag, r.Part} == k })
+			})
+			if l.held[k] != (b.left&(1<<i) != 0) {
+				p.world.fail("event %d of batch %d of %s: held %t, and the pins do not say so", i, tag, serverOf(l.box), l.held[k])
+			}
+			if b.at <= at && l.held[k] && !flies {
+				p.world.fail("batch %d of %s is kept for its event %d, which waits", tag, serverOf(l.box), i)
+			}
+		}
+	}
 }
 
 // throttle makes room when much is held.
@@ -434,11 +495,14 @@ func (p *simProc) settle(refs []session.Ref) {
 		if l == nil {
 			continue
 		}
-		if !l.held[r.Tag] {
-			p.world.fail("delivery %d of %s is settled, and it is not held", r.Tag, r.Mailbox)
+		k := simPart{r.Tag, r.Part}
+		if !l.held[k] {
+			p.world.fail("delivery %v of %s is settled, and it is not held", k, r.Mailbox)
 		}
-		delete(l.held, r.Tag)
-		p.link.acks = append(p.link.acks, simAck{l.taker, r.Tag})
+		delete(l.held, k)
+		if l.pins.settle(r) {
+			p.link.acks = append(p.link.acks, simAck{l.taker, r.Tag})
+		}
 	}
 }
 

@@ -113,7 +113,7 @@ func (w *world) publishes(task, run int) func() {
 		n := r.sent
 		r.sent++
 		w.runner.copies = append(w.runner.copies, &simPublish{
-			to: broker.ToMailbox(r.task.home), m: eventMessage(&r.events[n]),
+			to: broker.ToMailbox(r.task.home), m: eventMessage(&r.events[n]), events: []*wire.Event{&r.events[n]},
 			done: func(out broker.Outcome) {
 				switch {
 				case out != broker.Stored:
@@ -125,6 +125,35 @@ func (w *world) publishes(task, run int) func() {
 				}
 			},
 		})
+	}
+}
+
+// batches makes one message of two that follow each other to one mailbox, a and a + 1 on the way, whatever is in
+// them: all ways to cut what is published into batches come from that.
+func (w *world) batches(a, _ int) func() {
+	l := w.runner
+	if l.cut || len(l.copies) < a+2 {
+		return nil
+	}
+	first, second := l.copies[a], l.copies[a+1]
+	events := slices.Concat(first.events, second.events)
+	plain := slices.ContainsFunc(events, func(e *wire.Event) bool { return e.Seq == 0 })
+	if first.to != second.to || plain || len(events) > simBatch {
+		return nil
+	}
+	return func() {
+		w.saw("batched")
+		l.copies = slices.Replace(l.copies, a, a+2, &simPublish{to: first.to, events: events, m: batchMessage(events), done: func(out broker.Outcome) {
+			first.done(out)
+			second.done(out)
+		}})
+	}
+}
+
+func batchMessage(events []*wire.Event) broker.Message {
+	return broker.Message{
+		Type: wire.BatchType, Content: wire.BatchContent, Body: wire.EncodeBatch(events),
+		Transient: !slices.ContainsFunc(events, func(e *wire.Event) bool { return e.Durable }),
 	}
 }
 

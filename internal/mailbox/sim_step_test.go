@@ -102,6 +102,7 @@ func init() { // kinds refers to itself
 
 		// The runner; b is the run of task a.
 		{"publish", simTasks, 3, 0, (*world).publishes},
+		{"batch", simBatch, 1, 0, (*world).batches},
 		{"stored", 1, 1, 0, (*world).runnerStores},
 		{"settled", 1, 1, 0, (*world).runnerHears},
 		{"rejoin", 1, 1, 0, (*world).runnerJoins},

@@ -35,6 +35,7 @@ const (
 	simPrefetch   = 12
 	simQueue      = 9  // messages that a mailbox takes
 	simHold       = 8  // messages that an overflow takes
+	simBatch      = 5  // events in one message
 	simSocket     = 6  // frames that a socket takes
 	simHops       = 60 // more is taken for a loop
 	simLag        = 3  // seconds that may pass while there is something to do

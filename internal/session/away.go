@@ -28,6 +28,18 @@ func (c *core) forward(es []entry, fx *Effects) {
 // worker that has died since, of which nobody told us.
 func (c *core) hear(now int64) { c.heard, c.since, c.ended = now, 0, 0 }
 
+// refresh publishes entries again to their own mailbox, each alone.
+func (c *core) refresh(es []entry, fx *Effects) {
+	for _, e := range es {
+		c.job(Refresh, []entry{e}, fx, []Copy{{broker.ToMailbox(e.ref.Mailbox), e.copy()}})
+	}
+}
+
+// unpin lets go of the batches that came at that time or before, and are kept for this client.
+func (c *core) unpin(at int64, fx *Effects) {
+	c.refresh(c.extractIf(func(e *entry) bool { return e.ref.Part > 0 && e.at <= at }), fx)
+}
+
 // hold puts entries into the overflow of their mailbox.
 func (c *core) hold(es []entry, fx *Effects) {
 	for _, e := range es {
@@ -325,9 +337,7 @@ func (c *core) sweep(now int64, fx *Effects) (over bool) {
 		c.sweepAway(now, fx)
 	}
 	old := c.o.RefreshAfter.Milliseconds() // after what needs no copy: a full mailbox refuses them
-	for _, e := range c.extractIf(func(e *entry) bool { return now-e.at >= old }) {
-		c.job(Refresh, []entry{e}, fx, []Copy{{broker.ToMailbox(e.ref.Mailbox), e.copy()}})
-	}
+	c.refresh(c.extractIf(func(e *entry) bool { return now-e.at >= old }), fx)
 	c.keepCaps(now, fx)
 	if c.conn != 0 || c.moved != nil || c.held+c.flying+len(c.overflow) > 0 {
 		return false

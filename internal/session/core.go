@@ -196,6 +196,11 @@ func (c *core) deliver(e *wire.Event, ref Ref, now int64, fx *Effects) verdict {
 		fx.Duplicates++
 		return done
 	}
+	if c.conn == 0 && ref.Part > 0 {
+		c.refresh([]entry{in}, fx)
+		c.seek(now, fx)
+		return kept
+	}
 	at, ok := c.keep(t, in, fx)
 	if !ok {
 		fx.Settle = append(fx.Settle, ref)

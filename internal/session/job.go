@@ -6,13 +6,14 @@ import (
 	"github.com/wscluster/wscluster/pkg/wire"
 )
 
-// Ref names the broker's delivery behind a held event.
+// Ref names the broker's delivery behind a held event, or its part of one.
 type Ref struct {
 	Mailbox  socketmeta.ServerID // which mailbox it came from
 	Life     uint64              // which ownership of that mailbox, unique within the process
 	Tag      uint64              // its tag there
-	Bytes    int                 // the size of its body, for the caps
+	Bytes    int                 // the size of the delivery's body, for the caps
 	Overflow bool                // it came from the mailbox's overflow
+	Part     uint8               // which event of a batch it is, from 1; 0 for one that came alone
 }
 
 // Effects are what sessions want done with the broker. The zero value wants nothing.
@@ -27,6 +28,17 @@ type Effects struct {
 	Dropped    int // transient events that met an absent client
 }
 
+// Add appends what more wants.
+func (fx *Effects) Add(more Effects) {
+	fx.Settle = append(fx.Settle, more.Settle...)
+	fx.Jobs = append(fx.Jobs, more.Jobs...)
+	fx.Seek = append(fx.Seek, more.Seek...)
+	fx.Overflow = append(fx.Overflow, more.Overflow...)
+	fx.Delivered += more.Delivered
+	fx.Duplicates += more.Duplicates
+	fx.Dropped += more.Dropped
+}
+
 // Purpose is why a job copies events.
 type Purpose uint8
 
@@ -34,7 +46,7 @@ type Purpose uint8
 const (
 	Forward Purpose = iota // to the mailbox of the worker that has the client
 	Hold                   // to the overflow of their own mailbox: beyond the caps
-	Refresh                // to their own mailbox again: held for too long in one delivery
+	Refresh                // to their own mailbox again, alone: held for too long in one delivery, or in a batch that others wait with
 	Evict                  // to the dead events, and a gap to their own mailbox
 )
 

@@ -285,6 +285,19 @@ func (r *Registry) Forget(life uint64, now time.Time) (dropped int) {
 	return dropped
 }
 
+// Unpin publishes again, each alone, the events of these clients that came in a batch, at that time or before: each
+// of them keeps a whole message for itself.
+func (r *Registry) Unpin(clients []socketmeta.ClientID, at time.Time) (fx Effects) {
+	for _, id := range clients {
+		if s := r.find(id); s != nil {
+			s.mu.Lock()
+			s.core.unpin(at.UnixMilli(), &fx)
+			s.mu.Unlock()
+		}
+	}
+	return fx
+}
+
 // Relieve puts into the overflow all that waits for clients who are away or do not keep up.
 func (r *Registry) Relieve(now time.Time) (fx Effects) {
 	for _, s := range r.all() {
