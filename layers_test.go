@@ -34,6 +34,7 @@ var floors = map[string]int{
 	"pkg/wsclient":  2,
 
 	"pkg/amqp":              3,
+	"pkg/batch":             3,
 	"pkg/broker/brokertest": 3,
 	"pkg/broker/memory":     3,
 	"pkg/channel":           3,
