@@ -162,15 +162,21 @@ func (s *site) read(ctx context.Context, l broker.Link) error {
 	}
 }
 
-// take takes one event as a client does: in order, once, of the highest attempt.
+// take takes what a message brings.
 func (s *site) take(d broker.Delivery) {
-	e, err := wire.DecodeEvent(d.Type, d.Correlation, d.Headers, d.Body)
+	events, err := wire.DecodeEvents(d.Type, d.Correlation, d.Headers, d.Body)
 	if err != nil {
 		s.Errorf("event that no worker would read: %v", err)
-		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, e := range events {
+		s.takeEvent(e)
+	}
+}
+
+// takeEvent takes one event as a client does: in order, once, of the highest attempt. s.mu is held.
+func (s *site) takeEvent(e wire.Event) {
 	if !e.Durable {
 		return
 	}

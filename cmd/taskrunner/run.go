@@ -34,6 +34,7 @@ type settings struct {
 	LogLimit       int64         `config:"log_limit_bytes" usage:"bytes of all logs; beyond them those of the tasks that ended first are removed; 0 for none: then every line goes through the broker"`
 	LogAge         time.Duration `config:"log_age" usage:"how long the log of a task that has ended is kept"`
 	LogMax         int64         `config:"log_max_bytes" usage:"bytes of the log of one run; further output is counted and dropped"`
+	Batches        bool          `config:"batches" usage:"publish several events in one message where that delays none; false while a worker of a version without batches runs"`
 	Slots          int           `config:"slots" usage:"tasks that run at once"`
 	Fence          time.Duration `config:"fence" usage:"without a broker for so long, running tasks are given up, and other runners may take them a minute later"`
 	Grace          time.Duration `config:"grace" usage:"what running tasks get to end when the runner is stopped; 0s for none"`
@@ -43,7 +44,7 @@ func defaults() settings {
 	return settings{
 		Logging: config.DefaultLogging(), InternalListen: "127.0.0.1:9201" + nextFree, WorkDir: os.TempDir(), SpoolLimit: 1 << 30,
 		LogLimit: 10 << 30, LogAge: 7 * 24 * time.Hour, LogMax: 4 << 30,
-		Slots: runtime.GOMAXPROCS(0), Fence: 2 * time.Minute, Grace: 30 * time.Second,
+		Batches: true, Slots: runtime.GOMAXPROCS(0), Fence: 2 * time.Minute, Grace: 30 * time.Second,
 	}
 }
 
@@ -118,7 +119,7 @@ func run(ctx context.Context, s *settings, stderr io.Writer) error {
 	}
 	ops := newInternal(s.Name, ctx.Done())
 	r := taskrunner.Runner{
-		Name: s.Name, Broker: rabbit, Kinds: kinds, Slots: s.Slots, Fence: s.Fence, Grace: orNone(s.Grace),
+		Name: s.Name, Broker: rabbit, Kinds: kinds, Single: !s.Batches, Slots: s.Slots, Fence: s.Fence, Grace: orNone(s.Grace),
 		SpoolDir: s.SpoolDir, SpoolBytes: orNone(s.SpoolLimit),
 		LogBytes: orNone(s.LogLimit), LogAge: s.LogAge, MaxLogBytes: s.LogMax, Log: log, OnState: ops.heard, Metrics: taskrunner.NewMetrics(ops.metrics),
 	}

@@ -122,6 +122,7 @@ func TestFault22AStaleMovedThatIsReplayedIsIgnored(t *testing.T) {
 // the next one the same tags stand for other deliveries.
 func TestFault28SettlingWhatAnEarlierLinkDeliveredDoesNothing(t *testing.T) {
 	inTown(t, memory.Limits{}, session.Options{}, Options{}, oneWorker, func(w *town) {
+		w.alone = true
 		p := w.settler("i1-w1")
 		p.mute = true
 		w.publish(p, "i1-w1", 3)

@@ -34,6 +34,7 @@ type town struct {
 	workers  map[socketmeta.ServerID]*citizen
 	servers  []socketmeta.ServerID // all that ever were
 	runner   broker.Link
+	alone    bool // it publishes no batches: for tests that count messages
 	people   []*person
 	conns    engine.ConnRef
 	ages     ages
@@ -461,23 +462,35 @@ func (w *town) publish(p *person, home socketmeta.ServerID, n int) {
 func (w *town) publishTask(p *person, task wire.TaskID, home socketmeta.ServerID, n int) {
 	w.Helper()
 	s := p.story(task)
-	for range n {
-		for try := 0; !w.store(p, task, s, home); try++ {
+	for n > 0 {
+		together := 1
+		if !w.alone {
+			together = min(n, 1+int(s.published)%5)
+		}
+		for try := 0; !w.store(p, task, s, home, together); try++ {
 			if try == 1000 {
 				w.Fatalf("event %d is refused again and again", s.published+1)
 			}
 			w.pass(100 * time.Millisecond)
 		}
-		s.published++
+		s.published += int64(together)
+		n -= together
 	}
 	synctest.Wait()
 }
 
-func (w *town) store(p *person, task wire.TaskID, s *story, home socketmeta.ServerID) bool {
+// store publishes the next n events as one message.
+func (w *town) store(p *person, task wire.TaskID, s *story, home socketmeta.ServerID, n int) bool {
 	w.Helper()
-	seq := s.published + 1
-	e := wire.Event{Client: p.id, Task: task, Attempt: 1, Run: run, Seq: seq, Prev: seq - 1, Type: wire.EventStep, Durable: true, Home: home, Epoch: s.epoch}
-	m := broker.Message{Type: string(e.Type), Correlation: string(task), Headers: e.Headers(), Body: fmt.Appendf(nil, `{"n":%d}`, seq)}
+	var events []*wire.Event
+	for seq := s.published + 1; seq <= s.published+int64(n); seq++ {
+		events = append(events, &wire.Event{Client: p.id, Task: task, Attempt: 1, Run: run, Seq: seq, Prev: seq - 1, Type: wire.EventStep, Durable: true,
+			Home: home, Epoch: s.epoch, Body: fmt.Appendf(nil, `{"n":%d}`, seq)})
+	}
+	m := batchMessage(events)
+	if n == 1 {
+		m = eventMessage(events[0])
+	}
 	r, err := w.runner.Publish(w.Context(), broker.ToMailbox(home), m)
 	if err != nil {
 		w.Fatal(err)

@@ -28,6 +28,7 @@ func TestBeyondTheBoundsOfOneClientItsEventsWaitInTheOverflow(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inTown(t, memory.Limits{}, test.o, Options{}, oneWorker, func(w *town) {
+				w.alone = true
 				p := w.settler("i1-w1")
 				p.mute = true
 				w.publish(p, "i1-w1", 9)

@@ -97,7 +97,7 @@ func (s *shift) farewell(ctx context.Context, link broker.Link, slots int) error
 // say publishes a control message. Whether anybody is there to hear it is not awaited.
 func (s *shift) say(ctx context.Context, link broker.Link, to broker.Address, m wire.ControlMessage) error {
 	_, err := link.Publish(ctx, to, broker.Message{
-		Type: m.ControlType(), App: "taskrunner " + s.name, Time: time.Now(), Body: wire.EncodeControl(m), Transient: true,
+		Type: m.ControlType(), App: s.app(), Time: time.Now(), Body: wire.EncodeControl(m), Transient: true,
 	})
 	if err != nil {
 		return fmt.Errorf("say %s: %w", m.ControlType(), err)

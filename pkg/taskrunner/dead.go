@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/wscluster/wscluster/pkg/batch"
 	"github.com/wscluster/wscluster/pkg/broker"
 	"github.com/wscluster/wscluster/pkg/wire"
 )
@@ -105,7 +106,7 @@ func (s *shift) endUnreadable(ctx context.Context, link broker.Link, h hold, why
 		log.Warn("dead task cannot be read, and is a copy of one that can", zap.String("task_id", string(task.Task)))
 	default:
 		e := lastWord(task, s.name, wire.DeadReasonOf(h.dead.Headers).Failure(), time.Now())
-		if !s.insist(ctx, link, broker.ToMailbox(task.Server), messageOf(e, s.name, time.Now())) {
+		if !s.insist(ctx, link, broker.ToMailbox(task.Server), batch.Message(e, s.app(), time.Now())) {
 			return
 		}
 		s.metrics.settled(broker.Stored, true)

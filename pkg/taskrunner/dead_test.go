@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wscluster/wscluster/pkg/batch"
 	"github.com/wscluster/wscluster/pkg/broker"
 	"github.com/wscluster/wscluster/pkg/broker/memory"
 	"github.com/wscluster/wscluster/pkg/socketmeta"
@@ -90,7 +91,7 @@ func TestADeadTaskEndsAfterWhateverItsRunsHaveTold(t *testing.T) {
 		defer w.handle(never(t))()
 		e := &wire.Event{Client: w.client, Task: "t1", Attempt: 100_001, Run: wire.NewRunID(), Seq: 1, Type: wire.EventStarted, Durable: true,
 			Home: testServer, Body: []byte(`{"client_id":"` + w.client.String() + `","kind":"k","runner":"x","total_steps":0,"timestamp":"2026-03-14T09:26:53.589Z"}`)}
-		r, err := w.link.Publish(w.Context(), broker.ToMailbox(testServer), messageOf(e, "x", time.Now()))
+		r, err := w.link.Publish(w.Context(), broker.ToMailbox(testServer), batch.Message(e, "x", time.Now()))
 		must(t, err)
 		if out, err := broker.Await(w.Context(), r); out != broker.Stored {
 			t.Fatal(out, err)
@@ -147,7 +148,7 @@ func TestDeadTasksDoNotWaitForAPlaceNorTakeOne(t *testing.T) {
 		full := atomic.Bool{}
 		full.Store(true)
 		w.OnPublish(func(p memory.Publish) memory.Verdict {
-			if full.Load() && p.Message.Type == string(wire.EventError) {
+			if full.Load() && w.has(p, wire.EventError) {
 				return memory.Verdict{Fate: memory.Refuse} // the mailbox of its client has no room
 			}
 			return memory.Verdict{}

@@ -104,7 +104,7 @@ func (d *desk) record(ctx context.Context, g *errgroup.Group, r *wire.LedgerReco
 	}
 	receipt, err := d.link.Publish(ctx, broker.ToLedger(), broker.Message{
 		ID: string(wire.NewRunID()), Type: string(r.Op), Correlation: string(r.Task),
-		App: "taskrunner " + d.shift.name, Time: time.Now(), Body: body,
+		App: d.shift.app(), Time: time.Now(), Body: body,
 	})
 	if err != nil {
 		return fmt.Errorf("write to the ledger: %w", err)
@@ -129,7 +129,7 @@ var probeType = (*wire.Probe)(nil).ControlType()
 // probe sees whether a runner is there. Without an answer nothing is said.
 func (d *desk) probe(ctx context.Context, g *errgroup.Group, runner string) error {
 	receipt, err := d.link.Publish(ctx, broker.ToControl(broker.Runner(runner)), broker.Message{
-		Type: probeType, App: "taskrunner " + d.shift.name, Time: time.Now(), Body: []byte("{}"), Transient: true,
+		Type: probeType, App: d.shift.app(), Time: time.Now(), Body: []byte("{}"), Transient: true,
 	})
 	if err != nil {
 		return fmt.Errorf("probe runner %s: %w", runner, err)

@@ -225,8 +225,14 @@ func client(b broker.Broker, kind, params string) {
 		}
 	}
 	for d := range mailbox.Deliveries() {
-		if tell(d); d.Headers["last"] == true {
-			return
+		events, err := wire.DecodeEvents(d.Type, d.Correlation, d.Headers, d.Body)
+		if err != nil {
+			panic(err)
+		}
+		for _, e := range events {
+			if tell(e); e.Last {
+				return
+			}
 		}
 		if err := mailbox.Ack(d.Tag); err != nil {
 			panic(err)
@@ -234,8 +240,8 @@ func client(b broker.Broker, kind, params string) {
 	}
 }
 
-func tell(d broker.Delivery) {
-	switch wire.EventType(d.Type) {
+func tell(d wire.Event) {
+	switch d.Type {
 	case wire.EventStep:
 		u := bodyOf[wire.Update](d)
 		fmt.Printf("step %d of %d: %s %s\n", u.CurrentStep, u.TotalSteps, u.Message, u.Status)
@@ -260,7 +266,7 @@ func tell(d broker.Delivery) {
 	}
 }
 
-func bodyOf[T any](d broker.Delivery) (body T) {
+func bodyOf[T any](d wire.Event) (body T) {
 	if err := json.Unmarshal(d.Body, &body); err != nil {
 		panic(err)
 	}

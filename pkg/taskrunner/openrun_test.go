@@ -103,7 +103,7 @@ func TestAnEndOnThePageThatNobodyWasToldIsNotTheTasksEnd(t *testing.T) {
 	inWorld(t, func(w *world) {
 		var open atomic.Bool
 		w.OnPublish(func(p memory.Publish) memory.Verdict {
-			if p.Message.Type == string(wire.EventResult) && !open.Load() {
+			if w.has(p, wire.EventResult) && !open.Load() {
 				return memory.Verdict{Fate: memory.Refuse}
 			}
 			return memory.Verdict{}

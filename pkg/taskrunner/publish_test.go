@@ -21,7 +21,8 @@ import (
 	"github.com/wscluster/wscluster/pkg/wire"
 )
 
-// published lists what goes to mailboxes, as "task.seq" or, for a refused one, "task.seq!".
+// published lists what goes to mailboxes, as "task.seq" or, for a refused one, "task.seq!". The events of one message
+// share the fate of the first of them that has one.
 func (w *world) published(fate func(task wire.TaskID, seq int64) memory.Fate) (list func(wire.TaskID) []string) {
 	var mu sync.Mutex
 	all := map[wire.TaskID][]string{}
@@ -29,15 +30,19 @@ func (w *world) published(fate func(task wire.TaskID, seq int64) memory.Fate) (l
 		if p.To.Exchange != broker.ExchangeUtils {
 			return memory.Verdict{}
 		}
-		task, seq := wire.TaskID(p.Message.Correlation), p.Message.Headers["seq"].(int64)
-		v := memory.Verdict{Fate: fate(task, seq), Delay: time.Second} // all are in flight before the first answer
+		events := w.eventsOf(p.Message)
+		v := memory.Verdict{Delay: time.Second} // all are in flight before the first answer
 		mark := ""
-		if v.Fate != memory.Deliver {
-			mark = "!"
+		for _, e := range events {
+			if f := fate(e.Task, e.Seq); f != memory.Deliver && mark == "" {
+				v.Fate, mark = f, "!"
+			}
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		all[task] = append(all[task], fmt.Sprint(seq, mark))
+		for _, e := range events {
+			all[e.Task] = append(all[e.Task], fmt.Sprint(e.Seq, mark))
+		}
 		return v
 	})
 	return func(id wire.TaskID) []string {
@@ -61,7 +66,7 @@ func TestANackGoesBackToTheFirstEventThatIsNotStored(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				m := NewMetrics(nil)
-				defer w.run(&Runner{Slots: 2, Metrics: m, Kinds: map[string]Kind{"k": {Handler: HandlerFunc(steps)}}})()
+				defer w.run(&Runner{Slots: 2, Metrics: m, Single: true, Kinds: map[string]Kind{"k": {Handler: HandlerFunc(steps)}}})()
 				failed := false
 				list := w.published(func(task wire.TaskID, seq int64) memory.Fate {
 					if task == "t1" && seq == 3 && !failed {
@@ -93,6 +98,53 @@ func TestANackGoesBackToTheFirstEventThatIsNotStored(t *testing.T) {
 					refused = 1
 				}
 				wantShown(t, m.Events, map[string]float64{"events_total true confirmed": 16, "events_total true republished": 6, "events_total true refused": refused})
+			})
+		})
+	}
+}
+
+// Of two tasks whose events share a message each goes back, and to its own first event.
+func TestABatchThatIsNotStoredGoesBackWithAllItsEvents(t *testing.T) {
+	for name, fate := range map[string]memory.Fate{"refused": memory.Refuse, "lost": memory.Lose, "confirm lost": memory.Mislead} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				m := NewMetrics(nil)
+				defer w.run(&Runner{Slots: 2, Metrics: m, Kinds: map[string]Kind{"k": {Handler: HandlerFunc(steps)}}})()
+				failed := false
+				list := w.published(func(task wire.TaskID, seq int64) memory.Fate {
+					if task == "t2" && seq == 3 && !failed {
+						failed = true
+						return fate
+					}
+					return memory.Deliver
+				})
+				w.submit("t1", "k", nil)
+				w.submit("t2", "k", nil)
+				pass(time.Minute)
+				all, failedOf := 0, map[wire.TaskID]int{}
+				for _, id := range []wire.TaskID{"t1", "t2"} {
+					if got := w.seen(id); len(got) != 8 || got[7] != "result null" {
+						t.Errorf("client has %q", got)
+					}
+					all += len(list(id))
+					for _, e := range list(id) {
+						if strings.HasSuffix(e, "!") {
+							failedOf[id]++
+						}
+					}
+				}
+				if failedOf["t1"] == 0 || failedOf["t2"] == 0 {
+					t.Fatalf("the batch that failed had %v events: it was to have some of both", failedOf)
+				}
+				if want := 16 + failedOf["t1"] + failedOf["t2"]; all != want {
+					t.Errorf("%d events were published, want %d", all, want)
+				}
+				again := float64(failedOf["t1"] + failedOf["t2"])
+				refused := 0. // each task counts the first of its own that was not stored
+				if fate == memory.Refuse {
+					refused = 2
+				}
+				wantShown(t, m.Events, map[string]float64{"events_total true confirmed": 16, "events_total true republished": again, "events_total true refused": refused})
 			})
 		})
 	}
@@ -132,12 +184,12 @@ func TestAFullMailboxHoldsUpOnlyItsOwnTasks(t *testing.T) {
 
 		wg.Go(func() {
 			for d := range inbox.Deliveries() {
-				e, err := wire.DecodeEvent(d.Type, d.Correlation, d.Headers, d.Body)
+				events, err := wire.DecodeEvents(d.Type, d.Correlation, d.Headers, d.Body)
 				if err != nil {
 					t.Error(err)
 				}
 				w.mu.Lock()
-				w.events = append(w.events, e)
+				w.events = append(w.events, events...)
 				w.mu.Unlock()
 				if err := inbox.Ack(d.Tag); err != nil {
 					t.Error(err)

@@ -40,6 +40,7 @@ type Runner struct {
 	Fence       time.Duration      // without a broker for so long, running tasks are given up; 0 means 2 min; see Kind.Fence
 	Grace       time.Duration      // what running tasks get to end when Run's context has; 0 means 30 s, below 0 none
 	BufferBytes int                // events of one run that wait for the broker in memory; 0 means 1 MiB
+	Single      bool               // each event is a message of its own; false puts several into one where that delays none, which workers must know (wire.DecodeBatch)
 	SpoolDir    string             // where more of them wait, and logs are kept; "" means wscluster-<Name> in os.TempDir
 	SpoolBytes  int64              // of events that may wait there before handlers wait; 0 means 1 GiB, below 0 none do
 	LogBytes    int64              // of all logs there; beyond it those of the runs that ended first are removed; 0 means 10 GiB, below 0 none is kept: lines are durable events
@@ -192,7 +193,7 @@ func (r *Runner) shift() (*shift, error) {
 	}
 	s := &shift{
 		name: r.Name, kinds: kinds, schemas: schemas, maxAttempts: cmp.Or(r.MaxAttempts, DefaultAttempts),
-		bufferBytes: cmp.Or(r.BufferBytes, 1<<20), spool: disk, book: book, log: log,
+		bufferBytes: cmp.Or(r.BufferBytes, 1<<20), single: r.Single, spool: disk, book: book, log: log,
 		links:   newLinks(),
 		plan:    newScheduler(r.Name, cmp.Or(r.Slots, runtime.GOMAXPROCS(0)), kinds, wire.NewRunID),
 		running: map[wire.RunID]*run{}, idle: make(chan struct{}),

@@ -145,7 +145,7 @@ func TestTheTaskIsAcknowledgedAfterItsFinalEventIsStored(t *testing.T) {
 		refuse := atomic.Bool{}
 		refuse.Store(true)
 		w.OnPublish(func(p memory.Publish) memory.Verdict {
-			if refuse.Load() && p.Message.Type == string(wire.EventResult) {
+			if refuse.Load() && w.has(p, wire.EventResult) {
 				return memory.Verdict{Fate: memory.Refuse}
 			}
 			return memory.Verdict{}

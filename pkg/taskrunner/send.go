@@ -2,7 +2,6 @@ package taskrunner
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -20,8 +19,8 @@ const (
 // stored (true) or ctx ends (false).
 func (u *run) send(ctx context.Context, links *links) bool {
 	for {
-		link, changed := links.now()
-		if link != nil && u.sendOver(ctx, link) {
+		way, changed := links.now()
+		if way != nil && u.sendOver(ctx, way) {
 			return true
 		}
 		select {
@@ -48,7 +47,7 @@ func (f *flight) outcome() broker.Outcome {
 
 // sendOver publishes over one link until the final event is stored (true), or the link or ctx
 // has ended (false).
-func (u *run) sendOver(ctx context.Context, link broker.Link) bool {
+func (u *run) sendOver(ctx context.Context, way *way) bool {
 	to := broker.ToMailbox(u.task.Server)
 	pause := backoff.ExponentialBackOff{InitialInterval: 100 * time.Millisecond, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: 5 * time.Second}
 	var flying []flight // oldest first: those of the outbox's events in flight
@@ -68,7 +67,7 @@ func (u *run) sendOver(ctx context.Context, link broker.Link) bool {
 			u.rewind()
 			wait := pause.NextBackOff()
 			u.notStored(outcome, oldest.err, to, wait)
-			if !rest(ctx, link, wait) {
+			if !rest(ctx, way.link, wait) {
 				return false
 			}
 			continue
@@ -85,9 +84,9 @@ func (u *run) sendOver(ctx context.Context, link broker.Link) bool {
 			return true
 		case event != nil:
 			f := flight{durable: event.Durable}
-			f.Receipt, f.err = link.Publish(ctx, to, u.message(event))
+			f.Receipt, f.err = way.events.Publish(ctx, u.task.Server, event, u.task.Trace)
 			flying = append(flying, f)
-		case !u.await(ctx, link, flying, due):
+		case !u.await(ctx, way.link, flying, due):
 			return false
 		}
 	}
@@ -210,27 +209,5 @@ func rest(ctx context.Context, link broker.Link, d time.Duration) bool {
 		return false
 	case <-ctx.Done():
 		return false
-	}
-}
-
-func (u *run) message(e *wire.Event) broker.Message {
-	m := messageOf(e, u.story.runner, u.now())
-	if u.task.Trace != "" {
-		m.Headers["traceparent"] = u.task.Trace
-	}
-	return m
-}
-
-// messageOf is an event as a runner publishes it.
-func messageOf(e *wire.Event, runner string, now time.Time) broker.Message {
-	return broker.Message{
-		ID:          fmt.Sprintf("%s.%d", e.Run, e.Seq),
-		Type:        string(e.Type),
-		Correlation: string(e.Task),
-		App:         "taskrunner " + runner,
-		Time:        now,
-		Headers:     e.Headers(),
-		Body:        e.Body,
-		Transient:   !e.Durable,
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/wscluster/wscluster/pkg/batch"
 	"github.com/wscluster/wscluster/pkg/broker"
 	"github.com/wscluster/wscluster/pkg/channel"
 	"github.com/wscluster/wscluster/pkg/schema"
@@ -26,6 +27,7 @@ type shift struct {
 	schemas     map[string]*schema.Schema // of the kinds that have one
 	maxAttempts int
 	bufferBytes int
+	single      bool
 	spool       *spool   // nil if nothing goes to disk
 	book        *logbook // nil if nothing goes to disk
 	posts       *channel.Publisher
@@ -159,6 +161,7 @@ func (s *shift) serve(ctx context.Context, link broker.Link) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	d := newDesk(link, s)
+	events := batch.New(link, batch.Options{App: s.app(), Single: s.single})
 	s.do(func(plan *scheduler, now time.Time) {
 		s.desk = d
 		s.holdSpool(plan)
@@ -172,13 +175,14 @@ func (s *shift) serve(ctx context.Context, link broker.Link) error {
 	g.Go(func() error { return s.follow(ctx, records) })
 	g.Go(func() error { return s.hear(ctx, link, d) })
 	g.Go(func() error { return s.posts.Serve(ctx, link) })
+	g.Go(func() error { return events.Run(ctx) })
 	g.Go(func() error { return d.write(ctx, g) })
 	g.Go(func() error { return d.settle(ctx, g) })
 	g.Go(func() error {
 		if err := d.waitCurrent(ctx); err != nil {
 			return err
 		}
-		s.links.set(link)
+		s.links.set(&way{link, events})
 		g.Go(func() error { return s.takeDead(ctx, g, link) })
 		return s.take(ctx, g, link, d)
 	})
@@ -200,6 +204,9 @@ func (s *shift) follow(ctx context.Context, records broker.Ledger) error {
 		s.do(func(plan *scheduler, now time.Time) { plan.read(r, record.Offset, now) })
 	}
 }
+
+// app is what messages say of who published them.
+func (s *shift) app() string { return "taskrunner " + s.name }
 
 // take takes tasks, held off while there is no place for them.
 func (s *shift) take(ctx context.Context, g *errgroup.Group, link broker.Link, d *desk) error {

@@ -129,7 +129,7 @@ func TestALinkLostBeforeTheLastConfirmDoesNotStartTheTaskAgain(t *testing.T) {
 		var runs atomic.Int64
 		defer w.handle(func(context.Context, *Task) (any, error) { runs.Add(1); return nil, nil })()
 		w.OnPublish(func(p memory.Publish) memory.Verdict {
-			if p.Message.Type == string(wire.EventResult) {
+			if w.has(p, wire.EventResult) {
 				// Stored, but before the answer comes the link is gone.
 				return memory.Verdict{Delay: time.Second}
 			}

@@ -58,12 +58,9 @@ func (w *world) serve(ctx context.Context, l broker.Link) error {
 			if !ok {
 				return c.Err()
 			}
-			e, err := wire.DecodeEvent(d.Type, d.Correlation, d.Headers, d.Body)
-			if err != nil {
-				w.Errorf("event that no worker would read: %v", err)
-			}
+			events := w.eventsOf(d.Message)
 			w.mu.Lock()
-			w.events = append(w.events, e)
+			w.events = append(w.events, events...)
 			w.mu.Unlock()
 			if err := c.Ack(d.Tag); err != nil {
 				return err
@@ -72,6 +69,20 @@ func (w *world) serve(ctx context.Context, l broker.Link) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// eventsOf reads a message to a mailbox.
+func (w *world) eventsOf(m broker.Message) []wire.Event {
+	events, err := wire.DecodeEvents(m.Type, m.Correlation, m.Headers, m.Body)
+	if err != nil {
+		w.Errorf("a message that no worker would read: %v", err)
+	}
+	return events
+}
+
+// has reports whether an event of type typ is in a message to a mailbox.
+func (w *world) has(p memory.Publish, typ wire.EventType) bool {
+	return p.To.Exchange == broker.ExchangeUtils && slices.ContainsFunc(w.eventsOf(p.Message), func(e wire.Event) bool { return e.Type == typ })
 }
 
 // run starts a runner and waits until it idles. stop ends it and waits for that.
