@@ -14,6 +14,7 @@ import (
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
 	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/socketmeta"
 	"github.com/wscluster/wscluster/pkg/wire"
 )
 
@@ -35,6 +36,7 @@ type Publisher struct {
 	Journal *Journal
 	Rate    int       // events a second over all tasks, at most
 	Slots   int       // tasks at once
+	Batch   bool      // what goes to one worker in one tick shares messages
 	Log     io.Writer // gets a line about each lost connection
 
 	tasks  map[wire.TaskID]*telling
@@ -116,7 +118,7 @@ func (p *Publisher) live(ctx context.Context) error {
 	for _, t := range p.turn {
 		t.flow.back(t.flow.round) // no answer to what was under way will come
 	}
-	l := &flight{publisher: p, connection: c, pending: map[uint64]published{}, returned: map[uint64]bool{}}
+	l := &flight{publisher: p, connection: c, pending: map[uint64][]published{}, returned: map[uint64]bool{}}
 
 	synced := make(chan int64, 1)
 	syncing := make(chan struct{})
@@ -309,7 +311,8 @@ func (t *telling) event(seq int64) (*wire.Event, error) {
 type flight struct {
 	publisher *Publisher
 	*connection
-	pending  map[uint64]published // by delivery tag
+	pending  map[uint64][]published // by delivery tag: the events of a message
+	flying   int                    // events in pending
 	returned map[uint64]bool
 	heard    time.Time // when the broker answered last, or had nothing to answer
 	credit   float64   // events that may be published now
@@ -337,7 +340,7 @@ func (l *flight) publish(now time.Time) error {
 	for more := true; more; {
 		more = false
 		for _, t := range p.turn {
-			if l.credit < 1 || len(l.pending)+len(batch) >= flightWindow {
+			if l.credit < 1 || l.flying+len(batch) >= flightWindow {
 				more = false
 				break
 			}
@@ -360,29 +363,58 @@ func (l *flight) publish(now time.Time) error {
 	if err := p.Journal.Flush(); err != nil {
 		return &journalError{err}
 	}
-	for _, b := range batch {
-		if err := l.send(b, now); err != nil {
+	for _, together := range p.split(batch) {
+		if err := l.send(together, now); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (l *flight) send(b published, now time.Time) error {
-	e, err := b.t.event(b.seq)
-	if err != nil {
-		return err
+// split is the messages in which events are sent. Those to one worker keep their order.
+func (p *Publisher) split(all []published) (messages [][]published) {
+	last := map[socketmeta.ServerID]int{} // by worker: the message that is being filled, and
+	bytes := map[socketmeta.ServerID]int{}
+	for _, b := range all {
+		to := b.t.task.Server
+		size := 512 + 2*b.t.params.Bytes // more than it takes in a batch
+		i, filling := last[to]
+		if !p.Batch || !filling || len(messages[i]) == wire.MaxBatch || bytes[to]+size > wire.MaxBatchBytes {
+			i, last[to], bytes[to] = len(messages), len(messages), 0
+			messages = append(messages, nil)
+		}
+		messages[i] = append(messages[i], b)
+		bytes[to] += size
+	}
+	return messages
+}
+
+// send publishes events to one worker: one as PROTOCOL.md section 9 says, or a batch.
+func (l *flight) send(together []published, now time.Time) error {
+	var events []*wire.Event
+	for _, b := range together {
+		e, err := b.t.event(b.seq)
+		if err != nil {
+			return err
+		}
+		events = append(events, e)
 	}
 	tag := l.giving.GetNextPublishSeqNo()
+	first := events[0]
 	m := amqp091.Publishing{
-		MessageId: strconv.FormatUint(tag, 10), CorrelationId: string(e.Task), Type: string(e.Type), AppId: "wsctl-chaos",
-		ContentType: "application/json", Timestamp: now, DeliveryMode: amqp091.Transient, Headers: e.Headers(), Body: e.Body,
+		MessageId: strconv.FormatUint(tag, 10), CorrelationId: string(first.Task), Type: string(first.Type), AppId: "wsctl-chaos",
+		ContentType: "application/json", Timestamp: now, DeliveryMode: amqp091.Transient, Headers: first.Headers(), Body: first.Body,
 	}
-	if e.Durable {
+	if len(events) > 1 {
+		m.CorrelationId, m.Headers = "", nil
+		m.Type, m.ContentType, m.Body = wire.BatchType, wire.BatchContent, wire.EncodeBatch(events)
+	}
+	if slices.ContainsFunc(events, func(e *wire.Event) bool { return e.Durable }) {
 		m.DeliveryMode = amqp091.Persistent
 	}
-	l.pending[tag] = b
-	return l.giving.Publish(broker.ExchangeUtils, string(b.t.task.Server), true, false, m)
+	l.pending[tag] = together
+	l.flying += len(together)
+	return l.giving.Publish(broker.ExchangeUtils, string(together[0].t.task.Server), true, false, m)
 }
 
 // judge takes the broker's answer to one publish. What the broker returned it said before.
@@ -398,13 +430,19 @@ func (l *flight) judge(confirm amqp091.Confirmation) {
 			more = false
 		}
 	}
-	b, ok := l.pending[confirm.DeliveryTag]
-	if !ok {
-		return
-	}
+	together := l.pending[confirm.DeliveryTag]
 	delete(l.pending, confirm.DeliveryTag)
-	if !confirm.Ack || l.returned[confirm.DeliveryTag] {
-		delete(l.returned, confirm.DeliveryTag)
+	l.flying -= len(together)
+	stored := confirm.Ack && !l.returned[confirm.DeliveryTag]
+	delete(l.returned, confirm.DeliveryTag)
+	for _, b := range together {
+		l.answered(b, stored)
+	}
+}
+
+// answered takes what became of one event.
+func (l *flight) answered(b published, stored bool) {
+	if !stored {
 		b.t.flow.back(b.round)
 		b.t.after = time.Now().Add(againAfter)
 		return

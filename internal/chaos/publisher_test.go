@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -22,6 +23,12 @@ import (
 // publisher's connections up to four times meanwhile, and has no mailbox at first: everything is returned.
 // The task is stored twice.
 func TestAPublisherThatIsCutOffStoresAllInOrder(t *testing.T) {
+	for _, batch := range []bool{false, true} {
+		t.Run(fmt.Sprintf("batches %t", batch), func(t *testing.T) { cutPublisher(t, batch) })
+	}
+}
+
+func cutPublisher(t *testing.T, batch bool) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	rabbit, err := rig.StartRabbitMQ(ctx, rig.RabbitOptions{})
@@ -65,7 +72,7 @@ func TestAPublisherThatIsCutOffStoresAllInOrder(t *testing.T) {
 	ended := make(chan error, 1)
 	var log strings.Builder // read after the end
 	go func() {
-		p := Publisher{URLs: []string{u.String()}, Journal: journal, Rate: 200, Slots: 10, Log: &log}
+		p := Publisher{URLs: []string{u.String()}, Journal: journal, Rate: 200, Slots: 10, Batch: batch, Log: &log}
 		ended <- p.Run(running)
 	}()
 
@@ -80,8 +87,12 @@ func TestAPublisherThatIsCutOffStoresAllInOrder(t *testing.T) {
 	if err := ch.QueueBind(mailbox, string(task.Server), broker.ExchangeUtils, false, nil); err != nil {
 		t.Fatal(err)
 	}
+	each := 40
+	if batch {
+		each = 15 // messages, of two events and more
+	}
 	for n := range 4 {
-		awaitDepth(ctx, t, rabbit, mailbox, func(q rig.Queue) bool { return q.Ready >= (n+1)*40 })
+		awaitDepth(ctx, t, rabbit, mailbox, func(q rig.Queue) bool { return q.Ready >= (n+1)*each })
 		proxy.Cut()
 		if err := proxy.Heal(); err != nil {
 			t.Fatal(err)
@@ -103,6 +114,7 @@ func TestAPublisherThatIsCutOffStoresAllInOrder(t *testing.T) {
 	l.Add(Entry{Op: OpMet, Who: "c1", Client: task.Client.String()})
 	l.Add(Entry{Op: OpAsked, Who: "c1", Run: RunKey{Task: task.Task}, Text: TaskKind})
 	var had int64
+	batches := 0
 	for {
 		m, ok, err := ch.Get(mailbox, true)
 		if err != nil {
@@ -111,17 +123,26 @@ func TestAPublisherThatIsCutOffStoresAllInOrder(t *testing.T) {
 		if !ok {
 			break
 		}
-		e, err := wire.DecodeEvent(m.Type, m.CorrelationId, m.Headers, m.Body)
+		together, err := wire.DecodeEvents(m.Type, m.CorrelationId, m.Headers, m.Body)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if e.Durable != (m.DeliveryMode == amqp091.Persistent) || e.Client != task.Client {
-			t.Errorf("event %d: durable %t, delivery mode %d, client %s", e.Seq, e.Durable, m.DeliveryMode, e.Client)
+		if m.Type == wire.BatchType {
+			batches++
 		}
-		if e.Durable && e.Seq > had {
-			had = e.Seq
-			l.Add(Entry{Op: OpGot, Time: time.Now(), Who: "c1", Run: RunKey{e.Task, e.Attempt, e.Run}, Seq: e.Seq, Prev: e.Prev, Last: e.Last})
+		durable := slices.ContainsFunc(together, func(e wire.Event) bool { return e.Durable })
+		for _, e := range together {
+			if durable != (m.DeliveryMode == amqp091.Persistent) || e.Client != task.Client {
+				t.Errorf("event %d: durable %t, delivery mode %d, client %s", e.Seq, e.Durable, m.DeliveryMode, e.Client)
+			}
+			if e.Durable && e.Seq > had {
+				had = e.Seq
+				l.Add(Entry{Op: OpGot, Time: time.Now(), Who: "c1", Run: RunKey{e.Task, e.Attempt, e.Run}, Seq: e.Seq, Prev: e.Prev, Last: e.Last})
+			}
 		}
+	}
+	if batch != (batches > 0) {
+		t.Errorf("%d batches came", batches)
 	}
 	file, err := os.Open(path)
 	if err != nil {

@@ -19,6 +19,7 @@ type publishing struct {
 	name, dir, bin string
 	urls           []string // through the proxies
 	rate           int
+	batch          bool
 	proxies        rig.Proxies // its ways to the nodes of RabbitMQ
 	log            io.Writer
 
@@ -31,6 +32,7 @@ const (
 	envURLs    = "WSCTL_CHAOS_AMQP_URLS"
 	envJournal = "WSCTL_CHAOS_JOURNAL"
 	envRate    = "WSCTL_CHAOS_RATE"
+	envBatch   = "WSCTL_CHAOS_BATCH"
 )
 
 // PublisherCommand is the subcommand of wsctl that calls RunPublisher.
@@ -50,7 +52,7 @@ func RunPublisher(ctx context.Context, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	p := Publisher{URLs: strings.Fields(os.Getenv(envURLs)), Journal: j, Rate: rate, Slots: slots, Log: log}
+	p := Publisher{URLs: strings.Fields(os.Getenv(envURLs)), Journal: j, Rate: rate, Slots: slots, Batch: os.Getenv(envBatch) == "true", Log: log}
 	return errors.Join(p.Run(ctx), j.Close())
 }
 
@@ -60,7 +62,7 @@ func (p *publishing) start() (err error) {
 	journal := filepath.Join(p.dir, fmt.Sprintf("%s-%d.journal", p.name, p.lives))
 	p.Process, err = rig.Start(rig.Program{
 		Path: filepath.Join(p.bin, "wsctl"), Args: []string{PublisherCommand}, Name: p.name, Log: p.log,
-		Env: append(os.Environ(), envURLs+"="+strings.Join(p.urls, " "), envJournal+"="+journal, envRate+"="+strconv.Itoa(p.rate)),
+		Env: append(os.Environ(), envURLs+"="+strings.Join(p.urls, " "), envJournal+"="+journal, envRate+"="+strconv.Itoa(p.rate), envBatch+"="+strconv.FormatBool(p.batch)),
 	})
 	return err
 }
@@ -75,10 +77,11 @@ func (p *publishing) end() {
 	}
 }
 
-// addPublisher starts one more publisher, behind proxies of its own.
+// addPublisher starts one more publisher, behind proxies of its own. The first and every other one publishes batches, the others
+// one event in each message: workers get both.
 func (s *site) addPublisher(o Options) error {
 	n := len(s.publishers)
-	p := &publishing{name: fmt.Sprintf("publisher%d", n+1), dir: o.Dir, bin: o.Bin, rate: max(1, o.Rate/o.Publishers), log: s.log}
+	p := &publishing{name: fmt.Sprintf("publisher%d", n+1), dir: o.Dir, bin: o.Bin, rate: max(1, o.Rate/o.Publishers), batch: n%2 == 0, log: s.log}
 	s.publishers = append(s.publishers, p)
 	for i := range s.nodes {
 		to, err := url.Parse(s.nodes[(n+i)%len(s.nodes)].URLFor("runner"))

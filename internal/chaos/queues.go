@@ -72,7 +72,8 @@ func (s *site) search(ctx context.Context) (events []found, lines []string, err 
 		for _, m := range messages {
 			reason, _ := m.Headers["reason"].(string)
 			reasons[reason]++
-			if e, err := wire.DecodeEvent(m.Type, m.CorrelationId, m.Headers, m.Body); err == nil {
+			all, _ := wire.DecodeEvents(m.Type, m.CorrelationId, m.Headers, m.Body) // what cannot be read is only counted
+			for _, e := range all {
 				events = append(events, found{RunKey{e.Task, e.Attempt, e.Run}, e.Seq, q.Name, reason})
 				tasks[fmt.Sprintf("%s/%d", e.Task, e.Attempt)]++
 			}
