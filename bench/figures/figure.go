@@ -18,7 +18,7 @@ type figure struct {
 
 // figures in the order in which they are measured.
 var figures = []figure{
-	cloneToFirstLogLine, idleMemory, unicastP50, connectRate,
+	cloneToFirstLogLine, idleMemory, unicastP50, eventsSingle, eventsBatched, connectRate,
 	adoption, handBack, killGap, rollingLost, rollingPeak, brokerKills,
 	acceptedP99, firstLineP99, trivialTask, logThroughput, logMemory, queuedTasks, taskList,
 	broadcastLast, broadcast100, broadcast1k, broadcast10k, slowSubscriber, slowMemory,

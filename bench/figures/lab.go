@@ -24,6 +24,8 @@ type lab struct {
 
 	kills   *kills   // nil until they are measured
 	rolling *rolling // nil until it is measured
+
+	rates []eventRates // nil until they are measured
 }
 
 func newLab(progress io.Writer) (*lab, error) {

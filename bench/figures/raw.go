@@ -28,15 +28,19 @@ type rawClient struct {
 	publishing, consuming *amqp091.Connection
 	ch                    *amqp091.Channel // of publishing
 	deliveries            <-chan amqp091.Delivery
+	window                chan struct{}  // a token for each unanswered publish
 	draining              sync.WaitGroup // of what answers the publishes
 
 	mu     sync.Mutex
 	failed error // guarded by mu: the first publish that was returned or refused
 }
 
+// rawWindow is how many publishes may be unanswered: as many as of pkg/amqp.
+const rawWindow = 4096
+
 // dialRaw connects and declares the queue. room is how many messages may be on their way.
 func dialRaw(url string, room int) (_ *rawClient, err error) {
-	r := &rawClient{arrivals: make(chan time.Duration, room)}
+	r := &rawClient{arrivals: make(chan time.Duration, room), window: make(chan struct{}, rawWindow)}
 	defer func() {
 		if err != nil {
 			r.close()
@@ -93,6 +97,7 @@ func (r *rawClient) drain(returns <-chan amqp091.Return, confirms <-chan amqp091
 				confirms = nil
 				continue
 			}
+			<-r.window
 			if c.Ack {
 				continue
 			}
@@ -140,6 +145,11 @@ func (r *rawClient) publish(ctx context.Context, to broker.Address, e wire.Event
 	if err != nil {
 		return err
 	}
+	select {
+	case r.window <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	at := time.Now()
 	return r.ch.PublishWithContext(ctx, to.Exchange, to.Key, true, false, amqp091.Publishing{
 		Headers: e.Headers(), ContentType: "application/json", DeliveryMode: amqp091.Persistent,
@@ -147,8 +157,11 @@ func (r *rawClient) publish(ctx context.Context, to broker.Address, e wire.Event
 	})
 }
 
-// consume takes the deliveries until ctx ends.
-func (r *rawClient) consume(ctx context.Context) error {
+// consume takes the deliveries until ctx ends, and tells their ages.
+func (r *rawClient) consume(ctx context.Context) error { return r.take(ctx, age) }
+
+// take takes the deliveries, acknowledges each, and passes on what measure says of it.
+func (r *rawClient) take(ctx context.Context, measure func(body []byte, now time.Time) (time.Duration, error)) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -158,7 +171,7 @@ func (r *rawClient) consume(ctx context.Context) error {
 			if !ok {
 				return errors.New("the bare consumer's channel was closed")
 			}
-			took, err := age(d.Body, now)
+			took, err := measure(d.Body, now)
 			if err != nil {
 				return err
 			}

@@ -1,0 +1,260 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/wscluster/wscluster/bench/load"
+	"github.com/wscluster/wscluster/internal/rig"
+	"github.com/wscluster/wscluster/pkg/amqp"
+	"github.com/wscluster/wscluster/pkg/batch"
+	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/wire"
+)
+
+// eventsSingle and eventsBatched are how many durable events a second one publisher brings through a real worker to
+// 1,000 clients, who acknowledge as docs/PROTOCOL.md says; from the first publish until every client has all of its
+// events and the broker has confirmed them. The publisher is the task runner's own (pkg/batch on pkg/amqp). The baseline is
+// the same events, published one by one by a bare AMQP client with confirms, to a durable queue of another one, which
+// acknowledges each. The three take turns in each round, on one broker.
+var (
+	eventsSingle = figure{
+		name: "events-single", unit: "1/s", floor: floor{ofRatio: true, atLeast: true, limit: 0.8},
+		measure: func(ctx context.Context, l *lab) ([]sample, error) {
+			return l.eventRates(ctx, func(r eventRates) sample { return sample{r.single, r.raw} })
+		},
+	}
+	eventsBatched = figure{
+		name: "events-batched", unit: "1/s", floor: floor{ofRatio: true, atLeast: true, limit: 2},
+		measure: func(ctx context.Context, l *lab) ([]sample, error) {
+			return l.eventRates(ctx, func(r eventRates) sample { return sample{r.batched, r.raw} })
+		},
+	}
+)
+
+const (
+	rateClients = 1_000
+	rateEvents  = 20_000 // of one kind in a round
+	rateRounds  = 5
+	rateWithin  = time.Minute
+	ackEvery    = 32
+	ackAfter    = 250 * time.Millisecond
+)
+
+// eventRates is one round, events a second.
+type eventRates struct{ raw, single, batched float64 }
+
+// eventRates measures the rounds once for both figures.
+func (l *lab) eventRates(ctx context.Context, of func(eventRates) sample) (samples []sample, err error) {
+	if l.rates == nil {
+		if l.rates, err = measureEventRates(ctx, l); err != nil {
+			return nil, err
+		}
+	}
+	for _, r := range l.rates {
+		samples = append(samples, of(r))
+	}
+	return samples, nil
+}
+
+func measureEventRates(ctx context.Context, l *lab) (rounds []eventRates, err error) {
+	c, err := l.cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1"}})
+	if err != nil {
+		return nil, err
+	}
+	defer l.stop(c)
+	raw, err := dialRaw(c.Rabbit.URL(), rateEvents)
+	if err != nil {
+		return nil, err
+	}
+	defer raw.close()
+	rabbit, err := amqp.New(amqp.Options{URLs: []string{c.Rabbit.URL()}, Window: rawWindow})
+	if err != nil {
+		return nil, err
+	}
+	link, err := rabbit.Join(ctx, broker.Runner("figures"))
+	if err != nil {
+		return nil, err
+	}
+	defer link.Close(context.WithoutCancel(ctx))
+	fleet, err := load.Connect(ctx, rateClients, c.Workers[0].Addr)
+	if err != nil {
+		return nil, err
+	}
+	all := newTakers(fleet)
+	g, ctx := errgroup.WithContext(ctx)
+	receiving, stop := context.WithCancel(ctx)
+	single, batched := batch.New(link, batch.Options{Single: true}), batch.New(link, batch.Options{})
+	g.Go(func() error { return fleet.Serve(receiving, all.receive) })
+	g.Go(func() error {
+		return raw.take(receiving, func([]byte, time.Time) (time.Duration, error) { return 0, nil })
+	})
+	g.Go(func() error { return single.Run(receiving) })
+	g.Go(func() error { return batched.Run(receiving) })
+	g.Go(func() error {
+		defer stop()
+		for i := range rateRounds + 1 {
+			var r eventRates
+			kinds := []func() error{
+				func() (err error) { r.raw, err = raw.rate(ctx, all); return err },
+				func() (err error) { r.single, err = all.rate(ctx, single); return err },
+				func() (err error) { r.batched, err = all.rate(ctx, batched); return err },
+			}
+			for k := range kinds {
+				if err := kinds[(i+k)%len(kinds)](); err != nil {
+					return err
+				}
+			}
+			l.logf("  %d events each: bare AMQP %.0f/s, single %.0f/s (%.2f), batched %.0f/s (%.2f)", rateEvents, r.raw, r.single, r.single/r.raw, r.batched, r.batched/r.raw)
+			if i > 0 { // the first warms up
+				rounds = append(rounds, r)
+			}
+		}
+		return nil
+	})
+	return rounds, g.Wait()
+}
+
+// takers are the clients: each has one task, whose events must come to it alone, once each and in order.
+type takers struct {
+	fleet load.Fleet
+	tasks []wire.Event // the publisher's: the last event that was published to each client
+	mates []mate       // of who receives
+	got   int          // of who receives: events of this round
+	all   chan struct{}
+}
+
+// mate is where one client is.
+type mate struct {
+	want    []byte // how the frame of the next event begins, up to its seq
+	seq     int64  // the last that came
+	unacked int
+	acked   time.Time
+}
+
+func newTakers(fleet load.Fleet) *takers {
+	c := &takers{fleet: fleet, all: make(chan struct{}, 1)}
+	for _, s := range fleet {
+		e := wire.Event{
+			Client: s.Meta.Client, Home: s.Meta.Server, Epoch: s.Meta.Epoch,
+			Task: wire.NewTaskID(), Attempt: 1, Run: wire.NewRunID(), Type: wire.EventStep, Durable: true, Body: stamp(began),
+		}
+		c.tasks = append(c.tasks, e)
+		frame := wire.AppendEventFrame(nil, &e)
+		c.mates = append(c.mates, mate{want: frame[:bytes.Index(frame, seqName)+len(seqName)]})
+	}
+	return c
+}
+
+var seqName = []byte(`"seq":`)
+
+// next is the next event of a client.
+func (c *takers) next(client int) *wire.Event {
+	e := c.tasks[client]
+	e.Seq, e.Prev = e.Seq+1, e.Seq
+	c.tasks[client] = e
+	return &e
+}
+
+// rate publishes a round to the clients in turn, and waits until all is there.
+func (c *takers) rate(ctx context.Context, p *batch.Publisher) (float64, error) {
+	receipts := make([]broker.Receipt, 0, rateEvents)
+	start := time.Now()
+	for i := range rateEvents {
+		e := c.next(i % len(c.tasks))
+		r, err := p.Publish(ctx, e.Home, e, "")
+		if err != nil {
+			return 0, err
+		}
+		receipts = append(receipts, r)
+	}
+	for _, r := range receipts {
+		if outcome, err := broker.Await(ctx, r); outcome != broker.Stored {
+			return 0, fmt.Errorf("an event was not stored: %v, %w", outcome, err)
+		}
+	}
+	select {
+	case <-c.all:
+		return rateEvents / time.Since(start).Seconds(), nil
+	case <-time.After(rateWithin):
+		return 0, errors.New("not every event came within a minute")
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+}
+
+// receive takes one message of a client's socket, and acknowledges as docs/PROTOCOL.md says.
+func (c *takers) receive(client int, p []byte) error {
+	if !bytes.HasPrefix(p, []byte(`{"type":"event"`)) {
+		return nil // a fresh token
+	}
+	m := &c.mates[client]
+	rest, ok := bytes.CutPrefix(p, m.want)
+	digits, _, _ := bytes.Cut(rest, []byte(","))
+	seq, err := strconv.ParseInt(string(digits), 10, 64)
+	if !ok || err != nil {
+		return fmt.Errorf("client %d got %.200s", client, p)
+	}
+	if seq <= m.seq {
+		return nil // it waited in a batch for longer than a second
+	}
+	if seq != m.seq+1 {
+		return fmt.Errorf("client %d got event %d after %d", client, seq, m.seq)
+	}
+	m.seq = seq
+	if c.got++; c.got == rateEvents {
+		c.got = 0
+		c.all <- struct{}{}
+	}
+	now := time.Now()
+	if m.unacked == 0 {
+		m.acked = now
+	}
+	m.unacked++
+	if m.unacked < ackEvery && now.Sub(m.acked) < ackAfter && seq%(rateEvents/rateClients) != 0 {
+		return nil
+	}
+	m.unacked = 0
+	t := &c.tasks[client] // its names do not change
+	return c.fleet[client].Send(&wire.Ack{Tasks: []wire.Position{{Task: t.Task, Attempt: t.Attempt, Run: t.Run, Next: seq + 1}}})
+}
+
+// rate publishes a round one by one, and waits until the bare consumer has all of it.
+func (r *rawClient) rate(ctx context.Context, c *takers) (float64, error) {
+	e := c.tasks[0]
+	start := time.Now()
+	for range rateEvents {
+		e.Seq, e.Prev = e.Seq+1, e.Seq
+		if err := r.publish(ctx, broker.ToMailbox(rawServer), e); err != nil {
+			return 0, err
+		}
+	}
+	late := time.After(rateWithin)
+	for range rateEvents {
+		select {
+		case <-r.arrivals:
+		case <-late:
+			return 0, errors.New("not every event came to the bare consumer within a minute")
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+	}
+	for range rawWindow { // when it is all there is room for, all are answered
+		select {
+		case r.window <- struct{}{}:
+		case <-late:
+			return 0, errors.New("not every publish of the bare client was answered within a minute")
+		}
+	}
+	rate := rateEvents / time.Since(start).Seconds()
+	for range rawWindow {
+		<-r.window
+	}
+	return rate, nil
+}
