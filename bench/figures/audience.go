@@ -75,10 +75,11 @@ func gather(ctx context.Context, l *lab, c *rig.Cluster, clients int, every time
 		}
 	})
 	met := make(chan struct{}, clients)
+	sources := load.Loopback(clients)
 	for i := range clients {
 		m := &member{got: map[wire.TaskID]int{}}
 		a.members = append(a.members, m)
-		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: load.Source(i)}}
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: sources[i%len(sources)]}}
 		m.Client, err = wsclient.New(wsclient.Options{
 			URL: "ws://" + c.HAProxy.Addr + "/v1/ws", Dial: dialer.DialContext, OnEvent: m.take,
 			OnMeta: func(meta wire.SocketMeta) {

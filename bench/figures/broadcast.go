@@ -1,19 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
-	"golang.org/x/sync/errgroup"
-
+	"github.com/wscluster/wscluster/bench/bare"
+	"github.com/wscluster/wscluster/bench/crowd"
 	"github.com/wscluster/wscluster/bench/load"
 	"github.com/wscluster/wscluster/internal/rig"
 	"github.com/wscluster/wscluster/pkg/amqp"
@@ -66,12 +61,12 @@ func measureBroadcastLast(ctx context.Context, l *lab) (rounds []sample, err err
 	defer l.stop(c)
 	var relays []string
 	for range 2 {
-		addr, stop, err := startRelay(ctx, c.Rabbit.URL())
+		r, err := bare.StartRelay(c.Rabbit.URL())
 		if err != nil {
 			return nil, err
 		}
-		defer stop()
-		relays = append(relays, addr)
+		defer r.Stop()
+		relays = append(relays, r.Addr)
 	}
 	for range broadcastRounds {
 		var s sample
@@ -206,21 +201,16 @@ func slowRound(ctx context.Context, l *lab, slow, messages int) (each float64, e
 	return grown()[0] * 1024 / float64(slow), err
 }
 
-// crowd is clients that are subscribed to broadcastChannel, each of which must get every message once, in order.
-type crowd struct {
+// audition is clients that are subscribed to broadcastChannel, each of which must get every message once, in order.
+type audition struct {
+	*crowd.Crowd
 	link    broker.Link
 	clients int
-
-	n       atomic.Int64 // the number of the last message
-	waiting atomic.Int64 // clients that do not have it
-	all     chan time.Time
-
-	mu   sync.Mutex
-	ages *hdrhistogram.Histogram // guarded by mu
+	n       int64 // the number of the last message
 }
 
 // subscribeAll connects clients and subscribes them. stop ends them, and says what went wrong.
-func subscribeAll(ctx context.Context, c *rig.Cluster, clients int, addrs ...string) (_ *crowd, stop func() error, err error) {
+func subscribeAll(ctx context.Context, c *rig.Cluster, clients int, addrs ...string) (_ *audition, stop func() error, err error) {
 	b, err := amqp.New(amqp.Options{URLs: []string{c.Rabbit.URL()}})
 	if err != nil {
 		return nil, nil, err
@@ -234,57 +224,28 @@ func subscribeAll(ctx context.Context, c *rig.Cluster, clients int, addrs ...str
 		defer cancel()
 		return link.Close(ctx)
 	}
-	fleet, err := load.Connect(ctx, clients, addrs...)
-	if err == nil {
-		err = subscribe(fleet)
-	}
+	a := &audition{link: link, clients: clients}
+	a.Crowd, err = crowd.Gather(ctx, subscribers(clients, addrs...), crowd.Options{})
 	if err != nil {
 		return nil, nil, errors.Join(err, leave())
 	}
-	a := &crowd{link: link, clients: clients, all: make(chan time.Time, 1), ages: hdrhistogram.New(1_000, int64(time.Minute), 3)}
-	got := make([]int64, clients)
-	serving, end := context.WithCancel(ctx)
-	served := make(chan error, 1)
-	go func() {
-		served <- fleet.Serve(serving, func(client int, p []byte) error { return a.receive(&got[client], p) })
-	}()
-	return a, func() error { end(); return errors.Join(<-served, leave()) }, nil
+	return a, func() error { return errors.Join(a.Close(), leave()) }, nil
 }
 
-// subscribe has each client subscribe, and waits for the answer and the snapshot.
-func subscribe(fleet load.Fleet) error {
-	var g errgroup.Group
-	g.SetLimit(64)
-	for i, s := range fleet {
-		g.Go(func() error {
-			if err := s.Send(&wire.Subscribe{Channel: broadcastChannel}); err != nil {
+// subscribers are clients of workers that subscribe to broadcastChannel.
+func subscribers(clients int, addrs ...string) load.Plan {
+	p := load.Plan{Clients: clients, Sources: load.Loopback(clients)}
+	for _, addr := range addrs {
+		t := load.Worker(addr)
+		t.Greet = func(s *load.Socket, _ int) error {
+			if err := s.Hello(""); err != nil {
 				return err
 			}
-			p, err := s.Next()
-			if err != nil {
-				return fmt.Errorf("client %d: %w", i, err)
-			}
-			m, err := wire.DecodeServer(p)
-			if err != nil {
-				return err
-			}
-			answer, ok := m.(*wire.Subscribed)
-			if !ok {
-				return fmt.Errorf("client %d is answered with %.200s", i, p)
-			}
-			for range answer.Snapshot { // of the round before
-				if _, err := s.Next(); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+			return s.Subscribe(&wire.Subscribe{Channel: broadcastChannel})
+		}
+		p.Targets = append(p.Targets, t)
 	}
-	err := g.Wait()
-	if err != nil {
-		fleet.Close()
-	}
-	return err
+	return p
 }
 
 // subscribeDeaf connects clients that subscribe and never read again.
@@ -303,96 +264,48 @@ func subscribeDeaf(ctx context.Context, clients int, addr string) (load.Fleet, e
 }
 
 // publish sends the next message.
-func (a *crowd) publish(ctx context.Context) error {
-	a.n.Add(1)
-	body := fmt.Appendf(nil, `{"n":%d,%s`, a.n.Load(), stamp(time.Now())[1:])
-	_, err := a.link.Publish(ctx, broker.ToChannel(broadcastChannel), broker.Message{Body: body, Time: time.Now(), Transient: true})
+func (a *audition) publish(ctx context.Context) error {
+	a.n++
+	m := broker.Message{Body: crowd.Message(crowd.Everybody, a.n, crowd.Now()), Time: time.Now(), Transient: true}
+	_, err := a.link.Publish(ctx, broker.ToChannel(broadcastChannel), m)
 	return err
 }
 
 // broadcast sends a message and returns when all clients have it.
-func (a *crowd) broadcast(ctx context.Context) (time.Duration, error) {
-	a.waiting.Store(int64(a.clients))
-	began := time.Now()
+func (a *audition) broadcast(ctx context.Context) (time.Duration, error) {
+	if err := a.Expect(int64(a.clients)); err != nil {
+		return 0, err
+	}
+	began := crowd.Now()
 	if err := a.publish(ctx); err != nil {
 		return 0, err
 	}
-	select {
-	case at := <-a.all:
-		return at.Sub(began), nil
-	case <-time.After(broadcastWithin):
-		return 0, fmt.Errorf("%d of %d clients have no message after %v", a.waiting.Load(), a.clients, broadcastWithin)
-	case <-ctx.Done():
-		return 0, context.Cause(ctx)
-	}
+	t, err := a.all(ctx)
+	return time.Duration(t.Last - began), err
 }
 
 // steady sends messages at a rate, and returns the p99 in ms when all clients have all of them.
-func (a *crowd) steady(ctx context.Context, rate, messages int) (float64, error) {
-	a.mu.Lock()
-	a.ages.Reset()
-	a.mu.Unlock()
-	a.waiting.Store(int64(a.clients * messages))
-	tick := time.NewTicker(time.Second / time.Duration(rate))
-	defer tick.Stop()
-	for range messages {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return 0, context.Cause(ctx)
-		}
-		if err := a.publish(ctx); err != nil {
-			return 0, err
-		}
+func (a *audition) steady(ctx context.Context, rate, messages int) (float64, error) {
+	if err := a.Expect(int64(a.clients) * int64(messages)); err != nil {
+		return 0, err
 	}
-	select {
-	case <-a.all:
-	case <-time.After(broadcastWithin):
-		return 0, fmt.Errorf("%d of %d messages have not come after %v", a.waiting.Load(), a.clients*messages, broadcastWithin)
-	case <-ctx.Done():
-		return 0, context.Cause(ctx)
+	if err := crowd.Pace(ctx, messages, rate, func(int) error { return a.publish(ctx) }); err != nil {
+		return 0, err
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return ms(time.Duration(a.ages.ValueAtQuantile(99))), nil
-}
-
-// receive takes what came to one client, which had the message got last.
-func (a *crowd) receive(got *int64, p []byte) error {
-	now := time.Now()
-	if !bytes.HasPrefix(p, []byte(`{"type":"message"`)) {
-		if bytes.HasPrefix(p, []byte(`{"type":"missed"`)) {
-			return fmt.Errorf("a client that reads is told %s", p)
-		}
-		return nil // a fresh token
-	}
-	_, body, _ := bytes.Cut(p, []byte(`"body":`))
-	n, at, err := readNumbers(body)
+	t, err := a.all(ctx)
 	if err != nil {
-		return fmt.Errorf("%.300s: %w", p, err)
+		return 0, err
 	}
-	if *got != 0 && n != *got+1 {
-		return fmt.Errorf("message %d came after %d", n, *got)
-	}
-	*got = n
-	a.mu.Lock()
-	err = a.ages.RecordValue(max(1_000, int64(now.Sub(began))-at))
-	a.mu.Unlock()
-	if a.waiting.Add(-1) == 0 {
-		a.all <- now
-	}
-	return err
+	return t.Quantile(99), nil
 }
 
-// readNumbers reads n and at_ns of a body that publish made, at less cost than a JSON decoder: the clients share the cores with
-// what is measured.
-func readNumbers(body []byte) (n, at int64, err error) {
-	head, rest, _ := bytes.Cut(body, []byte(`,"at_ns":`))
-	time, _, _ := bytes.Cut(rest, []byte(","))
-	if n, err = strconv.ParseInt(string(bytes.TrimPrefix(head, []byte(`{"n":`))), 10, 64); err == nil {
-		at, err = strconv.ParseInt(string(time), 10, 64)
+// all waits until all clients have all messages, as they must.
+func (a *audition) all(ctx context.Context) (crowd.Tally, error) {
+	t, err := a.Wait(ctx, broadcastWithin)
+	if err == nil && t.Faults != (crowd.Faults{}) {
+		err = fmt.Errorf("of %d messages that %d clients should get: %+v", t.Got+t.Lost, a.clients, t.Faults)
 	}
-	return n, at, err
+	return t, err
 }
 
 func ms(d time.Duration) float64 { return d.Seconds() * 1000 }

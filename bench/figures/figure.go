@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+
+	"github.com/wscluster/wscluster/bench/report"
 )
 
 // figure is one thing that is measured. Each has a file of its own, and a line in figures.
@@ -82,21 +84,10 @@ const columns = "name value unit baseline ratio floor ok|short"
 func (f *figure) line(s sample) (line string, ok bool) {
 	baseline, ratio, verdict := "-", "-", "short"
 	if s.baseline != 0 {
-		baseline, ratio = number(s.baseline), strconv.FormatFloat(s.ratio(), 'f', 2, 64)
+		baseline, ratio = report.Number(s.baseline), strconv.FormatFloat(s.ratio(), 'f', 2, 64)
 	}
 	if ok = f.floor.holds(s); ok {
 		verdict = "ok"
 	}
-	return fmt.Sprint(f.name, " ", number(s.value), " ", f.unit, " ", baseline, " ", ratio, " ", f.floor, " ", verdict), ok
-}
-
-// number writes v with three digits at least, and never an exponent.
-func number(v float64) string {
-	switch {
-	case v >= 100:
-		return strconv.FormatFloat(v, 'f', 0, 64)
-	case v >= 10:
-		return strconv.FormatFloat(v, 'f', 1, 64)
-	}
-	return strconv.FormatFloat(v, 'f', 2, 64)
+	return fmt.Sprint(f.name, " ", report.Number(s.value), " ", f.unit, " ", baseline, " ", ratio, " ", f.floor, " ", verdict), ok
 }

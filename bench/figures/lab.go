@@ -7,10 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/wscluster/wscluster/internal/rig"
 )
@@ -87,15 +84,4 @@ func (l *lab) stop(c *rig.Cluster) {
 	if err := c.Stop(); err != nil {
 		l.logf("stop the cluster: %v", err)
 	}
-}
-
-// machine describes where the figures are taken, and how busy others keep it: absolute values are
-// worth little where the load is near the number of cores.
-func machine() string {
-	memory := "memory and load unknown"
-	var info unix.Sysinfo_t
-	if err := unix.Sysinfo(&info); err == nil {
-		memory = fmt.Sprintf("%.1f GiB, load %.1f", float64(info.Totalram)*float64(info.Unit)/(1<<30), float64(info.Loads[0])/(1<<16))
-	}
-	return fmt.Sprintf("machine: %d cores, %s, %s/%s, %s", runtime.NumCPU(), memory, runtime.GOOS, runtime.GOARCH, runtime.Version())
 }

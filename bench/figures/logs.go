@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/wscluster/wscluster/bench/report"
 	"github.com/wscluster/wscluster/internal/rig"
 	"github.com/wscluster/wscluster/pkg/wire"
 )
@@ -99,16 +100,16 @@ func (l *lab) readLines(ctx context.Context, c *rig.Cluster, lines int) (time.Du
 // watch samples the memory of processes until stop, which returns how far each went above its first sample, in MiB.
 func watch(ctx context.Context, members []*rig.Member) (stop func() []float64) {
 	most := make([]float64, len(members))
-	first := make([]int, len(members))
+	first := make([]int64, len(members))
 	for i, m := range members {
-		first[i], _ = residentOf(m.PID())
+		first[i], _ = report.Resident(m.PID())
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for pause(ctx, 200*time.Millisecond) == nil {
 			for i, m := range members {
-				if now, err := residentOf(m.PID()); err == nil {
+				if now, err := report.Resident(m.PID()); err == nil {
 					most[i] = max(most[i], float64(now-first[i])/(1<<20))
 				}
 			}

@@ -24,13 +24,16 @@ import (
 	"os/signal"
 	"regexp"
 	"syscall"
+
+	"github.com/wscluster/wscluster/bench/bare"
+	"github.com/wscluster/wscluster/bench/report"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)                         // a second signal ends the process at once
-	if len(os.Args) == 3 && os.Args[1] == relayCommand { // one that startRelay has started
-		fmt.Fprintln(os.Stderr, "figures:", relay(os.Args[2], os.Stdout))
+	context.AfterFunc(ctx, stop)                              // a second signal ends the process at once
+	if len(os.Args) == 3 && os.Args[1] == bare.RelayCommand { // one that bare.StartRelay has started
+		fmt.Fprintln(os.Stderr, "figures:", bare.RelayMain(os.Args[2], os.Stdin, os.Stdout))
 		os.Exit(1)
 	}
 	os.Exit(run(ctx, figures, os.Args[1:], os.Stdout, os.Stderr))
@@ -59,7 +62,7 @@ func run(ctx context.Context, figures []figure, args []string, stdout, stderr io
 		return 1
 	}
 	defer l.close()
-	l.logf("%s\n%s", machine(), columns)
+	l.logf("machine: %v\n%s", report.ThisMachine(), columns)
 	code, measured := 0, 0
 	for _, f := range figures {
 		if !selected.MatchString(f.name) {

@@ -44,7 +44,7 @@ func TestALineTellsWhatWasMeasuredAndWhetherItHolds(t *testing.T) {
 		if fields := len(strings.Fields(out.String())); fields != len(strings.Fields(columns)) {
 			t.Errorf("the line has %d fields, its head %d", fields, len(strings.Fields(columns)))
 		}
-		for _, want := range []string{columns, "machine: ", " cores, "} {
+		for _, want := range []string{columns, "machine: ", " cores ("} {
 			if !strings.Contains(progress.String(), want) {
 				t.Errorf("progress does not tell %q: %q", want, progress.String())
 			}

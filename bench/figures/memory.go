@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/wscluster/wscluster/bench/load"
+	"github.com/wscluster/wscluster/bench/report"
 	"github.com/wscluster/wscluster/internal/rig"
 )
 
@@ -126,24 +124,9 @@ func footprintOf(ctx context.Context, w *rig.Member) (f footprint, err error) {
 		return f, err
 	}
 	f.inUse = int(heap + stacks)
-	f.resident, err = residentOf(w.PID())
+	resident, err := report.Resident(w.PID())
+	f.resident = int(resident)
 	return f, err
-}
-
-// residentOf reads RssAnon (proc_pid_status(5)).
-func residentOf(pid int) (int, error) {
-	file := fmt.Sprintf("/proc/%d/status", pid)
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(text)) {
-		if value, ok := strings.CutPrefix(line, "RssAnon:"); ok {
-			kb, err := strconv.Atoi(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")))
-			return kb << 10, err
-		}
-	}
-	return 0, fmt.Errorf("%s has no RssAnon", file)
 }
 
 func pause(ctx context.Context, d time.Duration) error {

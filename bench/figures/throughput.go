@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/wscluster/wscluster/bench/bare"
 	"github.com/wscluster/wscluster/bench/load"
 	"github.com/wscluster/wscluster/internal/rig"
 	"github.com/wscluster/wscluster/pkg/amqp"
@@ -74,7 +75,7 @@ func measureEventRates(ctx context.Context, l *lab) (rounds []eventRates, err er
 		return nil, err
 	}
 	defer raw.close()
-	rabbit, err := amqp.New(amqp.Options{URLs: []string{c.Rabbit.URL()}, Window: rawWindow})
+	rabbit, err := amqp.New(amqp.Options{URLs: []string{c.Rabbit.URL()}, Window: bare.PublishWindow})
 	if err != nil {
 		return nil, err
 	}
@@ -235,26 +236,17 @@ func (r *rawClient) rate(ctx context.Context, c *takers) (float64, error) {
 			return 0, err
 		}
 	}
-	late := time.After(rateWithin)
+	ctx, cancel := context.WithTimeoutCause(ctx, rateWithin, errors.New("not every event came to the bare consumer, and was confirmed, within a minute"))
+	defer cancel()
 	for range rateEvents {
 		select {
 		case <-r.arrivals:
-		case <-late:
-			return 0, errors.New("not every event came to the bare consumer within a minute")
 		case <-ctx.Done():
 			return 0, context.Cause(ctx)
 		}
 	}
-	for range rawWindow { // when it is all there is room for, all are answered
-		select {
-		case r.window <- struct{}{}:
-		case <-late:
-			return 0, errors.New("not every publish of the bare client was answered within a minute")
-		}
+	if err := r.publisher.Settle(ctx); err != nil {
+		return 0, err
 	}
-	rate := rateEvents / time.Since(start).Seconds()
-	for range rawWindow {
-		<-r.window
-	}
-	return rate, nil
+	return rateEvents / time.Since(start).Seconds(), nil
 }

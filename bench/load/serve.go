@@ -116,8 +116,8 @@ func (s *Socket) feed(i int, b []byte, each func(int, []byte) error) error {
 			return nil
 		}
 		p := b[size-int(h.Length) : size]
-		text, err := s.take(h.OpCode, p)
-		if err == nil && text {
+		message, err := s.take(h.OpCode, p)
+		if err == nil && message {
 			err = each(i, p)
 		}
 		if err != nil {

@@ -1,10 +1,12 @@
 // Package load holds thousands of client sockets in one process for the measurements of bench/.
-// A socket knows the wire and nothing more: it says hello, reads, answers pings and acknowledges
-// what it is told to. What a real client does beside that is pkg/wsclient. It needs Linux.
+// A socket knows WebSocket and the first words of the wire: it says hello, reads, answers pings and sends
+// what it is told to; other protocols are their targets' affair. What a real client does beside that is
+// pkg/wsclient. It needs Linux.
 package load
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,10 +23,10 @@ import (
 	"github.com/wscluster/wscluster/pkg/wire"
 )
 
-// Socket is one client with a session. One goroutine at a time may read and send; Close may be
+// Socket is one client. One goroutine at a time may read and send; Close may be
 // called from any.
 type Socket struct {
-	Meta wire.SocketMeta // set once
+	Meta wire.SocketMeta // set by Hello
 
 	conn io.ReadWriteCloser // of package net, until Fleet.Serve has taken its descriptor
 	r    *bufio.Reader
@@ -35,40 +37,44 @@ type Socket struct {
 const (
 	openWithin  = 30 * time.Second // from the dial to the socket_meta
 	readerBytes = 512
+	workerPath  = "/v1/ws"
 )
 
-// Source is a loopback address to dial from: one of 32, for a pair of addresses has no more than
-// some 28,000 ports, and HAProxy counts by source.
-func Source(n int) net.IP { return net.IPv4(127, 0, 1, byte(1+n%32)) }
-
-// Dial connects to host:port from the source address, says hello and reads the socket_meta. It
-// takes at most 30 s.
-func Dial(ctx context.Context, addr string, source net.IP) (_ *Socket, err error) {
+// dial connects from the source address, if there is one, shakes hands and greets. It takes at most 30 s.
+func dial(ctx context.Context, t Target, source net.IP, client int) (_ *Socket, err error) {
 	ctx, cancel := context.WithTimeout(ctx, openWithin)
 	defer cancel()
-	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: source}, KeepAlive: -1}
-	conn, early, _, err := ws.Dialer{
-		NetDial:   dialer.DialContext,
-		Protocols: []string{wire.Subprotocol},
-	}.Dial(ctx, "ws://"+addr+"/v1/ws")
+	dialer := net.Dialer{KeepAlive: -1}
+	if source != nil {
+		dialer.LocalAddr, dialer.Control = &net.TCPAddr{IP: source}, lateBind
+	}
+	handshake := ws.Dialer{NetDial: dialer.DialContext}
+	if t.Protocol != "" {
+		handshake.Protocols = []string{t.Protocol}
+	}
+	conn, early, _, err := handshake.Dial(ctx, "ws://"+t.Addr+cmp.Or(t.Path, workerPath))
 	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", addr, err)
+		return nil, fmt.Errorf("connect to %s: %w", t.Addr, err)
 	}
 	s := &Socket{conn: conn, r: early}
 	if s.r == nil {
 		s.r = bufio.NewReaderSize(conn, readerBytes)
 	}
+	if t.Greet == nil {
+		return s, nil
+	}
 	cut := context.AfterFunc(ctx, func() { conn.Close() })
 	defer cut()
-	if err := s.hello(); err != nil {
+	if err := t.Greet(s, client); err != nil {
 		conn.Close()
-		return nil, fmt.Errorf("hello to %s: %w", addr, err)
+		return nil, fmt.Errorf("greet %s: %w", t.Addr, err)
 	}
 	return s, nil
 }
 
-func (s *Socket) hello() error {
-	if err := s.Send(&wire.Hello{}); err != nil {
+// Hello opens a session, or resumes the one of a token, and reads the socket_meta into Meta.
+func (s *Socket) Hello(token string) error {
+	if err := s.Send(&wire.Hello{Token: token}); err != nil {
 		return err
 	}
 	p, err := s.Next()
@@ -84,11 +90,43 @@ func (s *Socket) hello() error {
 		return fmt.Errorf("the first message is %.100q, want a socket_meta", p)
 	}
 	s.Meta = *meta
+	if meta.Resumed {
+		return s.Send(&wire.Confirm{Epoch: meta.Epoch})
+	}
 	return nil
 }
 
-// Send writes one message. It blocks while the kernel's buffer is full.
+// Subscribe subscribes to a channel, and reads the answer and the snapshot.
+func (s *Socket) Subscribe(to *wire.Subscribe) error {
+	if err := s.Send(to); err != nil {
+		return err
+	}
+	p, err := s.Next()
+	if err != nil {
+		return err
+	}
+	m, err := wire.DecodeServer(p)
+	if err != nil {
+		return err
+	}
+	answer, ok := m.(*wire.Subscribed)
+	if !ok {
+		return fmt.Errorf("a subscribe is answered with %.200s", p)
+	}
+	for range answer.Snapshot {
+		if _, err := s.Next(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Send writes one message. It blocks while the kernel's buffer is full. In Fleet.Serve any goroutine may call it.
 func (s *Socket) Send(m wire.ClientMessage) error { return s.write(ws.OpText, wire.EncodeClient(m)) }
+
+// SendText and SendBinary do the same with a message of another protocol. They overwrite p.
+func (s *Socket) SendText(p []byte) error   { return s.write(ws.OpText, p) }
+func (s *Socket) SendBinary(p []byte) error { return s.write(ws.OpBinary, p) }
 
 // write sends one frame and overwrites p.
 func (s *Socket) write(op ws.OpCode, p []byte) error {
@@ -115,7 +153,7 @@ func (s *Socket) Next() ([]byte, error) {
 		if _, err := io.ReadFull(s.r, s.buf); err != nil {
 			return nil, err
 		}
-		if text, err := s.take(h.OpCode, s.buf); text || err != nil {
+		if message, err := s.take(h.OpCode, s.buf); message || err != nil {
 			return s.buf, err
 		}
 	}
@@ -131,9 +169,9 @@ func check(h ws.Header) error {
 }
 
 // take answers a ping, and reports whether the frame is a message.
-func (s *Socket) take(op ws.OpCode, p []byte) (text bool, err error) {
+func (s *Socket) take(op ws.OpCode, p []byte) (message bool, err error) {
 	switch op {
-	case ws.OpText:
+	case ws.OpText, ws.OpBinary:
 		return true, nil
 	case ws.OpPing:
 		return false, s.write(ws.OpPong, slices.Clone(p))
@@ -170,7 +208,7 @@ func (s *Socket) detach() (ahead []byte, _ *descriptor, err error) {
 	}
 	ahead, _ = s.r.Peek(s.r.Buffered()) // what is buffered can be peeked
 	s.conn.Close()                      // the descriptor's copy lives
-	s.conn, s.r = d, nil
+	s.conn, s.r, s.buf = d, nil, nil
 	return ahead, d, nil
 }
 
