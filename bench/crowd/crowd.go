@@ -44,23 +44,22 @@ func Gather(ctx context.Context, p load.Plan, o Options) (*Crowd, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Watch(ctx, fleet, p.First, o), nil
-}
-
-// Watch reads from the sockets of a fleet, whose first has a number, until Close, or ctx ends.
-func Watch(ctx context.Context, fleet load.Fleet, first int, o Options) *Crowd {
-	c := Listen(len(fleet), first, o)
+	if err := fleet.Detach(); err != nil { // now they may be sent by
+		fleet.Close()
+		return nil, err
+	}
+	c := Listen(p.Clients, p.First, o)
 	c.Fleet = fleet
 	ctx, c.cancel = context.WithCancel(ctx)
 	go func() {
 		defer close(c.ended)
-		err := fleet.Serve(ctx, func(i int, frame []byte) error { return c.Take(first+i, frame) })
+		err := fleet.Serve(ctx, func(i int, frame []byte) error { return c.Take(p.First+i, frame) })
 		c.mu.Lock()
 		c.err = err
 		c.mu.Unlock()
 		c.signal()
 	}()
-	return c
+	return c, nil
 }
 
 // Listen is a Crowd without sockets, which is given what comes by Take.

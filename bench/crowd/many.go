@@ -36,9 +36,9 @@ type Spec struct {
 
 	// Command starts a process that runs Serve on its standard input and output. nil has Serve in this process, which
 	// its number of files bounds.
-	Command []string
+	Command []string `json:"-"`
 	// Opened is called with the number of clients that are connected, now and then and from several goroutines; may be nil.
-	Opened func(clients int)
+	Opened func(clients int) `json:"-"`
 }
 
 // part is the parent's end of one process.
@@ -63,7 +63,7 @@ type order struct {
 type report struct {
 	Opened int    `json:"opened,omitempty"` // clients that have connected, while they do
 	Error  string `json:"error,omitempty"`
-	*sums
+	Sums   *sums  `json:"sums,omitempty"`
 }
 
 // sums are a Tally on its way.
@@ -159,7 +159,7 @@ func (m *Many) all(ctx context.Context, make func(i, first, clients int) order, 
 				case r.Opened > 0:
 					opened(i, r.Opened)
 				default:
-					t, err := r.sums.tally()
+					t, err := r.Sums.tally()
 					mu.Lock()
 					defer mu.Unlock()
 					if err == nil {
@@ -173,14 +173,15 @@ func (m *Many) all(ctx context.Context, make func(i, first, clients int) order, 
 	return total, g.Wait()
 }
 
-// Connect connects the clients, again if they were cut: then they resume their sessions. It returns how long it took.
-func (m *Many) Connect(ctx context.Context) (time.Duration, error) {
+// Connect connects the clients, again if they were cut: then they ask for their sessions, and resumed is how many
+// got them. It returns how long it took.
+func (m *Many) Connect(ctx context.Context) (took time.Duration, resumed int64, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, m.Within, fmt.Errorf("not all of %d clients are connected after %v", m.Clients, m.Within))
 	defer cancel()
 	var mu sync.Mutex
 	counts := make([]int, len(m.parts))
 	began := time.Now()
-	_, err := m.all(ctx, func(_, first, clients int) order {
+	t, err := m.all(ctx, func(_, first, clients int) order {
 		s := m.Spec
 		s.Clients = clients
 		return order{Do: "connect", Spec: &s, First: first}
@@ -196,7 +197,7 @@ func (m *Many) Connect(ctx context.Context) (time.Duration, error) {
 			m.Opened(sum)
 		}
 	})
-	return time.Since(began), err
+	return time.Since(began), t.Got, err
 }
 
 // Cut ends all connections without a word.
@@ -213,10 +214,12 @@ func (m *Many) Wait(ctx context.Context, within time.Duration) (Tally, error) {
 	return m.all(ctx, func(int, int, int) order { return order{Do: "wait", Within: within} }, nil)
 }
 
-// Echo is Crowd.Echo for all of them, pings and rate being those of all together.
+// Echo is Crowd.Echo for all of them, pings and rate being those of all together. As many pings as clients are one of
+// each client.
 func (m *Many) Echo(ctx context.Context, pings, rate int) (Tally, error) {
-	n := len(m.parts)
-	return m.all(ctx, func(int, int, int) order { return order{Do: "echo", Pings: (pings + n - 1) / n, Rate: max(1, rate/n)} }, nil)
+	return m.all(ctx, func(_, _, clients int) order {
+		return order{Do: "echo", Pings: pings * clients / m.Clients, Rate: max(1, rate*clients/m.Clients)}
+	}, nil)
 }
 
 func (m *Many) simple(ctx context.Context, o order) error {

@@ -40,7 +40,7 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 			return fmt.Errorf("read an order: %w", err)
 		}
 		t, err := c.do(ctx, o)
-		r := report{sums: pack(t)}
+		r := report{Sums: pack(t)}
 		if err != nil {
 			r = report{Error: err.Error()}
 		}
@@ -52,7 +52,12 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 
 func (c *child) do(ctx context.Context, o order) (Tally, error) {
 	if o.Do == "connect" {
-		return newTally(), c.connect(ctx, o)
+		t := newTally()
+		err := c.connect(ctx, o)
+		if err == nil {
+			t.Got = c.resumed()
+		}
+		return t, err
 	}
 	if c.crowd == nil {
 		return newTally(), fmt.Errorf("%s before connect", o.Do)
@@ -120,6 +125,16 @@ func (c *child) connect(ctx context.Context, o order) error {
 			}
 		}
 	}
+}
+
+// resumed is how many clients have the session that they had before.
+func (c *child) resumed() (n int64) {
+	for _, s := range c.crowd.Fleet {
+		if s.Meta.Resumed {
+			n++
+		}
+	}
+	return n
 }
 
 // cut ends the clients and keeps their tokens.

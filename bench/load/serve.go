@@ -1,7 +1,6 @@
 package load
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -74,13 +73,24 @@ func (f Fleet) Serve(ctx context.Context, each func(client int, p []byte) error)
 	return nil
 }
 
+// Detach makes the sockets ready for Serve, which does it otherwise. From now on any goroutine may call their Send, and
+// none Next.
+func (f Fleet) Detach() error {
+	for i, s := range f {
+		if _, err := s.detach(); err != nil {
+			return fmt.Errorf("client %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
 // join gives a socket to epoll, and takes what it has read already.
 func (s *Socket) join(poll, i int, each func(int, []byte) error) error {
-	ahead, d, err := s.detach()
+	d, err := s.detach()
 	if err != nil {
 		return err
 	}
-	if err := s.feed(i, bytes.Clone(ahead), each); err != nil {
+	if err := s.feed(i, nil, each); err != nil {
 		return err
 	}
 	return unix.EpollCtl(poll, unix.EPOLL_CTL_ADD, d.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(i)})

@@ -121,7 +121,7 @@ func (s *Socket) Subscribe(to *wire.Subscribe) error {
 	return nil
 }
 
-// Send writes one message. It blocks while the kernel's buffer is full. In Fleet.Serve any goroutine may call it.
+// Send writes one message. It blocks while the kernel's buffer is full. After Fleet.Detach any goroutine may call it.
 func (s *Socket) Send(m wire.ClientMessage) error { return s.write(ws.OpText, wire.EncodeClient(m)) }
 
 // SendText and SendBinary do the same with a message of another protocol. They overwrite p.
@@ -139,7 +139,7 @@ func (s *Socket) write(op ws.OpCode, p []byte) error {
 }
 
 // Next blocks until the next message and returns it; it is valid until the following call. Pings
-// before it are answered. The error tells how the socket ended. It is for before Fleet.Serve.
+// before it are answered. The error tells how the socket ended. It is for before Fleet.Detach and Serve.
 func (s *Socket) Next() ([]byte, error) {
 	for {
 		h, err := ws.ReadHeader(s.r)
@@ -191,25 +191,30 @@ type descriptor struct {
 	fd int // guarded by mu; -1 once it is closed
 }
 
-// detach takes the descriptor of a connection of package net, which is closed. It returns what was read ahead.
-func (s *Socket) detach() (ahead []byte, _ *descriptor, err error) {
+// detach takes the descriptor of a connection of package net, which is closed. What was read ahead is the rest. Doing it
+// twice does nothing more.
+func (s *Socket) detach() (*descriptor, error) {
+	if d, ok := s.conn.(*descriptor); ok {
+		return d, nil
+	}
 	raw, ok := s.conn.(syscall.Conn)
 	if !ok {
-		return nil, nil, fmt.Errorf("a %T has no descriptor", s.conn)
+		return nil, fmt.Errorf("a %T has no descriptor", s.conn)
 	}
 	control, err := raw.SyscallConn()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	d := &descriptor{fd: -1}
 	var failed error
 	if err := control.Control(func(fd uintptr) { d.fd, failed = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); err != nil || failed != nil {
-		return nil, nil, errors.Join(err, failed)
+		return nil, errors.Join(err, failed)
 	}
-	ahead, _ = s.r.Peek(s.r.Buffered()) // what is buffered can be peeked
-	s.conn.Close()                      // the descriptor's copy lives
+	ahead, _ := s.r.Peek(s.r.Buffered()) // what is buffered can be peeked
+	s.rest = slices.Clone(ahead)
+	s.conn.Close() // the descriptor's copy lives
 	s.conn, s.r, s.buf = d, nil, nil
-	return ahead, d, nil
+	return d, nil
 }
 
 // Read is one read(2); without bytes there it is EAGAIN.

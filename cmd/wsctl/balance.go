@@ -200,17 +200,27 @@ func read(ctx context.Context, pages []string) (balance, error) {
 func (b *balance) fetch(ctx context.Context, page string) error {
 	ctx, cancel := context.WithTimeout(ctx, pageWithin)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, page, nil)
+	text, err := fetch(ctx, page)
 	if err != nil {
 		return err
+	}
+	defer text.Close()
+	return b.add(text)
+}
+
+// fetch gets a page, which is read before ctx ends.
+func fetch(ctx context.Context, page string) (io.ReadCloser, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, page, nil)
+	if err != nil {
+		return nil, err
 	}
 	answer, err := http.DefaultClient.Do(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
-		return fmt.Errorf("the answer was %s", answer.Status)
+		answer.Body.Close()
+		return nil, fmt.Errorf("the answer was %s", answer.Status)
 	}
-	return b.add(answer.Body)
+	return answer.Body, nil
 }

@@ -6,11 +6,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/wscluster/wscluster/bench/report"
 	"github.com/wscluster/wscluster/internal/chaos"
 	"github.com/wscluster/wscluster/internal/config"
 )
@@ -87,62 +87,16 @@ func runChaos(ctx context.Context, o chaos.Options, keep string, stdout, stderr 
 	if err != nil {
 		return config.WithExit(config.ExitUsage, err)
 	}
-	p := progress{out: stderr, tty: isTerminal(stderr)}
-	o.Status, o.Note = p.status, p.note
-	report, err := chaos.Run(ctx, o)
-	p.end()
-	if report == nil {
+	p := report.NewProgress(stderr)
+	o.Status, o.Note = p.Status, p.Note
+	found, err := chaos.Run(ctx, o)
+	p.End()
+	if found == nil {
 		return err
 	}
-	fmt.Fprintln(stdout, report)
+	fmt.Fprintln(stdout, found)
 	if err != nil {
 		return err
 	}
-	return report.Check()
-}
-
-// progress shows how things stand: on a terminal in one line that changes, elsewhere in lines.
-type progress struct {
-	out io.Writer
-	tty bool
-
-	mu    sync.Mutex
-	shown bool // guarded by mu: the line that changes is there
-}
-
-func (p *progress) status(line string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.tty {
-		fmt.Fprintln(p.out, line)
-		return
-	}
-	fmt.Fprintf(p.out, "\r\x1b[K%.200s", line)
-	p.shown = true
-}
-
-func (p *progress) note(line string) {
-	p.end()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	fmt.Fprintln(p.out, line)
-}
-
-// end removes the line that changes.
-func (p *progress) end() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.shown {
-		fmt.Fprint(p.out, "\r\x1b[K")
-		p.shown = false
-	}
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	return found.Check()
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -37,18 +36,5 @@ func TestThePublisherIsNotForPeople(t *testing.T) {
 	}
 	if _, stdout, _ := execute(t, "--help"); strings.Contains(stdout, "chaos-publisher") {
 		t.Errorf("help shows it:\n%s", stdout)
-	}
-}
-
-func TestProgressIsOneLineOnATerminalOnly(t *testing.T) {
-	var plain, tty bytes.Buffer
-	for out, p := range map[*bytes.Buffer]*progress{&plain: {out: &plain}, &tty: {out: &tty, tty: true}} {
-		p.status("one")
-		p.note("a fault")
-		p.status("two")
-		p.end()
-		if got := out.String(); strings.Count(got, "\n") != map[bool]int{false: 3, true: 1}[p.tty] || !strings.Contains(got, "a fault\n") {
-			t.Errorf("terminal %t: %q", p.tty, got)
-		}
 	}
 }

@@ -1,5 +1,5 @@
 // Command wsctl is for those who run wscluster: it puts a private cluster to the test, asks a running
-// one whether its sums are right, signs grants and publishes to channels.
+// one whether its sums are right, loads it with clients, signs grants and publishes to channels.
 package main
 
 import (
@@ -25,6 +25,6 @@ func command() *cobra.Command {
 		Short: "Put a cluster to the test, and look after one",
 		Args:  cobra.NoArgs,
 	}
-	root.AddCommand(chaosCommand(), balanceCommand(), publisherCommand(), publishCommand(), tokenCommand())
+	root.AddCommand(chaosCommand(), benchCommand(), clientsCommand(), balanceCommand(), publisherCommand(), publishCommand(), tokenCommand())
 	return root
 }
