@@ -50,6 +50,7 @@ var floors = map[string]int{
 	"internal/worker": 5,
 
 	"bench/load":     6, // cheap clients by the thousand, for the figures
+	"bench/lab":      6, // private clusters of the programs as they are now
 	"bench/bare":     6, // what the figures are compared with
 	"bench/crowd":    7, // many clients, and what they got
 	"bench/report":   8, // lines, tables and plots of what was measured

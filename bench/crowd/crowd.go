@@ -19,8 +19,7 @@ type Crowd struct {
 	Fleet load.Fleet // to send by, and for what their socket_metas say
 
 	first  int // set once, as all up to mu
-	each   func(client int, frame []byte) error
-	answer func(client int, n int64) error
+	o      Options
 	cancel context.CancelFunc
 	ended  chan struct{} // closed once nobody reads any more
 	enough chan struct{} // cap 1: all that is expected has come
@@ -34,8 +33,8 @@ type Crowd struct {
 
 // Options are what a Crowd does with what comes. The zero value only counts and checks.
 type Options struct {
-	Each   func(client int, frame []byte) error // takes what holds no message: pings of the protocol, for one
-	Answer func(client int, n int64) error      // acknowledges the n-th message of a client
+	Each   func(s *load.Socket, frame []byte) error        // takes what holds no message: pings of the protocol, for one
+	Answer func(s *load.Socket, client int, n int64) error // acknowledges the n-th message of a client
 }
 
 // Gather connects the clients of p and reads from them until Close.
@@ -64,7 +63,7 @@ func Gather(ctx context.Context, p load.Plan, o Options) (*Crowd, error) {
 
 // Listen is a Crowd without sockets, which is given what comes by Take.
 func Listen(clients, first int, o Options) *Crowd {
-	return &Crowd{first: first, each: o.Each, answer: o.Answer, ended: make(chan struct{}), enough: make(chan struct{}, 1),
+	return &Crowd{first: first, o: o, ended: make(chan struct{}), enough: make(chan struct{}, 1),
 		seqs: make([]sequence, clients), tally: newTally()}
 }
 
@@ -82,8 +81,8 @@ func (c *Crowd) Take(client int, frame []byte) error {
 			c.mu.Unlock()
 			return nil
 		}
-		if c.each != nil {
-			return c.each(client, frame)
+		if c.o.Each != nil {
+			return c.o.Each(c.socket(client), frame)
 		}
 		return nil
 	}
@@ -98,10 +97,18 @@ func (c *Crowd) Take(client int, frame []byte) error {
 		c.count(now, now-at)
 	}
 	c.mu.Unlock()
-	if c.answer != nil {
-		return c.answer(client, n)
+	if c.o.Answer != nil {
+		return c.o.Answer(c.socket(client), client, n)
 	}
 	return nil
+}
+
+// socket is a client's; nil in a Crowd without.
+func (c *Crowd) socket(client int) *load.Socket {
+	if c.Fleet == nil {
+		return nil
+	}
+	return c.Fleet[client-c.first]
 }
 
 // count notes something that is expected. It is called with mu held.

@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/wscluster/wscluster/bench/load"
 	"github.com/wscluster/wscluster/internal/auth"
 	"github.com/wscluster/wscluster/internal/worker"
 	"github.com/wscluster/wscluster/pkg/broker"
@@ -146,7 +147,7 @@ func TestManySayWhatWentWrong(t *testing.T) {
 // TestACrowdCountsWhatIsWrong is given frames without a socket.
 func TestACrowdCountsWhatIsWrong(t *testing.T) {
 	var answered []int64
-	c := Listen(2, 10, Options{Answer: func(_ int, n int64) error { answered = append(answered, n); return nil }})
+	c := Listen(2, 10, Options{Answer: func(_ *load.Socket, _ int, n int64) error { answered = append(answered, n); return nil }})
 	if err := c.Expect(5); err != nil {
 		t.Fatal(err)
 	}

@@ -58,7 +58,7 @@ func gather(ctx context.Context, l *lab, c *rig.Cluster, clients int, every time
 	if err != nil {
 		return nil, nil, err
 	}
-	spool, err := os.MkdirTemp(l.dir, "spool-")
+	spool, err := os.MkdirTemp(l.Dir, "spool-")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -71,7 +71,7 @@ func gather(ctx context.Context, l *lab, c *rig.Cluster, clients int, every time
 	stop = func() { leave(); wg.Wait() }
 	wg.Go(func() {
 		if err := runner.Run(living); err != nil {
-			l.logf("the runner in this process: %v", err)
+			l.Logf("the runner in this process: %v", err)
 		}
 	})
 	met := make(chan struct{}, clients)
@@ -94,7 +94,7 @@ func gather(ctx context.Context, l *lab, c *rig.Cluster, clients int, every time
 		}
 		wg.Go(func() {
 			if err := m.Run(living); err != nil {
-				l.logf("a client ended: %v", err)
+				l.Logf("a client ended: %v", err)
 			}
 		})
 	}

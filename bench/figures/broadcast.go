@@ -54,11 +54,11 @@ const (
 )
 
 func measureBroadcastLast(ctx context.Context, l *lab) (rounds []sample, err error) {
-	c, err := l.cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1", "i2-w1"}, WorkerSettings: openNews})
+	c, err := l.Cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1", "i2-w1"}, WorkerSettings: openNews})
 	if err != nil {
 		return nil, err
 	}
-	defer l.stop(c)
+	defer l.Stop(c)
 	var relays []string
 	for range 2 {
 		r, err := bare.StartRelay(c.Rabbit.URL())
@@ -76,7 +76,7 @@ func measureBroadcastLast(ctx context.Context, l *lab) (rounds []sample, err err
 		if s.value, err = lastDelivery(ctx, c, c.Workers[0].Addr, c.Workers[1].Addr); err != nil {
 			return nil, err
 		}
-		l.logf("  last of %d: bare relays %.1f ms, workers %.1f ms, ratio %.2f", broadcastClients, s.baseline, s.value, s.ratio())
+		l.Logf("  last of %d: bare relays %.1f ms, workers %.1f ms, ratio %.2f", broadcastClients, s.baseline, s.value, s.ratio())
 		rounds = append(rounds, s)
 	}
 	return rounds, nil
@@ -108,11 +108,11 @@ func broadcastP99(clients, rate int) figure {
 	return figure{
 		name: fmt.Sprintf("broadcast-%d-p99", clients), unit: "ms", floor: floor{limit: 100},
 		measure: func(ctx context.Context, l *lab) ([]sample, error) {
-			c, err := l.cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1", "i2-w1"}, WorkerSettings: openNews})
+			c, err := l.Cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1", "i2-w1"}, WorkerSettings: openNews})
 			if err != nil {
 				return nil, err
 			}
-			defer l.stop(c)
+			defer l.Stop(c)
 			a, stop, err := subscribeAll(ctx, c, clients, c.Workers[0].Addr, c.Workers[1].Addr)
 			if err != nil {
 				return nil, err
@@ -123,7 +123,7 @@ func broadcastP99(clients, rate int) figure {
 				if err != nil {
 					return nil, errors.Join(err, stop())
 				}
-				l.logf("  %d subscribers, %d messages a second: p99 %.1f ms", clients, rate, p99)
+				l.Logf("  %d subscribers, %d messages a second: p99 %.1f ms", clients, rate, p99)
 				rounds = append(rounds, sample{value: p99})
 			}
 			return rounds, stop()
@@ -133,11 +133,11 @@ func broadcastP99(clients, rate int) figure {
 
 func measureSlowSubscriber(ctx context.Context, l *lab) (rounds []sample, err error) {
 	const clients, slow, rate = 1_000, 10, 50
-	c, err := l.cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1"}, WorkerSettings: openNews})
+	c, err := l.Cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1"}, WorkerSettings: openNews})
 	if err != nil {
 		return nil, err
 	}
-	defer l.stop(c)
+	defer l.Stop(c)
 	a, stop, err := subscribeAll(ctx, c, clients, c.Workers[0].Addr)
 	if err != nil {
 		return nil, err
@@ -157,7 +157,7 @@ func measureSlowSubscriber(ctx context.Context, l *lab) (rounds []sample, err er
 		if err != nil {
 			return nil, err
 		}
-		l.logf("  p99 %.2f ms alone, %.2f ms beside %d that read nothing, ratio %.2f", s.baseline, s.value, slow, s.ratio())
+		l.Logf("  p99 %.2f ms alone, %.2f ms beside %d that read nothing, ratio %.2f", s.baseline, s.value, slow, s.ratio())
 		rounds = append(rounds, s)
 	}
 	return rounds, nil
@@ -170,7 +170,7 @@ func measureSlowMemory(ctx context.Context, l *lab) (rounds []sample, err error)
 		if err != nil {
 			return nil, err
 		}
-		l.logf("  %d subscribers that read nothing: %.0f KiB each", slow, each)
+		l.Logf("  %d subscribers that read nothing: %.0f KiB each", slow, each)
 		rounds = append(rounds, sample{value: each})
 	}
 	return rounds, nil
@@ -178,11 +178,11 @@ func measureSlowMemory(ctx context.Context, l *lab) (rounds []sample, err error)
 
 // slowRound returns the KiB that each of some deaf subscribers costs at most.
 func slowRound(ctx context.Context, l *lab, slow, messages int) (each float64, err error) {
-	c, err := l.cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1"}, WorkerSettings: openNews})
+	c, err := l.Cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1"}, WorkerSettings: openNews})
 	if err != nil {
 		return 0, err
 	}
-	defer l.stop(c)
+	defer l.Stop(c)
 	a, stop, err := subscribeAll(ctx, c, 1, c.Workers[0].Addr) // it shows that messages pass
 	if err != nil {
 		return 0, err

@@ -23,11 +23,11 @@ const (
 )
 
 func measureBrokerKills(ctx context.Context, l *lab) ([]sample, error) {
-	bin, err := l.programs(ctx)
+	bin, err := l.Programs(ctx)
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(l.dir, "chaos-")
+	dir, err := os.MkdirTemp(l.Dir, "chaos-")
 	if err != nil {
 		return nil, err
 	}
@@ -35,16 +35,16 @@ func measureBrokerKills(ctx context.Context, l *lab) ([]sample, error) {
 		Bin: bin, Dir: dir, Seed: 1, Kinds: []chaos.Kind{chaos.BrokerKill},
 		Duration: 26 * brokerKillEvery, Every: brokerKillEvery, Settle: 90 * time.Second,
 		Clients: 100, Workers: 4, Runners: 1, Publishers: 2, Rate: 500, Nodes: 1, Task: chaos.Params{Events: 100, Bytes: 200},
-		Status: func(string) {}, Note: func(what string) { l.logf("  %s", what) },
+		Status: func(string) {}, Note: func(what string) { l.Logf("  %s", what) },
 	})
 	if err != nil {
 		return nil, err
 	}
 	kills := report.Faults[chaos.BrokerKill]
-	l.logf("  %d kills, %d events confirmed, %d delivered, %d of them although a kill struck on their way; %d lost",
+	l.Logf("  %d kills, %d events confirmed, %d delivered, %d of them although a kill struck on their way; %d lost",
 		kills, report.Confirmed, report.Delivered, report.Recovered, len(report.Lost))
 	if err := report.Check(); err != nil {
-		l.logf("%v", report)
+		l.Logf("%v", report)
 	}
 	if kills < brokerKillsLeast {
 		return nil, fmt.Errorf("only %d kills struck while events were in flight, want %d", kills, brokerKillsLeast)

@@ -39,7 +39,7 @@ const (
 func measureClone(ctx context.Context, l *lab) ([]sample, error) {
 	ctx, cancel := context.WithTimeout(ctx, firstLineWithin)
 	defer cancel()
-	dir, err := os.MkdirTemp(l.dir, "newcomer-")
+	dir, err := os.MkdirTemp(l.Dir, "newcomer-")
 	if err != nil {
 		return nil, err
 	}
@@ -49,9 +49,9 @@ func measureClone(ctx context.Context, l *lab) ([]sample, error) {
 	}
 
 	began := time.Now()
-	phase := func(what string) { l.logf("  %5.1f s %s", time.Since(began).Seconds(), what) }
+	phase := func(what string) { l.Logf("  %5.1f s %s", time.Since(began).Seconds(), what) }
 	clone := filepath.Join(dir, "wscluster")
-	if out, err := exec.CommandContext(ctx, "git", "clone", "--quiet", l.root, clone).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "git", "clone", "--quiet", l.Root, clone).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("git clone: %w\n%s", err, out)
 	}
 	phase("cloned")
@@ -61,7 +61,7 @@ func measureClone(ctx context.Context, l *lab) ([]sample, error) {
 	}
 	defer func() {
 		if err := running.Stop(stopWithin); err != nil {
-			l.logf("%v", err)
+			l.Logf("%v", err)
 		}
 	}()
 	line, err := running.WaitLine(ctx, consoleLine)
@@ -91,10 +91,10 @@ func (l *lab) newcomer(ctx context.Context, dir string) ([]string, error) {
 	// The cache must be writable to be removed.
 	cold := append(env, "GOMODCACHE="+filepath.Join(dir, "modules"), "GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -modcacherw"))
 	if out, err := l.probeModules(ctx, cold, filepath.Join(dir, "probe")); err != nil {
-		l.logf("  modules cannot be fetched (%v: %s): the module cache is this machine's", err, out)
+		l.Logf("  modules cannot be fetched (%v: %s): the module cache is this machine's", err, out)
 		return env, nil
 	}
-	l.logf("  build cache and module cache are empty")
+	l.Logf("  build cache and module cache are empty")
 	return cold, nil
 }
 
@@ -103,7 +103,7 @@ func (l *lab) probeModules(ctx context.Context, env []string, cache string) (str
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	fetch := exec.CommandContext(ctx, "go", "mod", "download", "go.uber.org/goleak")
-	fetch.Dir, fetch.Env = l.root, append(env, "GOMODCACHE="+cache)
+	fetch.Dir, fetch.Env = l.Root, append(env, "GOMODCACHE="+cache)
 	out, err := fetch.CombinedOutput()
 	return strings.TrimSpace(string(out)), err
 }

@@ -26,16 +26,16 @@ const (
 )
 
 func measureConnectRate(ctx context.Context, l *lab) ([]sample, error) {
-	c, err := l.cluster(ctx, rig.ClusterOptions{
+	c, err := l.Cluster(ctx, rig.ClusterOptions{
 		Workers: []string{"i1-w1", "i2-w1"},
-		HAProxy: filepath.Join(l.root, "deploy/haproxy/haproxy.cfg"),
+		HAProxy: filepath.Join(l.Root, "deploy/haproxy/haproxy.cfg"),
 		// The clients share 32 addresses.
 		Proxy: []string{"CONN_PER_IP=100000", "WS_PER_IP=100000", "WS_RATE_PER_IP=100000"},
 	})
 	if err != nil {
 		return nil, err
 	}
-	defer l.stop(c)
+	defer l.Stop(c)
 	direct := []string{c.Workers[0].Addr, c.Workers[1].Addr}
 	if _, err := connectAll(ctx, c, direct); err != nil { // the first clients find everything cold
 		return nil, err
@@ -49,7 +49,7 @@ func measureConnectRate(ctx context.Context, l *lab) ([]sample, error) {
 		if s.value, err = connectAll(ctx, c, []string{c.HAProxy.Addr}); err != nil {
 			return nil, fmt.Errorf("through haproxy: %w", err)
 		}
-		l.logf("  %d clients: direct %.0f/s, through haproxy %.0f/s, ratio %.2f", connectClients, s.baseline, s.value, s.ratio())
+		l.Logf("  %d clients: direct %.0f/s, through haproxy %.0f/s, ratio %.2f", connectClients, s.baseline, s.value, s.ratio())
 		rounds = append(rounds, s)
 	}
 	return rounds, nil

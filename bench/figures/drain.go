@@ -29,11 +29,11 @@ const (
 func measureQueued(ctx context.Context, l *lab) (_ []sample, err error) {
 	ctx, cancel := context.WithTimeout(ctx, queueWithin)
 	defer cancel()
-	c, err := l.cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1"}, Runners: []string{"r1", "r2"}, RunnerSettings: []string{"WSCLUSTER_SLOTS=20"}})
+	c, err := l.Cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1"}, Runners: []string{"r1", "r2"}, RunnerSettings: []string{"WSCLUSTER_SLOTS=20"}})
 	if err != nil {
 		return nil, err
 	}
-	defer l.stop(c)
+	defer l.Stop(c)
 	if err := pause(ctx, 3*time.Second); err != nil { // the runners have made the queues
 		return nil, err
 	}
@@ -103,6 +103,6 @@ func measureQueued(ctx context.Context, l *lab) (_ []sample, err error) {
 			wrong++
 		}
 	}
-	l.logf("  %d tasks ended in %.1f s", len(tasks), took.Seconds())
+	l.Logf("  %d tasks ended in %.1f s", len(tasks), took.Seconds())
 	return []sample{{value: float64(wrong)}}, nil
 }

@@ -68,14 +68,14 @@ func (l *lab) killed(ctx context.Context, which func(*kills) *hdrhistogram.Histo
 }
 
 func measureKills(ctx context.Context, l *lab) (*kills, error) {
-	c, err := l.cluster(ctx, rig.ClusterOptions{
-		Workers: eight, HAProxy: filepath.Join(l.root, "deploy/haproxy/haproxy.cfg"), Proxy: manyClients,
+	c, err := l.Cluster(ctx, rig.ClusterOptions{
+		Workers: eight, HAProxy: filepath.Join(l.Root, "deploy/haproxy/haproxy.cfg"), Proxy: manyClients,
 		Settings: []string{"WSCLUSTER_LOG_LEVEL=info"}, // the hand-back is timed from a line
 	})
 	if err != nil {
 		return nil, err
 	}
-	defer l.stop(c)
+	defer l.Stop(c)
 	a, stop, err := gather(ctx, l, c, killClients, killEvery)
 	if err != nil {
 		return nil, err
@@ -95,7 +95,7 @@ func measureKills(ctx context.Context, l *lab) (*kills, error) {
 		}
 	}
 	for name, h := range map[string]*hdrhistogram.Histogram{"adoption": k.adoption, "hand-back": k.handBack, "gap": k.gap} {
-		l.logf("  %s, %d times: p50 %.0f ms, p99 %.0f ms, most %.0f ms", name, h.TotalCount(),
+		l.Logf("  %s, %d times: p50 %.0f ms, p99 %.0f ms, most %.0f ms", name, h.TotalCount(),
 			float64(h.ValueAtQuantile(50))/1e3, float64(h.ValueAtQuantile(99))/1e3, float64(h.Max())/1e3)
 	}
 	return k, nil

@@ -23,7 +23,7 @@ var (
 			if err != nil {
 				return nil, err
 			}
-			defer l.stop(c)
+			defer l.Stop(c)
 			for range taskRounds {
 				const lines = 200_000
 				took, err := l.readLines(ctx, c, lines)
@@ -45,7 +45,7 @@ var (
 			if err != nil {
 				return nil, err
 			}
-			defer l.stop(c)
+			defer l.Stop(c)
 			if _, err := l.readLines(ctx, c, 500_000); err != nil { // what a log costs once is not growth
 				return nil, err
 			}
@@ -56,7 +56,7 @@ var (
 			if err != nil {
 				return nil, err
 			}
-			l.logf("  %d lines read in %.0f s; worker %+.1f MiB, runner %+.1f MiB at most", lines, took.Seconds(), most[0], most[1])
+			l.Logf("  %d lines read in %.0f s; worker %+.1f MiB, runner %+.1f MiB at most", lines, took.Seconds(), most[0], most[1])
 			return []sample{{value: max(most[0], most[1])}}, nil
 		},
 	}

@@ -26,8 +26,19 @@ import (
 	"syscall"
 
 	"github.com/wscluster/wscluster/bench/bare"
+	benchlab "github.com/wscluster/wscluster/bench/lab"
 	"github.com/wscluster/wscluster/bench/report"
 )
+
+// lab is what all figures share.
+type lab struct {
+	*benchlab.Lab
+
+	kills   *kills   // nil until they are measured
+	rolling *rolling // nil until it is measured
+
+	rates []eventRates // nil until they are measured
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -56,20 +67,21 @@ func run(ctx context.Context, figures []figure, args []string, stdout, stderr io
 		return 2
 	}
 
-	l, err := newLab(stderr)
+	shared, err := benchlab.New("figures", stderr)
 	if err != nil {
 		fmt.Fprintln(stderr, "figures:", err)
 		return 1
 	}
-	defer l.close()
-	l.logf("machine: %v\n%s", report.ThisMachine(), columns)
+	defer shared.Close()
+	l := &lab{Lab: shared}
+	l.Logf("machine: %v\n%s", report.ThisMachine(), columns)
 	code, measured := 0, 0
 	for _, f := range figures {
 		if !selected.MatchString(f.name) {
 			continue
 		}
 		measured++
-		l.logf("%s: measuring", f.name)
+		l.Logf("%s: measuring", f.name)
 		rounds, err := f.measure(ctx, l)
 		switch {
 		case ctx.Err() != nil:

@@ -50,11 +50,11 @@ func measureIdleMemory(ctx context.Context, l *lab) (rounds []sample, err error)
 
 // memoryRound takes a fresh worker: one that has had clients keeps memory for the next.
 func memoryRound(ctx context.Context, l *lab) (_ sample, err error) {
-	c, err := l.cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1"}})
+	c, err := l.Cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1"}})
 	if err != nil {
 		return sample{}, err
 	}
-	defer l.stop(c)
+	defer l.Stop(c)
 	w := c.Workers[0]
 	before, err := footprintOf(ctx, w)
 	if err != nil {
@@ -85,7 +85,7 @@ func memoryRound(ctx context.Context, l *lab) (_ sample, err error) {
 	if err != nil {
 		return sample{}, err
 	}
-	l.logf("  %d clients: resident %d B each (worker %.1f -> %.1f MB), heap and stacks in use %d B each",
+	l.Logf("  %d clients: resident %d B each (worker %.1f -> %.1f MB), heap and stacks in use %d B each",
 		idleClients, (after.resident-before.resident)/idleClients, float64(before.resident)/1e6, float64(after.resident)/1e6,
 		(after.inUse-before.inUse)/idleClients)
 	each := float64(max(after.resident-before.resident, after.inUse-before.inUse)) / idleClients

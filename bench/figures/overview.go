@@ -37,11 +37,11 @@ const (
 )
 
 func measureTaskList(ctx context.Context, l *lab) (_ []sample, err error) {
-	c, err := l.cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1"}})
+	c, err := l.Cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1"}})
 	if err != nil {
 		return nil, err
 	}
-	defer l.stop(c)
+	defer l.Stop(c)
 	var tokens []string
 	var clients []socketmeta.ClientID
 	for range listClients {
@@ -60,7 +60,7 @@ func measureTaskList(ctx context.Context, l *lab) (_ []sample, err error) {
 	}()
 	joined := make(chan struct{}, listRunners)
 	for i := range listRunners {
-		dir, err := os.MkdirTemp(l.dir, "runner-")
+		dir, err := os.MkdirTemp(l.Dir, "runner-")
 		if err != nil {
 			return nil, err
 		}
@@ -102,7 +102,7 @@ func measureTaskList(ctx context.Context, l *lab) (_ []sample, err error) {
 		all = append(all, time.Since(began))
 	}
 	slices.Sort(all)
-	l.logf("  %d runners with %d runs each: p50 %v, p99 %v", listRunners, listEach, all[len(all)/2], all[len(all)*99/100])
+	l.Logf("  %d runners with %d runs each: p50 %v, p99 %v", listRunners, listEach, all[len(all)/2], all[len(all)*99/100])
 	return []sample{{value: all[len(all)*99/100].Seconds() * 1000}}, nil
 }
 

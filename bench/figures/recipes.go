@@ -28,7 +28,7 @@ func (l *lab) recipes() (string, error) {
 	files := map[string]string{"trivial.yaml": trivialRecipe, "lines.yaml": linesRecipe}
 	setting := "WSCLUSTER_RECIPES="
 	for _, name := range []string{"trivial.yaml", "lines.yaml"} {
-		path := filepath.Join(l.dir, name)
+		path := filepath.Join(l.Dir, name)
 		if err := os.WriteFile(path, []byte(files[name]), 0o600); err != nil {
 			return "", err
 		}

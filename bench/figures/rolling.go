@@ -59,14 +59,14 @@ func (l *lab) rolled(ctx context.Context) (rolling, error) {
 }
 
 func measureRolling(ctx context.Context, l *lab) (r rolling, err error) {
-	c, err := l.cluster(ctx, rig.ClusterOptions{
-		Workers: eight, HAProxy: filepath.Join(l.root, "deploy/haproxy/haproxy.cfg"), Proxy: manyClients,
+	c, err := l.Cluster(ctx, rig.ClusterOptions{
+		Workers: eight, HAProxy: filepath.Join(l.Root, "deploy/haproxy/haproxy.cfg"), Proxy: manyClients,
 		WorkerSettings: []string{"WSCLUSTER_DRAIN_WINDOW=" + rollingWindow.String()},
 	})
 	if err != nil {
 		return r, err
 	}
-	defer l.stop(c)
+	defer l.Stop(c)
 	a, stop, err := gather(ctx, l, c, rollingClients, rollingEvery)
 	if err != nil {
 		return r, err
@@ -97,7 +97,7 @@ func measureRolling(ctx context.Context, l *lab) (r rolling, err error) {
 	r.peak = slices.Max(perSecond)
 	r.mean = float64(total) / (float64(len(eight)) * rollingWindow.Seconds())
 	r.lost, err = a.end(ctx)
-	l.logf("  %d clients, %d reconnects in %.0f s, %d in the worst second, %d events lost: %v", rollingClients, total, took.Seconds(), r.peak, r.lost, perSecond)
+	l.Logf("  %d clients, %d reconnects in %.0f s, %d in the worst second, %d events lost: %v", rollingClients, total, took.Seconds(), r.peak, r.lost, perSecond)
 	return r, err
 }
 

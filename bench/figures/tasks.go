@@ -116,7 +116,7 @@ func (l *lab) singleTasks(ctx context.Context, round func(context.Context, *wscl
 	if err != nil {
 		return nil, err
 	}
-	defer l.stop(c)
+	defer l.Stop(c)
 	client, stop, err := l.taskClient(ctx, c, nil)
 	if err != nil {
 		return nil, err
@@ -138,7 +138,7 @@ func (l *lab) taskCluster(ctx context.Context, runners ...string) (*rig.Cluster,
 	if err != nil {
 		return nil, err
 	}
-	return l.cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1"}, Runners: runners, RunnerSettings: []string{recipes, "WSCLUSTER_SLOTS=4"}})
+	return l.Cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1"}, Runners: runners, RunnerSettings: []string{recipes, "WSCLUSTER_SLOTS=4"}})
 }
 
 // taskClient connects a client that gets every line, or calls each with every event, and warms the runner.

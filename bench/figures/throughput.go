@@ -65,11 +65,11 @@ func (l *lab) eventRates(ctx context.Context, of func(eventRates) sample) (sampl
 }
 
 func measureEventRates(ctx context.Context, l *lab) (rounds []eventRates, err error) {
-	c, err := l.cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1"}})
+	c, err := l.Cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1"}})
 	if err != nil {
 		return nil, err
 	}
-	defer l.stop(c)
+	defer l.Stop(c)
 	raw, err := dialRaw(c.Rabbit.URL(), rateEvents)
 	if err != nil {
 		return nil, err
@@ -112,7 +112,7 @@ func measureEventRates(ctx context.Context, l *lab) (rounds []eventRates, err er
 					return err
 				}
 			}
-			l.logf("  %d events each: bare AMQP %.0f/s, single %.0f/s (%.2f), batched %.0f/s (%.2f)", rateEvents, r.raw, r.single, r.single/r.raw, r.batched, r.batched/r.raw)
+			l.Logf("  %d events each: bare AMQP %.0f/s, single %.0f/s (%.2f), batched %.0f/s (%.2f)", rateEvents, r.raw, r.single, r.single/r.raw, r.batched, r.batched/r.raw)
 			if i > 0 { // the first warms up
 				rounds = append(rounds, r)
 			}

@@ -36,11 +36,11 @@ const (
 
 // measureUnicast runs the rounds beside what receives, which ends with them.
 func measureUnicast(ctx context.Context, l *lab) ([]sample, error) {
-	c, err := l.cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1"}})
+	c, err := l.Cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1"}})
 	if err != nil {
 		return nil, err
 	}
-	defer l.stop(c)
+	defer l.Stop(c)
 	raw, err := dialRaw(c.Rabbit.URL(), unicastMessages)
 	if err != nil {
 		return nil, err
@@ -102,7 +102,7 @@ func unicastRound(ctx context.Context, l *lab, raw *rawClient, sockets *receiver
 		return sample{}, fmt.Errorf("at the bare consumer: %w", err)
 	}
 	s := sample{float64(ours.ValueAtQuantile(50)) / 1e3, float64(bare.ValueAtQuantile(50)) / 1e3}
-	l.logf("  %d messages each: socket p50 %.0f us, p99 %.0f us; bare AMQP p50 %.0f us, p99 %.0f us; ratio %.2f", unicastMessages,
+	l.Logf("  %d messages each: socket p50 %.0f us, p99 %.0f us; bare AMQP p50 %.0f us, p99 %.0f us; ratio %.2f", unicastMessages,
 		s.value, float64(ours.ValueAtQuantile(99))/1e3, s.baseline, float64(bare.ValueAtQuantile(99))/1e3, s.ratio())
 	return s, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -15,11 +16,12 @@ type Fleet []*Socket
 // Plan says which sockets to open.
 type Plan struct {
 	Clients int
-	First   int      // the number of the first client, where other processes have those before
-	Targets []Target // client i takes the i-th, and begins anew behind the last
-	Sources []net.IP // to dial from, likewise; nil leaves it to the kernel
-	AtOnce  int      // how many are being opened at one time; 0 means 64
-	Opened  func()   // called for each socket that is ready, from several goroutines; may be nil
+	First   int           // the number of the first client, where other processes have those before
+	Targets []Target      // client i takes the i-th, and begins anew behind the last
+	Sources []net.IP      // to dial from, likewise; nil leaves it to the kernel
+	AtOnce  int           // how many are being opened at one time; 0 means 64
+	Retry   time.Duration // after a dial that failed, until ctx ends; 0 gives all up at the first
+	Opened  func()        // called for each socket that is ready, from several goroutines; may be nil
 }
 
 const dialers = 64
@@ -40,6 +42,10 @@ func (p Plan) Connect(ctx context.Context) (Fleet, error) {
 					return nil
 				}
 				s, err := p.dial(ctx, p.First+i)
+				for err != nil && p.Retry > 0 && ctx.Err() == nil {
+					time.Sleep(p.Retry)
+					s, err = p.dial(ctx, p.First+i)
+				}
 				if err != nil {
 					return fmt.Errorf("client %d: %w", p.First+i, err)
 				}

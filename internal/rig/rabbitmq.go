@@ -34,6 +34,8 @@ type RabbitOptions struct {
 	Dir    string    // an empty folder for its data; "" makes one that Stop removes
 	Config string    // more lines for rabbitmq.conf, after those of deploy/rabbitmq
 	Log    io.Writer // gets what the node writes; nil keeps only the tail, for errors
+
+	Plugins []string // to enable; Config is to keep their listeners on loopback
 }
 
 // RabbitMQ is one private node, with its own name, data, users and Erlang port mapper, listening
@@ -69,7 +71,7 @@ func StartRabbitMQ(ctx context.Context, o RabbitOptions) (_ *RabbitMQ, err error
 	if err := r.choosePorts(); err != nil {
 		return nil, fmt.Errorf("start rabbitmq: %w", err)
 	}
-	if err := r.install(o.Config); err != nil {
+	if err := r.install(o.Config, o.Plugins); err != nil {
 		return nil, fmt.Errorf("start rabbitmq: %w", err)
 	}
 	return r, r.Restart(ctx)

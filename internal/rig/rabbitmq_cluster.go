@@ -69,7 +69,7 @@ func StartRabbitMQCluster(ctx context.Context, n int, o RabbitOptions) (_ *Rabbi
 		if i > 0 {
 			config += fmt.Sprintf(joins, c.Nodes[0].name)
 		}
-		if err := r.install(config); err != nil {
+		if err := r.install(config, o.Plugins); err != nil {
 			return nil, err
 		}
 		if err := r.startMapper(ctx); err != nil {

@@ -11,9 +11,9 @@ import (
 	"strings"
 )
 
-// install makes the node's folder: cookie, configuration, definitions and users. config is more
+// install makes the node's folder: cookie, configuration, plugins, definitions and users. config is more
 // lines for rabbitmq.conf.
-func (r *RabbitMQ) install(config string) error {
+func (r *RabbitMQ) install(config string, plugins []string) error {
 	root, err := Root()
 	if err != nil {
 		return err
@@ -44,7 +44,7 @@ func (r *RabbitMQ) install(config string) error {
 	private := fmt.Sprintf("listeners.tcp.1 = %s\nlog.console = true\nlog.file = false\nload_definitions = %s\n%s\n", r.addr, dir("definitions"), config)
 	for name, content := range map[string][]byte{
 		".erlang.cookie":              []byte(r.secret),
-		"enabled_plugins":             []byte("[].\n"),
+		"enabled_plugins":             fmt.Appendf(nil, "[%s].\n", strings.Join(plugins, ",")),
 		"conf/10-shipped.conf":        conf,
 		"conf/20-private.conf":        []byte(private),
 		"definitions/10-shipped.json": definitions,
