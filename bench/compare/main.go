@@ -84,7 +84,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = measure(ctx, o, *rounds, systemsOf, scenariosOf, filepath.Join(*out, roundsFile), stderr)
 	}
 	if err == nil && *million == 0 {
-		err = show(*out, stdout)
+		err = show(ctx, *out, stdout)
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "compare:", err)
@@ -231,7 +231,7 @@ func outcome(r report.Round) string {
 func command() []string { return append([]string{"compare"}, os.Args[1:]...) }
 
 // show prints the table and draws the plots.
-func show(dir string, stdout io.Writer) error {
+func show(ctx context.Context, dir string, stdout io.Writer) error {
 	f, err := os.Open(filepath.Join(dir, roundsFile))
 	if err != nil {
 		return err
@@ -252,7 +252,7 @@ func show(dir string, stdout io.Writer) error {
 	for name, why := range run.Skipped {
 		fmt.Fprintf(stdout, "left out: %s: %s\n", name, why)
 	}
-	return plots(dir, all)
+	return plots(ctx, dir, run, all)
 }
 
 // versions asks the servers for theirs.

@@ -1,9 +1,182 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
 
+	"github.com/wscluster/wscluster/bench/crowd"
 	"github.com/wscluster/wscluster/bench/lab"
+	"github.com/wscluster/wscluster/bench/load"
+	"github.com/wscluster/wscluster/internal/rig"
 )
 
-var pushpinSystem = system{"pushpin", func(context.Context, *lab.Lab) (server, error) { return nil, errMissing }}
+// pushpinInternal is Debian's; it names a zurl that serves the whole machine.
+const pushpinInternal = "/usr/lib/pushpin/internal.conf"
+
+// pushpinSystem is Pushpin with a zurl of its own, published by HTTP: no broker. The backend that it asks when a client
+// connects is in this process.
+var pushpinSystem = system{"pushpin", func(ctx context.Context, l *lab.Lab) (_ server, err error) {
+	program, err := installed("pushpin", "pushpin")
+	if err != nil {
+		return nil, err
+	}
+	zurl, err := installed("zurl", "zurl")
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := freePorts(5)
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(l.Dir, "pushpin")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, err
+	}
+	internal, err := os.ReadFile(pushpinInternal)
+	if err != nil {
+		return nil, fmt.Errorf("%w: Debian's package pushpin, with %s", errMissing, pushpinInternal)
+	}
+	p := &pushpin{process: &process{addr: addrs[0]}, control: addrs[1]}
+	if p.backend, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			p.stop()
+		}
+	}()
+	go http.Serve(p.backend, http.HandlerFunc(websocketEvents)) //nolint:errcheck // it ends with its listener
+	for name, text := range map[string][]byte{
+		"internal.conf": bytes.ReplaceAll(internal, []byte("/var/run/zurl/"), []byte(dir+"/")),
+		"zurl.conf":     fmt.Appendf(nil, zurlConfig, dir),
+		"routes":        fmt.Appendf(nil, "* %s,over_http\n", p.backend.Addr()),
+		"pushpin.conf":  fmt.Appendf(nil, pushpinConfig, dir, addrs[0], portOf(addrs[1]), addrs[2], addrs[3], addrs[4]),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	if p.zurl, err = rig.Start(rig.Program{Path: zurl, Args: []string{"--config=" + filepath.Join(dir, "zurl.conf")}, Dir: dir}); err != nil {
+		return nil, err
+	}
+	p.process.start = func() (*rig.Process, error) {
+		return rig.Start(rig.Program{Path: program, Args: []string{"--config=" + filepath.Join(dir, "pushpin.conf")}, Dir: dir})
+	}
+	return p, p.revive(ctx)
+}}
+
+const zurlConfig = `[General]
+in_spec=ipc://%[1]s/zurl-in
+in_stream_spec=ipc://%[1]s/zurl-in-stream
+out_spec=ipc://%[1]s/zurl-out
+in_req_spec=ipc://%[1]s/zurl-req
+defpolicy=allow
+max_open_requests=2000
+buffer_size=200000
+timeout=600
+in_hwm=1000
+out_hwm=1000
+`
+
+// pushpinConfig is Debian's but for folders and addresses, and for message_rate, which is 2,500 a second there.
+const pushpinConfig = `[global]
+include=%[1]s/internal.conf
+rundir=%[1]s
+ipc_prefix=pushpin-
+port_offset=0
+stats_connection_ttl=120
+
+[runner]
+services=condure,pushpin-proxy,pushpin-handler
+http_port=%[2]s
+logdir=%[1]s
+log_level=1
+client_buffer_size=8192
+client_maxconn=16000
+
+[proxy]
+routesfile=%[1]s/routes
+sig_iss=pushpin
+sig_key=bench
+updates_check=off
+
+[handler]
+push_in_spec=tcp://%[4]s
+push_in_sub_specs=tcp://%[5]s
+push_in_sub_connect=false
+push_in_http_addr=127.0.0.1
+push_in_http_port=%[3]s
+stats_spec=ipc://{rundir}/{ipc_prefix}stats
+command_spec=tcp://%[6]s
+message_rate=1000000
+message_hwm=1000000
+message_wait=5000
+id_cache_ttl=60
+connection_subscription_max=20
+subscription_linger=60
+stats_subscription_ttl=60
+stats_report_interval=10
+stats_format=tnetstring
+`
+
+type pushpin struct {
+	*process
+	control string // host:port that takes publishes
+	backend net.Listener
+	zurl    *rig.Process
+}
+
+// websocketEvents is the backend: it subscribes a client that opens, and says that it is ready.
+func websocketEvents(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/websocket-events")
+	w.Header().Set("Sec-WebSocket-Extensions", `grip; message-prefix=""`)
+	events, err := io.ReadAll(r.Body)
+	if err != nil || !bytes.HasPrefix(events, []byte("OPEN")) {
+		return
+	}
+	subscribe := fmt.Sprintf(`c:{"type":"subscribe","channel":"%s"}`, r.URL.Query().Get("id"))
+	fmt.Fprintf(w, "OPEN\r\nTEXT %x\r\n%s\r\nTEXT 5\r\nready\r\n", len(subscribe), subscribe)
+}
+
+func (p *pushpin) clients(n int, everybody bool) (load.Plan, crowd.Options, error) {
+	plan := load.Plan{Clients: n, Sources: load.Loopback(n)}
+	for i := range n {
+		plan.Targets = append(plan.Targets, load.Target{Addr: p.addr, Path: "/sub?id=" + subscription(i, everybody),
+			Greet: func(s *load.Socket, _ int) error { return expect(s, "ready") }})
+	}
+	return plan, crowd.Options{}, nil
+}
+
+func (p *pushpin) publish(ctx context.Context, to int, _ int64, body []byte) error {
+	content, err := json.Marshal(string(body))
+	if err != nil {
+		return err
+	}
+	item := fmt.Appendf(nil, `{"items":[{"channel":"%s","formats":{"ws-message":{"content":%s}}}]}`, channelOf(to), content)
+	return post(ctx, "http://"+p.control+"/publish/", item)
+}
+
+func (p *pushpin) revive(ctx context.Context) error {
+	if err := p.process.revive(ctx); err != nil {
+		return err
+	}
+	return p.WaitPort(ctx, p.control)
+}
+
+func (p *pushpin) others() []int { return children(p.zurl.PID()) }
+
+func (p *pushpin) stop() {
+	p.backend.Close()
+	for _, process := range []*rig.Process{p.Process, p.zurl} {
+		if process != nil {
+			process.Kill()
+		}
+	}
+}

@@ -280,6 +280,7 @@ func measureSlow(ctx context.Context, o options, s server) (_ map[string]float64
 	if err != nil {
 		return nil, f, err
 	}
+	plan.First = o.clients          // each has a name of its own, where the protocol has names
 	fleet, err := plan.Connect(ctx) // and nobody reads
 	if err != nil {
 		return nil, f, err
