@@ -32,7 +32,7 @@ type relay struct {
 	conns map[string][]net.Conn // guarded by mu: by channel
 }
 
-// RelayMain runs a relay until it fails, and prints its address. Messages are those of the exchange channels at a
+// RelayMain runs a relay until it fails, or in ends, and prints its address. Messages are those of the exchange channels at a
 // RabbitMQ, taken without acknowledgement, or, without a url, lines of in: a channel, a space, the body.
 func RelayMain(url string, in io.Reader, stdout io.Writer) error {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -40,9 +40,11 @@ func RelayMain(url string, in io.Reader, stdout io.Writer) error {
 		return err
 	}
 	r := &relay{conns: map[string][]net.Conn{}}
-	if url == "" {
-		go r.read(in)
-	} else {
+	go func() {
+		r.read(in)
+		ln.Close()
+	}()
+	if url != "" {
 		posts, err := consumeChannels(url)
 		if err != nil {
 			return err

@@ -23,13 +23,11 @@ const pushpinInternal = "/usr/lib/pushpin/internal.conf"
 // pushpinSystem is Pushpin with a zurl of its own, published by HTTP: no broker. The backend that it asks when a client
 // connects is in this process.
 var pushpinSystem = system{"pushpin", func(ctx context.Context, l *lab.Lab) (_ server, err error) {
-	program, err := installed("pushpin", "pushpin")
-	if err != nil {
-		return nil, err
-	}
-	zurl, err := installed("zurl", "zurl")
-	if err != nil {
-		return nil, err
+	programs := map[string]string{}
+	for _, name := range []string{"condure", "pushpin-proxy", "pushpin-handler", "zurl"} {
+		if programs[name], err = installed(name, "pushpin"); err != nil {
+			return nil, err
+		}
 	}
 	addrs, err := freePorts(5)
 	if err != nil {
@@ -43,7 +41,7 @@ var pushpinSystem = system{"pushpin", func(ctx context.Context, l *lab.Lab) (_ s
 	if err != nil {
 		return nil, fmt.Errorf("%w: Debian's package pushpin, with %s", errMissing, pushpinInternal)
 	}
-	p := &pushpin{process: &process{addr: addrs[0]}, control: addrs[1]}
+	p := &pushpin{addr: addrs[0], control: addrs[1]}
 	if p.backend, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		return nil, err
 	}
@@ -57,17 +55,22 @@ var pushpinSystem = system{"pushpin", func(ctx context.Context, l *lab.Lab) (_ s
 		"internal.conf": bytes.ReplaceAll(internal, []byte("/var/run/zurl/"), []byte(dir+"/")),
 		"zurl.conf":     fmt.Appendf(nil, zurlConfig, dir),
 		"routes":        fmt.Appendf(nil, "* %s,over_http\n", p.backend.Addr()),
-		"pushpin.conf":  fmt.Appendf(nil, pushpinConfig, dir, addrs[0], portOf(addrs[1]), addrs[2], addrs[3], addrs[4]),
+		"pushpin.conf":  fmt.Appendf(nil, pushpinConfig, dir, portOf(addrs[1]), addrs[2], addrs[3], addrs[4]),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
 			return nil, err
 		}
 	}
-	if p.zurl, err = rig.Start(rig.Program{Path: zurl, Args: []string{"--config=" + filepath.Join(dir, "zurl.conf")}, Dir: dir}); err != nil {
+	if p.zurl, err = rig.Start(rig.Program{Path: programs["zurl"], Args: []string{"--config=" + filepath.Join(dir, "zurl.conf")}, Dir: dir}); err != nil {
 		return nil, err
 	}
-	p.process.start = func() (*rig.Process, error) {
-		return rig.Start(rig.Program{Path: program, Args: []string{"--config=" + filepath.Join(dir, "pushpin.conf")}, Dir: dir})
+	// What Debian's pushpin starts, without itself: it gives each a session of its own, and they outlive it.
+	config := []string{"--config=" + filepath.Join(dir, "pushpin.conf"), "--ipc-prefix=pushpin-", "--loglevel=1"}
+	p.programs = []rig.Program{
+		{Path: programs["condure"], Dir: dir, Args: []string{"--log-level=1", "--listen=" + p.addr + ",stream",
+			"--zclient-stream=ipc://" + dir + "/pushpin-condure", "--buffer-size=8192", "--stream-maxconn=16000"}},
+		{Path: programs["pushpin-proxy"], Dir: dir, Args: config},
+		{Path: programs["pushpin-handler"], Dir: dir, Args: config},
 	}
 	return p, p.revive(ctx)
 }}
@@ -93,14 +96,6 @@ ipc_prefix=pushpin-
 port_offset=0
 stats_connection_ttl=120
 
-[runner]
-services=condure,pushpin-proxy,pushpin-handler
-http_port=%[2]s
-logdir=%[1]s
-log_level=1
-client_buffer_size=8192
-client_maxconn=16000
-
 [proxy]
 routesfile=%[1]s/routes
 sig_iss=pushpin
@@ -108,13 +103,13 @@ sig_key=bench
 updates_check=off
 
 [handler]
-push_in_spec=tcp://%[4]s
-push_in_sub_specs=tcp://%[5]s
+push_in_spec=tcp://%[3]s
+push_in_sub_specs=tcp://%[4]s
 push_in_sub_connect=false
 push_in_http_addr=127.0.0.1
-push_in_http_port=%[3]s
+push_in_http_port=%[2]s
 stats_spec=ipc://{rundir}/{ipc_prefix}stats
-command_spec=tcp://%[6]s
+command_spec=tcp://%[5]s
 message_rate=1000000
 message_hwm=1000000
 message_wait=5000
@@ -127,10 +122,11 @@ stats_format=tnetstring
 `
 
 type pushpin struct {
-	*process
-	control string // host:port that takes publishes
-	backend net.Listener
-	zurl    *rig.Process
+	addr, control string // host:port that take clients and publishes
+	backend       net.Listener
+	zurl          *rig.Process
+	programs      []rig.Program
+	running       []*rig.Process // of programs
 }
 
 // websocketEvents is the backend: it subscribes a client that opens, and says that it is ready.
@@ -163,20 +159,42 @@ func (p *pushpin) publish(ctx context.Context, to int, _ int64, body []byte) err
 	return post(ctx, "http://"+p.control+"/publish/", item)
 }
 
-func (p *pushpin) revive(ctx context.Context) error {
-	if err := p.process.revive(ctx); err != nil {
-		return err
+func (p *pushpin) kill() {
+	for _, process := range p.running {
+		process.Kill()
 	}
-	return p.WaitPort(ctx, p.control)
+	p.running = nil
 }
 
-func (p *pushpin) others() []int { return children(p.zurl.PID()) }
+func (p *pushpin) revive(ctx context.Context) error {
+	for _, program := range p.programs {
+		process, err := rig.Start(program)
+		if err != nil {
+			return err
+		}
+		p.running = append(p.running, process)
+	}
+	for i, addr := range map[int]string{0: p.addr, 2: p.control} {
+		if err := p.running[i].WaitPort(ctx, addr); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *pushpin) holders() (all []int) {
+	for _, process := range p.running {
+		all = append(all, process.PID())
+	}
+	return all
+}
+
+func (p *pushpin) others() []int { return []int{p.zurl.PID()} }
 
 func (p *pushpin) stop() {
+	p.kill()
 	p.backend.Close()
-	for _, process := range []*rig.Process{p.Process, p.zurl} {
-		if process != nil {
-			process.Kill()
-		}
+	if p.zurl != nil {
+		p.zurl.Kill()
 	}
 }

@@ -101,6 +101,7 @@ func (c chart) draw(bars []bar, subtitle, file string) error {
 		p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, decades{}
 		p.X.Min, p.X.Max = math.Pow(10, math.Floor(math.Log10(low*0.8))), high*3 // room for the numbers
 	} else {
+		p.X.Tick.Marker = grouped{}
 		p.X.Min, p.X.Max = 0, high*1.18
 	}
 	p.Y.Min, p.Y.Max = -0.6, float64(len(bars))-0.4
@@ -111,6 +112,7 @@ func (c chart) draw(bars []bar, subtitle, file string) error {
 	p.Y.Tick.Marker = plot.ConstantTicks(names)
 	p.Y.Tick.Label.Font.Size, p.X.Tick.Label.Font.Size = vg.Points(11), vg.Points(10)
 	p.Y.Tick.Length = 0
+	p.Y.Padding = vg.Points(6)
 	p.Add(lines{p.X.Tick.Marker}, &lying{bars, p.X.Min})
 	return p.Save(18*vg.Centimeter, vg.Length(3.2+0.75*float64(len(bars)))*vg.Centimeter, file)
 }
@@ -149,6 +151,19 @@ func (l lines) Plot(c draw.Canvas, p *plot.Plot) {
 			c.StrokeLine2(draw.LineStyle{Color: grid, Width: vg.Points(0.5)}, x(t.Value), c.Min.Y, x(t.Value), c.Max.Y)
 		}
 	}
+}
+
+// grouped are the usual ticks, their labels as number writes them.
+type grouped struct{}
+
+func (grouped) Ticks(from, to float64) []plot.Tick {
+	ticks := plot.DefaultTicks{}.Ticks(from, to)
+	for i := range ticks {
+		if ticks[i].Label != "" {
+			ticks[i].Label = number(ticks[i].Value)
+		}
+	}
+	return ticks
 }
 
 // decades are 1, 10, 100 and so on.
