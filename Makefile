@@ -19,10 +19,10 @@ UNIT = $$(go list ./... | grep -v -E '/(e2e|node_modules)(/|$$)')
 NODE := $(patsubst %/package-lock.json,%,$(wildcard client/package-lock.json web/package-lock.json examples/node/package-lock.json))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-long chaos figures lint test-go test-e2e test-ts generate generated build deps clean
+.PHONY: help run demo test test-long chaos figures bench bench-million lint test-go test-e2e test-ts generate generated build deps clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## start everything in one process, with nothing but Go; prints the console's address
 	@echo 'Building; the first time takes up to a minute ...'
@@ -53,6 +53,16 @@ chaos: deps ## break a private cluster on purpose and count every event: DURATIO
 
 figures: deps ## measure the figures: name value unit baseline ratio floor ok|short
 	go run ./bench/figures
+
+PEERS := bench/peers/socketio
+bench: deps ## compare with other systems, side by side, into bench/results: BENCH="-clients 2000 -rounds 3"
+	@e2e/install-debian.sh bench
+	@npm ci --prefix $(PEERS) --no-audit --no-fund || echo "npm cannot install $(PEERS): it is left out" >&2
+	go run ./bench/compare $(BENCH)
+
+N ?= 200000
+bench-million: deps ## hold N=200000 clients on real workers, and broadcast to all of them
+	go run ./bench/compare -million $(N)
 
 lint: ## gofmt, go vet and staticcheck
 	@unformatted=$$(find . -name '*.go' -not -path './.*' -not -path '*/node_modules/*' -exec gofmt -l {} +); \
@@ -90,5 +100,5 @@ npm: $(NODE:%=%/node_modules/.package-lock.json)
 	@touch $@
 
 clean: ## remove what was built or fetched into this folder
-	rm -rf bin e2e/artifacts client/node_modules client/build client/dist web/node_modules web/build examples/node/node_modules
+	rm -rf bin e2e/artifacts client/node_modules client/build client/dist web/node_modules web/build examples/node/node_modules $(PEERS)/node_modules
 	@if [ -d .home ]; then chmod -R u+w .home && rm -rf .home; fi

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs from Debian what the tests need and this machine lacks, without starting any packaged service.
 # Root installs; anybody else is told the one command to run, and the script fails: nothing is skipped silently.
+# With the argument "bench" it installs what make bench compares with beside that: what cannot be had is named, and left out.
 set -eu
 
 missing=""
@@ -10,18 +11,27 @@ need() { # need COMMAND PACKAGE...: the packages, unless the command is there
 	missing="$missing $*"
 }
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" # where Debian puts haproxy and rabbitmqctl
-need rabbitmq-server rabbitmq-server
-need haproxy haproxy
-need chromium chromium
-need gcc gcc libc6-dev
-need git git
-need node nodejs
-need npm npm
-/usr/bin/python3 -c 'import pika' >/dev/null 2>&1 || missing="$missing python3-pika"
+what=${1:-test}
+if [ "$what" = bench ]; then
+	need nginx nginx
+	[ -e /usr/lib/nginx/modules/ngx_nchan_module.so ] || missing="$missing libnginx-mod-nchan"
+	need pushpin pushpin
+	need redis-server redis-server
+else
+	need rabbitmq-server rabbitmq-server
+	need haproxy haproxy
+	need chromium chromium
+	need gcc gcc libc6-dev
+	need git git
+	need node nodejs
+	need npm npm
+	/usr/bin/python3 -c 'import pika' >/dev/null 2>&1 || missing="$missing python3-pika"
+fi
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" != 0 ]; then
-	printf 'make test needs these Debian packages, which are missing here:%s\nInstall them with:\n  sudo apt-get install --no-install-recommends%s\n' "$missing" "$missing" >&2
+	printf 'make %s needs these Debian packages, which are missing here:%s\nInstall them with:\n  sudo apt-get install --no-install-recommends%s\n' "$what" "$missing" "$missing" >&2
+	[ "$what" = bench ] && exit 0 # what is not there is left out
 	exit 1
 fi
 
@@ -36,5 +46,11 @@ if [ ! -e "$policy" ]; then
 fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -q
+if [ "$what" = bench ]; then
+	for package in $missing; do
+		apt-get install -q -y --no-install-recommends "$package" || echo "Debian's package $package cannot be installed: what needs it is left out" >&2
+	done
+	exit 0
+fi
 # shellcheck disable=SC2086 # the list is meant to be split
 apt-get install -q -y --no-install-recommends $missing

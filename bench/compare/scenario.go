@@ -25,8 +25,12 @@ type scenario struct {
 type options struct {
 	clients  int
 	messages int           // of a round of throughput
+	seconds  float64       // of publishing or pinging at a rate
 	idle     time.Duration // from the last connect to the look at the memory
 }
+
+// count is how many messages, at a rate a second, take the time.
+func (o options) count(rate int) int { return max(1, int(o.seconds*float64(rate))) }
 
 // errNoSuch says that a system has nothing like that: it is left out.
 var errNoSuch = errors.New("it has nothing like that")
@@ -43,16 +47,13 @@ var scenarios = []scenario{
 }
 
 const (
-	publishers   = 16   // goroutines that publish, for throughput
-	inFlight     = 2000 // messages that are published and have not come, for throughput
-	latencyRate  = 200  // messages a second
-	latencyCount = 600
-	echoRate     = 500
-	echoCount    = 1_000
-	broadcasts   = 7
-	deaf         = 10 // clients that read nothing
-	slowRate     = 20 // messages a second
-	slowCount    = 40
+	publishers  = 16   // goroutines that publish, for throughput
+	inFlight    = 2000 // messages that are published and have not come, for throughput
+	latencyRate = 200  // messages a second
+	echoRate    = 500
+	broadcasts  = 7
+	deaf        = 10 // clients that read nothing
+	slowRate    = 20 // messages a second
 
 	quiet        = time.Second      // between two measurements
 	arriveWithin = 20 * time.Second // from the last publish
@@ -126,7 +127,7 @@ func measureEcho(ctx context.Context, o options, s server) (_ map[string]float64
 		return nil, f, err
 	}
 	defer closing(c, &err)
-	t, err := c.Echo(ctx, echoCount, echoRate)
+	t, err := c.Echo(ctx, o.count(echoRate), echoRate)
 	return percentiles(t), t.Faults, err
 }
 
@@ -144,10 +145,11 @@ func measureLatency(ctx context.Context, o options, s server) (_ map[string]floa
 		return nil, f, err
 	}
 	defer closing(c, &err)
-	if err := c.Expect(latencyCount); err != nil {
+	count := o.count(latencyRate)
+	if err := c.Expect(int64(count)); err != nil {
 		return nil, f, err
 	}
-	err = crowd.Pace(ctx, latencyCount, latencyRate, func(i int) error { return send(ctx, s, i%o.clients, int64(i/o.clients+1)) })
+	err = crowd.Pace(ctx, count, latencyRate, func(i int) error { return send(ctx, s, i%o.clients, int64(i/o.clients+1)) })
 	if err != nil {
 		return nil, f, err
 	}
@@ -258,11 +260,12 @@ func measureSlow(ctx context.Context, o options, s server) (_ map[string]float64
 		return nil, f, err
 	}
 	defer closing(c, &err)
+	count := o.count(slowRate)
 	steady := func(from int) (float64, error) {
-		if err := c.Expect(int64(o.clients * slowCount)); err != nil {
+		if err := c.Expect(int64(o.clients * count)); err != nil {
 			return 0, err
 		}
-		if err := crowd.Pace(ctx, slowCount, slowRate, func(i int) error { return send(ctx, s, crowd.Everybody, int64(from+i+1)) }); err != nil {
+		if err := crowd.Pace(ctx, count, slowRate, func(i int) error { return send(ctx, s, crowd.Everybody, int64(from+i+1)) }); err != nil {
 			return 0, err
 		}
 		t, err := c.Wait(ctx, arriveWithin)
@@ -286,7 +289,7 @@ func measureSlow(ctx context.Context, o options, s server) (_ map[string]float64
 		return nil, f, err
 	}
 	defer fleet.Close()
-	beside, err := steady(slowCount)
+	beside, err := steady(count)
 	return map[string]float64{"p99_alone_ms": alone, "p99_beside_ms": beside}, f, err
 }
 
