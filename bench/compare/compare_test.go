@@ -45,7 +45,7 @@ func TestEveryScenarioMeasuresTheLoop(t *testing.T) {
 			t.Errorf("%s: %+v", sc.name, r)
 		}
 	}
-	if !slices.Equal(none, []string{"reconnect"}) {
+	if !slices.Equal(none, []string{"slow-readers", "reconnect"}) {
 		t.Errorf("it has no %v", none)
 	}
 }

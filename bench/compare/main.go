@@ -49,6 +49,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.IntVar(&o.clients, "clients", 2_000, "clients of each system, 32 to 15000")
 	flags.IntVar(&o.messages, "messages", 30_000, "messages of a round of throughput")
 	flags.Float64Var(&o.seconds, "seconds", 3, "how long messages are published at a rate")
+	flags.IntVar(&o.fill, "fill", 12_000, "messages that fill the buffers of a client that reads nothing")
 	flags.DurationVar(&o.idle, "idle", 10*time.Second, "how long clients idle before memory is looked at")
 	rounds := flags.Int("rounds", 3, "rounds")
 	which := flags.String("systems", "", "only the systems whose name matches this regular expression")
@@ -62,7 +63,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case err != nil:
 		return 2
 	}
-	if flags.NArg() > 0 || o.clients < 32 || o.clients > crowd.PerProcess || *rounds < 1 || o.messages < 1 || o.seconds <= 0 || *million < 0 || *million > 1_000_000 {
+	if flags.NArg() > 0 || o.clients < 32 || o.clients > crowd.PerProcess || *rounds < 1 || o.messages < 1 || o.seconds <= 0 || o.fill < 0 || *million < 0 || *million > 1_000_000 {
 		fmt.Fprintln(stderr, "compare: a value is out of range, or there are arguments; see -help")
 		return 2
 	}
