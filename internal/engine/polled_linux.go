@@ -188,11 +188,13 @@ func (p *polled) arm() {
 	}
 }
 
-// ready is what the loop does for a connection that epoll or a post names: it writes what is queued, reads
-// once, and ends what has ended. Only the loop calls it.
+// ready is what the loop does for a connection that epoll names, or a post, without events: it writes what is
+// queued, reads once, and ends what has ended. Only the loop calls it.
 func (p *polled) ready(events uint32) {
 	p.c.mu.Lock()
-	p.posted = false
+	if events == 0 { // else it may be in the list still
+		p.posted = false
+	}
 	closed := p.fd < 0
 	p.c.mu.Unlock()
 	if closed {
