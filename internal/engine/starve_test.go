@@ -165,9 +165,9 @@ func TestFloodersStarveNobody(t *testing.T) {
 			})
 		}
 		before := s.Stats().BytesIn
-		wantHealthy(t, s, old, 10)
-		if n := s.Stats().BytesIn - before; n < 100_000 {
-			t.Errorf("the flood was of %d bytes only", n)
+		for s.Stats().BytesIn-before < 1<<20 { // the flood is on
+			runtime.Gosched()
 		}
+		wantHealthy(t, s, old, 10)
 	})
 }
