@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -28,12 +29,13 @@ const request = "GET /v1/ws HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nConnection: Upgr
 // burst is how many clients come at once: as many as fit into the queue of a listener, half of it used.
 const burst = 2048
 
-// serverIs names, in the environment of this program, the server that it is to be.
-const serverIs = "PEERS_SERVER"
+// serverIs names, in the environment of this program, the server that it is to be; listensOn, where: "tcp" for any loopback
+// port, or the path of a unix socket.
+const serverIs, listensOn = "PEERS_SERVER", "PEERS_LISTEN"
 
 func TestMain(m *testing.M) {
 	if name := os.Getenv(serverIs); name != "" {
-		if err := beServer(name); err != nil {
+		if err := beServer(name, os.Getenv(listensOn)); err != nil {
 			fmt.Fprintln(os.Stderr, "server:", err)
 			os.Exit(1)
 		}
@@ -43,10 +45,14 @@ func TestMain(m *testing.M) {
 }
 
 // beServer serves until stdin ends, says where, and answers each line with its report.
-func beServer(name string) error {
+func beServer(name, where string) error {
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false) // as a worker's
-	ln, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	network, addr := "unix", where
+	if where == "tcp" {
+		network, addr = "tcp", "127.0.0.1:0"
+	}
+	ln, err := lc.Listen(context.Background(), network, addr)
 	if err != nil {
 		return err
 	}
@@ -73,17 +79,22 @@ type server struct {
 	cmd    *exec.Cmd
 	in     io.Writer
 	out    *bufio.Reader
-	addr   unix.SockaddrInet4
-	opened int64
+	family int
+	addr   unix.Sockaddr
 }
 
 // report is what a server says of itself: user and system time in ns, connections opened and ended so far.
 type report struct{ cpu, opened, ended int64 }
 
-func start(t testing.TB, name string) *server {
+func start(t testing.TB, name, network string) *server {
 	t.Helper()
-	s := &server{t: t, cmd: exec.Command(os.Args[0])}
-	s.cmd.Env = append(os.Environ(), serverIs+"="+name)
+	s := &server{t: t, cmd: exec.Command(os.Args[0]), family: unix.AF_INET}
+	where := network
+	if network == "unix" {
+		where = filepath.Join(t.TempDir(), "s")
+		s.family, s.addr = unix.AF_UNIX, &unix.SockaddrUnix{Name: where}
+	}
+	s.cmd.Env = append(os.Environ(), serverIs+"="+name, listensOn+"="+where)
 	s.cmd.Stderr = os.Stderr
 	in, err := s.cmd.StdinPipe()
 	if err != nil {
@@ -107,8 +118,10 @@ func start(t testing.TB, name string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := netip.MustParseAddrPort(strings.TrimSpace(line))
-	s.addr = unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}
+	if network == "tcp" {
+		addr := netip.MustParseAddrPort(strings.TrimSpace(line))
+		s.addr = &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}
+	}
 	return s
 }
 
@@ -136,9 +149,9 @@ func (s *server) burst() time.Duration {
 	s.signal(unix.SIGSTOP)
 	fds := make([]int, burst)
 	for i := range fds {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		fd, err := unix.Socket(s.family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		if err == nil {
-			err = unix.Connect(fd, &s.addr)
+			err = unix.Connect(fd, s.addr)
 		}
 		if err == nil {
 			_, err = unix.Write(fd, []byte(request))
@@ -178,12 +191,20 @@ func (s *server) signal(sig unix.Signal) {
 }
 
 // BenchmarkHandshakeCPU reports, for each server, the CPU time of its process for one handshake, in microseconds: the median
-// of all rounds, in each of which every server gets its turn; and how much more each takes than the engine.
+// of all rounds, in each of which every server gets its turn; and how much more each takes than the engine. On loopback TCP the
+// sender's process pays for the receiver's half of the kernel's work too, all servers alike; on unix sockets, as a proxy on the
+// same machine may use them, there is little of that.
 func BenchmarkHandshakeCPU(b *testing.B) {
+	for _, network := range []string{"tcp", "unix"} {
+		b.Run(network, func(b *testing.B) { handshakes(b, network) })
+	}
+}
+
+func handshakes(b *testing.B, network string) {
 	names := slices.Sorted(maps.Keys(servers))
 	all, took := make(map[string]*server), make(map[string][]time.Duration)
 	for _, name := range names {
-		all[name] = start(b, name)
+		all[name] = start(b, name, network)
 		all[name].burst() // what comes once
 	}
 	for b.Loop() {

@@ -29,7 +29,7 @@ type ConnRef uint64
 type Request struct {
 	Target string // path and query as sent
 	Host   string
-	Header http.Header
+	Header http.Header // its values may share memory: clone what is kept for long
 	Remote netip.AddrPort
 	Protos []string // the offered subprotocols, in order
 

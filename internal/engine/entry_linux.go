@@ -18,12 +18,19 @@ import (
 type entry struct {
 	net.Listener
 	s   *service
+	sys *sys
 	raw syscall.RawConn
 	tcp bool
 
-	turn     sync.Mutex // held while one loop accepts: so that no other gets its spare descriptor
-	inherits bool       // sockets have their options from the listener
-	older    int        // guarded by turn: at most so many sockets wait that came before the listener had them
+	turn     sync.Mutex       // held while one loop accepts: so that no other gets its spare descriptor
+	acceptFn func(fd uintptr) // method value of accept
+	accepted struct {         // guarded by turn: of the last call of acceptFn
+		fd   int
+		from syscall.Sockaddr
+		err  error
+	}
+	inherits bool // sockets have their options from the listener
+	older    int  // guarded by turn: at most so many sockets wait that came before the listener had them
 
 	mu     sync.Mutex
 	some   sync.Cond // L is mu: queue is not empty, or failed is set
@@ -44,6 +51,7 @@ func (ls *loops) listen(ln net.Listener) net.Listener {
 		return nil
 	}
 	n := &entry{Listener: ln, s: ls.s}
+	n.acceptFn = n.accept
 	n.some.L = &n.mu
 	switch ln.(type) {
 	case *net.TCPListener:
@@ -66,6 +74,7 @@ func (ls *loops) listen(ln net.Listener) net.Listener {
 	}); err != nil {
 		return nil
 	}
+	n.sys = ls.all[0].sys
 	ls.entry = n
 	for _, l := range ls.all {
 		l.tick() // which begins to accept
@@ -89,18 +98,22 @@ func (ls *loops) tick() {
 }
 
 // take gets one socket that waits, with its options set, or unix.EAGAIN.
-func (n *entry) take(sys *sys) (fd int, from syscall.Sockaddr, err error) {
+func (n *entry) take() (fd int, from syscall.Sockaddr, err error) {
 	n.turn.Lock()
 	defer n.turn.Unlock()
-	return n.takeNow(sys)
+	return n.takeNow()
+}
+
+func (n *entry) accept(ln uintptr) {
+	n.accepted.fd, n.accepted.from, n.accepted.err = n.sys.accept1(int(ln))
 }
 
 // takeNow is take for who has the turn.
-func (n *entry) takeNow(sys *sys) (fd int, from syscall.Sockaddr, err error) {
-	fd = -1
-	if failed := n.raw.Control(func(ln uintptr) { fd, from, err = sys.accept1(int(ln)) }); failed != nil {
-		return -1, nil, failed
+func (n *entry) takeNow() (fd int, from syscall.Sockaddr, err error) {
+	if err := n.raw.Control(n.acceptFn); err != nil {
+		return -1, nil, err
 	}
+	fd, from, err = n.accepted.fd, n.accepted.from, n.accepted.err
 	if err == nil && (!n.inherits || n.older > 0) {
 		n.older--
 		setSocket(fd, n.tcp, &n.s.e.o)

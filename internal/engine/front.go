@@ -15,7 +15,7 @@ import (
 
 // ServeHTTP takes every request of the service.
 func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if bad := checkLimits(r, &s.e.o); bad != nil {
+	if bad := checkLimits(r, countFields(r), &s.e.o); bad != nil {
 		s.refuse(w, bad)
 		return
 	}

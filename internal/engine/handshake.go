@@ -47,20 +47,25 @@ func refuseResponse(bad *refusal, now time.Time) []byte {
 }
 
 // checkLimits judges the size of any request, before anything else is read from it.
-func checkLimits(r *http.Request, o *Options) *refusal {
+func checkLimits(r *http.Request, fields int, o *Options) *refusal {
 	if len(r.RequestURI) > o.TargetBytes {
 		return &refusal{status: http.StatusRequestURITooLong,
 			reason: fmt.Sprintf("the request target has %d bytes, at most %d are taken", len(r.RequestURI), o.TargetBytes)}
-	}
-	fields := 1 // net/http keeps Host apart
-	for _, v := range r.Header {
-		fields += len(v)
 	}
 	if fields > o.HeaderFields {
 		return &refusal{status: http.StatusRequestHeaderFieldsTooLarge,
 			reason: fmt.Sprintf("the request has %d header fields, at most %d are taken", fields, o.HeaderFields)}
 	}
 	return nil
+}
+
+// countFields is how many header fields a request of net/http has.
+func countFields(r *http.Request) int {
+	fields := 1 // net/http keeps Host apart
+	for _, v := range r.Header {
+		fields += len(v)
+	}
+	return fields
 }
 
 // isUpgrade says whether a request asks for a WebSocket, well or badly.
@@ -99,7 +104,7 @@ func checkUpgrade(r *http.Request) (key string, protos []string, bad *refusal) {
 		return refuse(http.StatusBadRequest, "there must be exactly one Sec-WebSocket-Key")
 	}
 	key = strings.TrimSpace(keys[0])
-	if nonce, err := base64.StdEncoding.Strict().DecodeString(key); err != nil || len(nonce) != 16 {
+	if nonce, err := strict.DecodeString(key); err != nil || len(nonce) != 16 {
 		return refuse(http.StatusBadRequest, "Sec-WebSocket-Key must be 16 bytes in base64")
 	}
 	protos, ok := readProtos(r.Header["Sec-Websocket-Protocol"])
@@ -108,6 +113,9 @@ func checkUpgrade(r *http.Request) (key string, protos []string, bad *refusal) {
 	}
 	return key, protos, nil
 }
+
+// strict takes one spelling of each value.
+var strict = base64.StdEncoding.Strict()
 
 // hasToken says whether one of the comma-separated lists contains the token, in any case.
 func hasToken(lists []string, token string) bool {

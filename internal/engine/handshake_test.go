@@ -308,7 +308,7 @@ func FuzzHandshake(f *testing.F) {
 	o := Options{}.withDefaults()
 	f.Fuzz(func(t *testing.T, raw string) {
 		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(raw)))
-		if err != nil || checkLimits(r, &o) != nil || !isUpgrade(r) {
+		if err != nil || checkLimits(r, countFields(r), &o) != nil || !isUpgrade(r) {
 			return
 		}
 		key, protos, bad := checkUpgrade(r)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/http"
 	"net/textproto"
+	"strings"
 )
 
 // This file reads the header of a request on memory, so that a WebSocket upgrade needs no net/http. It is
@@ -49,7 +50,7 @@ func readUpgrade(head []byte, scratch *[]field) (r http.Request, ok bool) {
 		return r, false
 	}
 	r.Header = make(http.Header, len(fields))
-	values := make([]string, len(fields)) // one piece of memory for all
+	texts, values := stringsOf(fields), make([]string, len(fields)) // one piece of memory for all
 	for i, f := range fields {
 		name := fieldName(f.name)
 		switch name {
@@ -57,12 +58,12 @@ func readUpgrade(head []byte, scratch *[]field) (r http.Request, ok bool) {
 			if r.Host != "" || !isPlainHost(f.value) {
 				return r, false
 			}
-			r.Host = string(f.value)
+			r.Host, texts = string(f.value), texts[len(f.value):]
 			continue
 		case "Content-Length", "Transfer-Encoding", "Trailer", "Expect":
 			return r, false
 		}
-		values[i] = string(f.value)
+		values[i], texts = texts[:len(f.value)], texts[len(f.value):]
 		if was := r.Header[name]; was != nil {
 			r.Header[name] = append(was, values[i])
 		} else {
@@ -79,6 +80,20 @@ func readUpgrade(head []byte, scratch *[]field) (r http.Request, ok bool) {
 	}
 	r.Method, r.RequestURI, r.ProtoMajor, r.ProtoMinor = http.MethodGet, string(target), 1, 1
 	return r, true
+}
+
+// stringsOf is all values, one behind the other.
+func stringsOf(fields []field) string {
+	size := 0
+	for _, f := range fields {
+		size += len(f.value)
+	}
+	var all strings.Builder
+	all.Grow(size)
+	for _, f := range fields {
+		all.Write(f.value)
+	}
+	return all.String()
 }
 
 // readFields appends the lines of a header, of which b has nothing but them and the empty line.

@@ -80,7 +80,7 @@ func (l *loop) accept() {
 			l.rest()
 			return
 		}
-		fd, from, err := n.take(l.sys)
+		fd, from, err := n.take()
 		switch {
 		case err == nil:
 			l.greet(fd, addrOf(from))
@@ -107,7 +107,7 @@ func (l *loop) turnAway() {
 	defer n.turn.Unlock()
 	if b.spare >= 0 {
 		_ = unix.Close(b.spare)
-		if fd, _, err := n.takeNow(l.sys); err == nil {
+		if fd, _, err := n.takeNow(); err == nil {
 			l.showOut(fd)
 		}
 		b.spare = openSpare()
@@ -200,7 +200,7 @@ func (l *loop) hear(g *guest, b []byte) {
 // knock asks the Handler about an upgrade; rest is what came behind its header. It returns the refusal, or nil if g
 // is a connection now or waits to be decided about.
 func (l *loop) knock(g *guest, r *http.Request, rest []byte) *refusal {
-	if bad := checkLimits(r, &l.e.o); bad != nil {
+	if bad := checkLimits(r, len(l.lobby.fields), &l.e.o); bad != nil {
 		return bad
 	}
 	key, protos, bad := checkUpgrade(r)
