@@ -30,9 +30,6 @@ var (
 			return nil, err
 		}
 		r := &relayServer{rabbit: rabbit}
-		if r.publisher, err = bare.DialPublisher(rabbit.URL()); err != nil {
-			return nil, err
-		}
 		return r, r.revive(ctx)
 	}}
 	rawSystem = system{"raw-amqp", func(ctx context.Context, l *lab.Lab) (server, error) {
@@ -41,8 +38,7 @@ var (
 			return nil, err
 		}
 		r := &rawServer{rabbit: rabbit}
-		r.publisher, err = bare.DialPublisher(rabbit.URL())
-		return r, err
+		return r, r.revive(ctx)
 	}}
 )
 
@@ -85,12 +81,18 @@ func (r *relayServer) holders() []int { return []int{r.PID} }
 func (r *relayServer) others() []int  { return brokerOf(r.rabbit) }
 func (r *relayServer) kill()          { r.Stop() }
 
-func (r *relayServer) revive(context.Context) (err error) {
+func (r *relayServer) revive(context.Context) error {
 	url := ""
 	if r.rabbit != nil {
 		url = r.rabbit.URL()
+		if err := redial(&r.publisher, url); err != nil {
+			return err
+		}
 	}
-	r.Relay, err = bare.StartRelay(url)
+	started, err := bare.StartRelay(url)
+	if err == nil {
+		r.Relay = started
+	}
 	return err
 }
 
@@ -101,6 +103,18 @@ func (r *relayServer) stop() {
 	if r.Relay != nil {
 		r.Stop()
 	}
+}
+
+// redial makes a publisher anew: the old one's connection may be what failed.
+func redial(p **bare.Publisher, url string) error {
+	if *p != nil {
+		(*p).Close()
+	}
+	dialed, err := bare.DialPublisher(url)
+	if err == nil {
+		*p = dialed
+	}
+	return err
 }
 
 // brokerOf are the processes of a broker; none of nil.
@@ -159,11 +173,13 @@ func (r *rawServer) publish(ctx context.Context, _ int, _ int64, body []byte) er
 func (r *rawServer) holders() []int               { return nil }
 func (r *rawServer) others() []int                { return brokerOf(r.rabbit) }
 func (r *rawServer) kill()                        {}
-func (r *rawServer) revive(context.Context) error { return nil }
+func (r *rawServer) revive(context.Context) error { return redial(&r.publisher, r.rabbit.URL()) }
 
 func (r *rawServer) stop() {
 	if r.leave != nil {
 		r.leave()
 	}
-	r.publisher.Close()
+	if r.publisher != nil {
+		r.publisher.Close()
+	}
 }

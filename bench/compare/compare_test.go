@@ -37,7 +37,7 @@ func TestEveryScenarioMeasuresTheLoop(t *testing.T) {
 	o := options{clients: 40, messages: 400, seconds: 0.2, idle: 30 * time.Millisecond}
 	var none []string
 	for _, sc := range scenarios {
-		r, ok := measureOne(t.Context(), o, sc, running{"bare-loop", s}, 2)
+		r, ok := measureOne(t.Context(), o, sc, &running{name: "bare-loop", server: s}, 2)
 		switch {
 		case !ok:
 			none = append(none, sc.name)
@@ -76,24 +76,36 @@ func TestAMessageThatIsLostIsCounted(t *testing.T) {
 // broken fails as a server may.
 type broken struct {
 	server
-	log []string
+	log  []string
+	dead bool
 }
 
 func (b *broken) clients(int, bool) (load.Plan, crowd.Options, error) {
 	return load.Plan{}, crowd.Options{}, os.ErrDeadlineExceeded
 }
-func (b *broken) holders() []int               { return []int{os.Getpid()} }
-func (b *broken) kill()                        { b.log = append(b.log, "kill") }
-func (b *broken) revive(context.Context) error { b.log = append(b.log, "revive"); return nil }
+func (b *broken) holders() []int { return []int{os.Getpid()} }
+func (b *broken) kill()          { b.log = append(b.log, "kill") }
+func (b *broken) revive(context.Context) error {
+	b.log = append(b.log, "revive")
+	if b.dead {
+		return os.ErrNotExist
+	}
+	return nil
+}
 
 func TestASystemThatFailedIsStartedAgainAndItsRoundSaysWhy(t *testing.T) {
 	b := &broken{}
-	r, ok := measureOne(t.Context(), options{clients: 1}, scenario{name: "connect", measure: measureConnect}, running{"broken", b}, 1)
+	r, ok := measureOne(t.Context(), options{clients: 1}, scenario{name: "connect", measure: measureConnect}, &running{name: "broken", server: b}, 1)
 	if !ok || r.Values != nil || !strings.Contains(r.Error, "timeout") || strings.Join(b.log, " ") != "kill revive" {
 		t.Errorf("%+v, %v", r, b.log)
 	}
 	if got := outcome(r); !strings.HasPrefix(got, "FAILED: ") {
 		t.Errorf("people are told %q", got)
+	}
+	b.dead = true
+	s := &running{name: "broken", server: b}
+	if r, _ := measureOne(t.Context(), options{clients: 1}, scenario{name: "connect", measure: measureConnect}, s, 2); !s.gone || !strings.Contains(r.Error, "could not be started again") {
+		t.Errorf("%t, %+v", s.gone, r)
 	}
 }
 

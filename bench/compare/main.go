@@ -101,6 +101,7 @@ const roundsFile = "rounds.jsonl"
 type running struct {
 	name string
 	server
+	gone bool // it could not be started again
 }
 
 // measure starts what it can and writes the rounds to a file.
@@ -143,6 +144,9 @@ func measure(ctx context.Context, o options, rounds int, which, what *regexp.Reg
 				continue
 			}
 			for _, s := range started {
+				if s.gone {
+					continue
+				}
 				r, ok := measureOne(ctx, o, sc, s, n+1)
 				if ctx.Err() != nil {
 					return context.Cause(ctx)
@@ -167,7 +171,7 @@ func measure(ctx context.Context, o options, rounds int, which, what *regexp.Reg
 }
 
 // startAll starts the systems one after the other. skipped says which are left out, and why.
-func startAll(ctx context.Context, l *lab.Lab, which *regexp.Regexp) (started []running, skipped map[string]string, err error) {
+func startAll(ctx context.Context, l *lab.Lab, which *regexp.Regexp) (started []*running, skipped map[string]string, err error) {
 	skipped = map[string]string{}
 	for _, s := range systems {
 		if !which.MatchString(s.name) {
@@ -184,7 +188,7 @@ func startAll(ctx context.Context, l *lab.Lab, which *regexp.Regexp) (started []
 			skipped[s.name] = err.Error()
 		default:
 			l.Logf("%s runs", s.name)
-			started = append(started, running{s.name, server})
+			started = append(started, &running{name: s.name, server: server})
 		}
 	}
 	if len(started) == 0 {
@@ -195,8 +199,8 @@ func startAll(ctx context.Context, l *lab.Lab, which *regexp.Regexp) (started []
 
 const startWithin = 2 * time.Minute
 
-// measureOne measures one round; ok is false if the system has nothing like that.
-func measureOne(ctx context.Context, o options, sc scenario, s running, n int) (r report.Round, ok bool) {
+// measureOne measures one round; ok is false if the system has nothing like that. One that fails is started again.
+func measureOne(ctx context.Context, o options, sc scenario, s *running, n int) (r report.Round, ok bool) {
 	r = report.Round{Scenario: sc.name, System: s.name, Number: n, Clients: o.clients}
 	var err error
 	r.Values, r.Faults, err = sc.measure(ctx, o, s.server)
@@ -207,7 +211,8 @@ func measureOne(ctx context.Context, o options, sc scenario, s running, n int) (
 		r.Values, r.Error = nil, err.Error()
 		s.kill() // it may hold half of its clients
 		if err := s.revive(ctx); err != nil {
-			r.Error += "; start it again: " + err.Error()
+			r.Error += "; it could not be started again: " + err.Error()
+			s.gone = true
 		}
 	}
 	r.Load = report.Load()

@@ -23,8 +23,7 @@ var oursSystem = system{"wscluster", func(ctx context.Context, l *lab.Lab) (serv
 		return nil, err
 	}
 	o := &ours{cluster: c}
-	o.publisher, err = bare.DialPublisher(c.Rabbit.URL())
-	return o, err
+	return o, redial(&o.publisher, c.Rabbit.URL())
 }}
 
 // home is the cluster that the baselines share with wscluster: one broker for all of them.
@@ -110,10 +109,17 @@ func (o *ours) others() []int  { return brokerOf(o.cluster.Rabbit) }
 func (o *ours) kill()          { o.cluster.Workers[0].Kill() }
 
 func (o *ours) revive(ctx context.Context) error {
+	if err := redial(&o.publisher, o.cluster.Rabbit.URL()); err != nil {
+		return err
+	}
 	if err := o.cluster.Workers[0].Start(); err != nil {
 		return err
 	}
 	return o.cluster.Workers[0].Await(ctx)
 }
 
-func (o *ours) stop() { o.publisher.Close() }
+func (o *ours) stop() {
+	if o.publisher != nil {
+		o.publisher.Close()
+	}
+}

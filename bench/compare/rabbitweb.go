@@ -51,7 +51,7 @@ func startRabbitWeb(ctx context.Context, plugin, config string, target func(addr
 	r := &rabbitWeb{rabbit: rabbit, target: func(channel func(int) string) load.Target {
 		return target(addr, u.User.Username(), password, channel)
 	}}
-	if r.publisher, err = bare.DialPublisher(rabbit.URL()); err != nil {
+	if err := redial(&r.publisher, rabbit.URL()); err != nil {
 		r.stop()
 		return nil, err
 	}
@@ -69,17 +69,13 @@ func (r *rabbitWeb) publish(ctx context.Context, to int, _ int64, body []byte) e
 func (r *rabbitWeb) holders() []int { return brokerOf(r.rabbit) }
 func (r *rabbitWeb) others() []int  { return nil }
 
-func (r *rabbitWeb) kill() {
-	r.publisher.Close()
-	r.rabbit.Kill()
-}
+func (r *rabbitWeb) kill() { r.rabbit.Kill() }
 
-func (r *rabbitWeb) revive(ctx context.Context) (err error) {
+func (r *rabbitWeb) revive(ctx context.Context) error {
 	if err := r.rabbit.Restart(ctx); err != nil {
 		return err
 	}
-	r.publisher, err = bare.DialPublisher(r.rabbit.URL())
-	return err
+	return redial(&r.publisher, r.rabbit.URL())
 }
 
 func (r *rabbitWeb) stop() {

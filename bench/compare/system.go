@@ -96,10 +96,12 @@ func (p *process) others() []int  { return nil }
 func (p *process) kill()          { p.Kill() }
 func (p *process) stop()          { p.Kill() }
 
-func (p *process) revive(ctx context.Context) (err error) {
-	if p.Process, err = p.start(); err != nil {
+func (p *process) revive(ctx context.Context) error {
+	started, err := p.start()
+	if err != nil {
 		return err
 	}
+	p.Process = started
 	return p.WaitPort(ctx, p.addr)
 }
 
