@@ -3,6 +3,7 @@ package mailbox
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -123,21 +124,66 @@ func TestAnEventForAnAbsentClientLeavesItsBatchAtOnce(t *testing.T) {
 
 func TestAnEventThatWaitsLeavesItsBatchAfterASecond(t *testing.T) {
 	inBubble(t, Options{}, func(b *bench) {
-		b.publishBatch(stepOf(b.client, 1), stepOf(b.client, 2))
-		b.ack(2)
+		large := func(seq int64) *wire.Event { // one fills what may be sent and not acknowledged
+			e := stepOf(b.client, seq)
+			e.Body = []byte(`{"a":"` + strings.Repeat("x", 200<<10) + `"}`)
+			return e
+		}
+		b.publishMessage(eventMessage(large(1)))
+		b.publishMessage(eventMessage(large(2)))
+		b.publishBatch(stepOf(b.client, 3), stepOf(b.client, 4))
 		time.Sleep(900 * time.Millisecond)
 		synctest.Wait()
-		if got := b.types(); !slices.Equal(got, []string{"events"}) {
+		if got := b.types(); !slices.Equal(got, []string{"step", "step", "events"}) {
 			t.Errorf("within a second there are %v, want the batch", got)
 		}
 		time.Sleep(pinFor + lookEvery)
 		synctest.Wait()
-		if got := b.types(); !slices.Equal(got, []string{"step"}) {
-			t.Errorf("after that there are %v, want the one event alone", got)
+		if got := b.types(); !slices.Equal(got, []string{"step", "step", "step", "step"}) {
+			t.Errorf("after that there are %v, want the two events alone", got)
 		}
+		b.ack(2)
 		b.ack(3)
+		if got := b.sockets.since(1, 1); !slices.Equal(got, []string{"event 1", "event 2", "event 3", "event 4"}) {
+			t.Errorf("sent %v, want each once", got)
+		}
+		b.ack(5)
 		if b.left() != 0 {
 			t.Errorf("%v is left in the broker", b.types())
+		}
+	})
+}
+
+func TestAnEventThatWasSentKeepsItsBatch(t *testing.T) {
+	inBubble(t, Options{}, func(b *bench) {
+		b.publishBatch(stepOf(b.client, 1), stepOf(b.client, 2))
+		b.ack(2)
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if got := b.types(); !slices.Equal(got, []string{"events"}) {
+			t.Errorf("after 20 s there are %v, want the batch", got)
+		}
+	})
+}
+
+func TestWhereMuchIsHeldAnEventThatWasSentLeavesItsBatchToo(t *testing.T) {
+	for tight, want := range map[bool]bool{false: false, true: true} {
+		now := time.UnixMilli(simEpoch)
+		waiting, sent := pinnedSince(now, tight)
+		if waiting != now.Add(-time.Second) || sent.Equal(now.Add(-5*time.Second)) != want || !want && sent.After(time.Time{}) {
+			t.Errorf("tight %t: since %v and %v", tight, waiting, sent)
+		}
+	}
+}
+
+func TestAnEventOfAClientThatLeavesLeavesItsBatchToo(t *testing.T) {
+	inBubble(t, Options{}, func(b *bench) {
+		b.publishBatch(stepOf(b.client, 1), stepOf(b.client, 2))
+		b.Detach(1)
+		time.Sleep(pinFor + lookEvery)
+		synctest.Wait()
+		if got := b.types(); !slices.Equal(got, []string{"step", "step"}) {
+			t.Errorf("there are %v, want the two events alone", got)
 		}
 	})
 }

@@ -217,15 +217,28 @@ func (l *life) refuse(d broker.Delivery, ref session.Ref, why error) {
 	l.bury(unreadable{Delivery: d, ref: ref})
 }
 
-// pinFor is how long a batch is kept for the last of its events; lookEvery may pass before that is seen.
-const pinFor = time.Second
+// How long a batch is kept for an event that waits for its client, and, where much is held, for one that is with the
+// client's socket; lookEvery may pass before that is seen. Else it is kept for that one until it is acknowledged, or the
+// socket is closed: published again it would be sent again, with all that was sent after it.
+const (
+	pinFor     = time.Second
+	pinSentFor = 5 * time.Second
+)
 
 // unpin lets go of the batches that are kept for events which wait.
 func (l *life) unpin(now time.Time) {
-	at := now.Add(-pinFor)
-	if clients := l.pins.since(at.UnixMilli()); len(clients) > 0 {
-		l.apply(l.o.Sessions.Unpin(clients, at))
+	waiting, sent := pinnedSince(now, l.tight())
+	if clients := l.pins.since(waiting.UnixMilli()); len(clients) > 0 {
+		l.apply(l.o.Sessions.Unpin(clients, waiting, sent))
 	}
+}
+
+// pinnedSince is since when an event that waits, or that was sent, keeps its batch for too long.
+func pinnedSince(now time.Time, tight bool) (waiting, sent time.Time) {
+	if tight {
+		sent = now.Add(-pinSentFor)
+	}
+	return now.Add(-pinFor), sent
 }
 
 // settle hands refs to run. It never blocks.

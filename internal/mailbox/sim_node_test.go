@@ -431,18 +431,18 @@ func (p *simProc) take(l *simLife, d broker.Delivery, overflow bool) {
 // unpin lets go of the batches that are kept for events which wait.
 func (p *simProc) unpin() {
 	for _, l := range p.lives {
-		if at := p.time().Add(-pinFor); !l.ending {
-			fx := p.sessions.Unpin(l.pins.since(at.UnixMilli()), at)
+		if waiting, sent := pinnedSince(p.time(), len(l.held) >= simPrefetch/4*3); !l.ending {
+			fx := p.sessions.Unpin(l.pins.since(waiting.UnixMilli()), waiting, sent)
 			if len(fx.Jobs) > 0 {
 				p.world.saw("unpinned")
 			}
 			p.apply(fx)
-			p.checkPins(l, at.UnixMilli())
+			p.checkPins(l, waiting.UnixMilli())
 		}
 	}
 }
 
-// checkPins: no batch that came at that time or before is kept, but for copies that are under way.
+// checkPins: no batch that came at that time or before is kept, but for copies that are under way and by clients that are here.
 func (p *simProc) checkPins(l *simLife, at int64) {
 	for tag, b := range l.pins.batches {
 		for i := range b.clients {
@@ -453,7 +453,7 @@ func (p *simProc) checkPins(l *simLife, at int64) {
 			if l.held[k] != (b.left&(1<<i) != 0) {
 				p.world.fail("event %d of batch %d of %s: held %t, and the pins do not say so", i, tag, serverOf(l.box), l.held[k])
 			}
-			if b.at <= at && l.held[k] && !flies {
+			if b.at <= at && l.held[k] && !flies && len(p.sessions.Attached(b.clients[i:i+1])) == 0 {
 				p.world.fail("batch %d of %s is kept for its event %d, which waits", tag, serverOf(l.box), i)
 			}
 		}

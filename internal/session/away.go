@@ -35,9 +35,24 @@ func (c *core) refresh(es []entry, fx *Effects) {
 	}
 }
 
-// unpin lets go of the batches that came at that time or before, and are kept for this client.
-func (c *core) unpin(at int64, fx *Effects) {
-	c.refresh(c.extractIf(func(e *entry) bool { return e.ref.Part > 0 && e.at <= at }), fx)
+// unpin lets go of the batches that are kept for this client: by what came at the time waiting or before, and by what is
+// with its socket and came at the time sent or before.
+func (c *core) unpin(waiting, sent int64, fx *Effects) {
+	var out []entry
+	for _, t := range c.order {
+		for i := 0; i < len(t.queue); {
+			since := waiting
+			if i < t.sent {
+				since = sent
+			}
+			if e := &t.queue[i]; e.ref.Part > 0 && e.at <= since {
+				out = append(out, c.extract(t, i, i+1)...)
+			} else {
+				i++
+			}
+		}
+	}
+	c.refresh(out, fx)
 }
 
 // hold puts entries into the overflow of their mailbox.

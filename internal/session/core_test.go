@@ -303,3 +303,55 @@ func TestARefusedGapStandsForAllThatItNamed(t *testing.T) {
 		t.Errorf("held %+v and settled %v, want the gap of both events held", q, c.settled())
 	}
 }
+
+// putPart delivers an event that came in a batch.
+func (c *trial) putPart(e wire.Event, part uint8, at int64) {
+	c.fx = Effects{}
+	c.deliver(&e, Ref{Mailbox: "i1-w1", Life: 1, Tag: 1, Part: part}, at, &c.fx)
+}
+
+// refreshed lists what goes to its mailbox again, alone.
+func (c *trial) refreshed() (seqs []int64) {
+	for _, j := range c.fx.Jobs {
+		if j.Purpose == Refresh && len(j.Steps) == 1 && len(j.Steps[0]) == 1 && len(j.Refs) == 1 {
+			seqs = append(seqs, j.Steps[0][0].Event.Seq)
+		}
+	}
+	return seqs
+}
+
+func TestWhatWaitsInABatchLeavesItAloneAndWhatWasSentLater(t *testing.T) {
+	c := here(t, Options{MaxSent: 2})
+	for seq := int64(1); seq <= 4; seq++ {
+		c.putPart(event("t", seq, `{}`), uint8(seq), start+seq)
+	}
+	c.put(event("t", 5, `{}`), 9) // alone
+	c.sends()
+	for _, step := range []struct {
+		waiting, sent int64
+		want          []int64
+	}{
+		{start + 2, start - 1, nil}, // they were sent
+		{start + 3, start - 1, []int64{3}},
+		{start + 9, start + 1, []int64{1, 4}},
+		{start + 9, start + 9, []int64{2}},
+	} {
+		c.fx = Effects{}
+		c.unpin(step.waiting, step.sent, &c.fx)
+		if got := c.refreshed(); !slices.Equal(got, step.want) {
+			t.Errorf("waiting since %d, sent since %d: %v leave, want %v", step.waiting-start, step.sent-start, got, step.want)
+		}
+	}
+}
+
+func TestAnEventOfABatchForAnAbsentClientLeavesItAtOnce(t *testing.T) {
+	c := newTrial(t, Options{})
+	c.putPart(event("t", 1, `{}`), 1, start)
+	if got := c.refreshed(); !slices.Equal(got, []int64{1}) || len(c.fx.Seek) != 1 {
+		t.Errorf("%v leave, %d sought", got, len(c.fx.Seek))
+	}
+	c.put(event("t", 1, `{}`), 2)
+	if c.held != 1 || len(c.fx.Jobs) != 0 {
+		t.Errorf("alone: %d held, %d jobs", c.held, len(c.fx.Jobs))
+	}
+}

@@ -285,13 +285,14 @@ func (r *Registry) Forget(life uint64, now time.Time) (dropped int) {
 	return dropped
 }
 
-// Unpin publishes again, each alone, the events of these clients that came in a batch, at that time or before: each
-// of them keeps a whole message for itself.
-func (r *Registry) Unpin(clients []socketmeta.ClientID, at time.Time) (fx Effects) {
+// Unpin publishes again, each alone, the events of these clients that came in batches, for each of them keeps a whole
+// message: those that came at the time waiting or before, and those that are with a socket and came at the time sent or
+// before, for they go out once more.
+func (r *Registry) Unpin(clients []socketmeta.ClientID, waiting, sent time.Time) (fx Effects) {
 	for _, id := range clients {
 		if s := r.find(id); s != nil {
 			s.mu.Lock()
-			s.core.unpin(at.UnixMilli(), &fx)
+			s.core.unpin(waiting.UnixMilli(), sent.UnixMilli(), &fx)
 			s.mu.Unlock()
 		}
 	}
