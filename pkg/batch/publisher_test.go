@@ -340,3 +340,34 @@ func TestOfManyGoroutinesEachKeepsItsOrder(t *testing.T) {
 		}
 	})
 }
+
+// BenchmarkOneAtATime is the time from a publish to its answer where nothing else is under way.
+func BenchmarkOneAtATime(b *testing.B) {
+	for _, single := range []bool{true, false} {
+		b.Run(fmt.Sprintf("single %t", single), func(b *testing.B) {
+			m := memory.New(memory.Options{})
+			link, err := m.Join(b.Context(), broker.Runner("r1"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(b.Context())
+			p := New(link, Options{Single: single})
+			ended := make(chan error, 1)
+			go func() { ended <- p.Run(ctx) }()
+			e := event(1, 0)
+			e.Body = []byte("{}")
+			for b.Loop() {
+				r, err := p.Publish(ctx, server, e, "")
+				if err == nil {
+					_, err = broker.Await(ctx, r)
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+			cancel()
+			<-ended
+			_ = link.Close(context.Background())
+		})
+	}
+}
