@@ -43,7 +43,7 @@ func (m *Mailbox) SubmitFor(s *session.Session, request *wire.Submit, to session
 		return
 	}
 	task := wire.Task{
-		Meta: socketmeta.Meta{Client: s.Client, Server: m.o.Server, Epoch: owner.Epoch},
+		Meta: socketmeta.Meta{Client: s.Client(), Server: m.o.Server, Epoch: owner.Epoch},
 		Task: request.Task, Kind: request.Kind, Params: request.Params, Priority: request.Priority,
 		Subject: owner.Subject, Submitted: wire.Time{Time: time.Now()},
 	}
@@ -65,10 +65,10 @@ func (m *Mailbox) CancelFor(s *session.Session, request *wire.Cancel, to session
 		return
 	}
 	task := wire.Task{
-		Meta: socketmeta.Meta{Client: s.Client, Server: m.o.Server, Epoch: owner.Epoch},
+		Meta: socketmeta.Meta{Client: s.Client(), Server: m.o.Server, Epoch: owner.Epoch},
 		Task: request.Task, Kind: request.Kind, Submitted: wire.Time{Time: time.Now()},
 	}
-	record := wire.LedgerRecord{Op: wire.LedgerCancel, Task: task.Task, Client: s.Client.String()}
+	record := wire.LedgerRecord{Op: wire.LedgerCancel, Task: task.Task, Client: s.Client().String()}
 	var err error
 	if task.Kind != "" {
 		record.Body, err = wire.EncodeTask(&task)

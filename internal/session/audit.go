@@ -24,13 +24,16 @@ func (r *Registry) Audit() (Audit, error) {
 		err := s.core.audit(&a)
 		s.mu.Unlock()
 		if err != nil {
-			return a, fmt.Errorf("session of %s: %w", s.Client, err)
+			return a, fmt.Errorf("session of %s: %w", s.Client(), err)
 		}
 	}
 	return a, nil
 }
 
 func (c *core) audit(a *Audit) error {
+	if c.work == nil {
+		return nil
+	}
 	var held, heldBytes, sent, sentBytes, open, waiting int
 	for _, t := range c.order {
 		if t.state != stateFinished {

@@ -26,7 +26,12 @@ func (c *core) forward(es []entry, fx *Effects) {
 // hear notes that there was word of where the client is. Its window begins with the first event that
 // is held for it after that: from then on it is sought. Until a moment before it may have been with a
 // worker that has died since, of which nobody told us.
-func (c *core) hear(now int64) { c.heard, c.since, c.ended = now, 0, 0 }
+func (c *core) hear(now int64) {
+	c.heard = now
+	if c.work != nil {
+		c.since, c.ended = 0, 0
+	}
+}
 
 // refresh publishes entries again to their own mailbox, each alone.
 func (c *core) refresh(es []entry, fx *Effects) {
@@ -77,6 +82,7 @@ func (c *core) unhold(life uint64) {
 
 // job makes a job of entries that are in no queue.
 func (c *core) job(p Purpose, es []entry, fx *Effects, steps ...[]Copy) *Job {
+	c.begin()
 	j := &Job{Client: c.client, Purpose: p, Steps: steps, entries: es}
 	for _, e := range es {
 		j.Refs = append(j.Refs, e.ref)
@@ -145,7 +151,7 @@ func (c *core) full(now int64) bool {
 // keepCaps sees to it that no more than one client's share waits in memory: the last of what
 // waits goes into the overflow. Gaps stay.
 func (c *core) keepCaps(now int64, fx *Effects) {
-	if c.crowded() && !c.full(now) && !c.expired() {
+	if c.work != nil && c.crowded() && !c.full(now) && !c.expired() {
 		c.holdWhile(c.crowded, false, fx)
 	}
 }
@@ -177,6 +183,9 @@ func (c *core) holdWhile(more func() bool, gaps bool, fx *Effects) (held bool) {
 // nothing for a while; that one gives back what it was sent too. It may wait for an event that another
 // worker cannot pass on as long as our mailbox is full, or for the one that has just come.
 func (c *core) relieve(now int64, fx *Effects) {
+	if c.work == nil {
+		return
+	}
 	keep := 0
 	if c.conn != 0 {
 		keep = c.o.MaxSent
@@ -197,6 +206,9 @@ func (c *core) relieve(now int64, fx *Effects) {
 
 // wantOverflow asks for the events of this client that lie in overflows.
 func (c *core) wantOverflow(fx *Effects) {
+	if c.work == nil {
+		return
+	}
 	for life := range c.overflow {
 		fx.Overflow = append(fx.Overflow, life)
 	}
@@ -348,6 +360,14 @@ func (c *core) makeWay(t *task, e *wire.Event, fx *Effects) (given bool) {
 
 // sweep does what time asks for. It reports whether the session may be forgotten.
 func (c *core) sweep(now int64, fx *Effects) (over bool) {
+	window := c.o.Window.Milliseconds()
+	if c.moved != nil && now-c.moved.at > window+window/8 {
+		c.moved = nil
+		c.hear(now)
+	}
+	if c.work == nil {
+		return c.conn == 0 && c.moved == nil && now-c.heard >= window
+	}
 	if c.conn == 0 {
 		c.sweepAway(now, fx)
 	}
@@ -359,22 +379,16 @@ func (c *core) sweep(now int64, fx *Effects) (over bool) {
 	}
 	// The record outlives the last copy by a window: a copy that comes back from the mailbox would
 	// else begin another window, again and again.
-	return now-max(c.ended, c.since, c.heard) >= c.o.Window.Milliseconds()
+	return now-max(c.ended, c.since, c.heard) >= window
 }
 
 // sweepAway does what time asks for in a session without a socket.
 func (c *core) sweepAway(now int64, fx *Effects) {
-	window := c.o.Window.Milliseconds()
 	if c.moved != nil {
-		if now-c.moved.at > window+window/8 {
-			c.moved = nil
-			c.hear(now)
-		} else {
-			to := c.moved.to.epoch // what was refused before is tried again
-			c.forward(c.extractIf(func(e *entry) bool { return e.event.Epoch < to }), fx)
-		}
+		to := c.moved.to.epoch // what was refused before is tried again
+		c.forward(c.extractIf(func(e *entry) bool { return e.event.Epoch < to }), fx)
 	}
-	if c.since != 0 && now-c.since >= window {
+	if c.since != 0 && now-c.since >= c.o.Window.Milliseconds() {
 		c.expire(now, fx)
 	}
 	if c.held > 0 {
@@ -384,7 +398,7 @@ func (c *core) sweepAway(now int64, fx *Effects) {
 
 // expired reports whether the client was given up: what comes now waits for the next sweep, which gives
 // it up too. Put into the overflow it would come again, and never all at once.
-func (c *core) expired() bool { return c.conn == 0 && c.ended != 0 }
+func (c *core) expired() bool { return c.conn == 0 && c.work != nil && c.ended != 0 }
 
 // expire gives up what is held for a client that did not come back within the window. Gaps are
 // kept for as long as a token lives; then nobody can ask for them.

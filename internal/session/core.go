@@ -28,6 +28,8 @@ func (p place) less(o place) bool {
 //
 // A session is attached (conn is set), away (it is not, and epoch may be 0 for a client that this
 // worker has never seen), or passed on: it is away, and moved says who has it now.
+//
+// An idle client is all that most are, so what it needs is small, and the rest comes with its first task or event.
 type core struct {
 	o      *Options            // set once
 	client socketmeta.ClientID // set once
@@ -35,18 +37,23 @@ type core struct {
 	conn  engine.ConnRef   // 0 while the client is away
 	epoch socketmeta.Epoch // in which it was last attached here; 0 for never, and once it moved
 	heard int64            // when it was last known where its client is: here, or elsewhere
-	since int64            // since when, after that, events are held for a client that is away; 0: none were
 	moved *passed          // who has the session
 
-	tasks   map[wire.TaskID]*task // nil until the client has a task
-	order   []*task               // the same, oldest first
-	open    int                   // tasks that have not ended
-	stalled int64                 // since when nothing has been acknowledged of what was sent; 0: nothing is awaited
+	*work // nil until there is any
+}
+
+// work is what a session has to do with tasks and events.
+type work struct {
+	tasks   map[wire.TaskID]*task
+	order   []*task // the same, oldest first
+	open    int     // tasks that have not ended
+	stalled int64   // since when nothing has been acknowledged of what was sent; 0: nothing is awaited
 
 	// Counted over all queues.
 	held, heldBytes int
 	sent, sentBytes int
 
+	since    int64           // since when, after heard, events are held for a client that is away; 0: none were
 	flying   int             // entries in jobs that have not ended
 	lost     map[uint64]bool // lives that ended while jobs were under way; nil when none is
 	overflow map[uint64]int  // events that lie in the overflow of a mailbox, by life; never of 0
@@ -56,6 +63,23 @@ type core struct {
 	pressed  bool            // the worker has asked for room: if the overflow is full, some of what waits is given up
 	sought   int64           // when seek was last asked for
 	ended    int64           // since when there has been nothing to give up for an expired client; 0: not expired
+
+	waiting map[wire.TaskID][]Reply // for the answers to submits that did not come by the socket: Session's, not the rules'
+}
+
+// begin makes the work if there is none.
+func (c *core) begin() {
+	if c.work == nil {
+		c.work = &work{tasks: make(map[wire.TaskID]*task)}
+	}
+}
+
+// task returns the record of a task, or nil.
+func (c *core) task(id wire.TaskID) *task {
+	if c.work == nil {
+		return nil
+	}
+	return c.tasks[id]
 }
 
 // passed is what is left of a session that another worker has.
@@ -83,9 +107,12 @@ func (c *core) attach(conn engine.ConnRef, epoch socketmeta.Epoch, elsewhere boo
 		return 0, false
 	}
 	old = c.conn
-	c.conn, c.epoch, c.moved, c.stalled = conn, epoch, nil, 0
+	c.conn, c.epoch, c.moved = conn, epoch, nil
 	c.hear(now)
-	c.resend()
+	if c.work != nil {
+		c.stalled = 0
+		c.resend()
+	}
 	for _, p := range positions {
 		c.record(p.Task).renumber(p, elsewhere)
 	}
@@ -99,7 +126,7 @@ func (c *core) attach(conn engine.ConnRef, epoch socketmeta.Epoch, elsewhere boo
 func (c *core) states(positions []wire.Position, fresh bool) (out []wire.TaskStatus) {
 	for _, p := range positions {
 		state := wire.TaskRunning
-		switch t := c.tasks[p.Task]; {
+		switch t := c.task(p.Task); {
 		case t != nil && t.state == stateFinished:
 			state = wire.TaskFinished
 		case t == nil && fresh:
@@ -117,6 +144,9 @@ func (c *core) detach(conn engine.ConnRef, now int64, fx *Effects) bool {
 	}
 	c.conn = 0
 	c.hear(now)
+	if c.work == nil {
+		return true
+	}
 	c.resend()
 	c.keepCaps(now, fx)
 	if c.held > 0 {
@@ -135,6 +165,9 @@ func (c *core) move(to place, now int64, fx *Effects) (old engine.ConnRef) {
 	c.conn, c.epoch = 0, 0
 	c.hear(now)
 	c.moved = &passed{to, now}
+	if c.work == nil {
+		return old
+	}
 	// A claim takes the events of its own epoch too: they came this far with an earlier one of the
 	// same worker, which has lost them since.
 	c.forward(c.extractIf(func(e *entry) bool { return e.event.Epoch <= to.epoch }), fx)
@@ -161,7 +194,7 @@ const (
 
 // deliver takes one event. An event without numbers is given some. What is settled is in fx.
 func (c *core) deliver(e *wire.Event, ref Ref, now int64, fx *Effects) verdict {
-	if ref.Overflow {
+	if ref.Overflow && c.work != nil {
 		c.unhold(ref.Life)
 	}
 	in := entry{*e, ref, now}
@@ -221,6 +254,9 @@ func (c *core) deliver(e *wire.Event, ref Ref, now int64, fx *Effects) verdict {
 
 // ack notes what the client's application has and leaves in fx what may be settled.
 func (c *core) ack(positions []wire.Position, now int64, fx *Effects) {
+	if c.work == nil {
+		return
+	}
 	for _, p := range positions {
 		t := c.tasks[p.Task]
 		if t == nil || t.state == stateFinished {
@@ -269,6 +305,12 @@ func (c *core) finish(t *task) {
 // forget drops every event that came in the given life, or in any for 0: the broker will deliver
 // it again. Positions stay, so that the client is not sent twice what it has.
 func (c *core) forget(life uint64, now int64) (dropped int) {
+	if life == 0 {
+		c.hear(now) // while the link was away, others may have said what we did not hear: every window starts again
+	}
+	if c.work == nil {
+		return 0
+	}
 	dropped = len(c.extractIf(func(e *entry) bool { return life == 0 || e.ref.Life == life }))
 	if c.flying > 0 && life != 0 {
 		if c.lost == nil {
@@ -278,7 +320,6 @@ func (c *core) forget(life uint64, now int64) (dropped int) {
 	}
 	if life == 0 {
 		clear(c.overflow)
-		c.hear(now) // while the link was away, others may have said what we did not hear: every window starts again
 	}
 	delete(c.overflow, life)
 	return dropped
@@ -286,11 +327,9 @@ func (c *core) forget(life uint64, now int64) (dropped int) {
 
 // record returns the record of a task, making one as an open task if there is none.
 func (c *core) record(id wire.TaskID) *task {
+	c.begin()
 	if t := c.tasks[id]; t != nil {
 		return t
-	}
-	if c.tasks == nil {
-		c.tasks = make(map[wire.TaskID]*task)
 	}
 	if len(c.order) >= maxRecords {
 		c.forgetOldest()

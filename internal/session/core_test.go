@@ -36,7 +36,7 @@ type trial struct {
 func newTrial(t *testing.T, o Options) *trial {
 	o.Server, o.NewRun = "i1-w1", func() wire.RunID { return "plain" }
 	r := New(o)
-	return &trial{T: t, core: &core{o: &r.options, client: socketmeta.NewClientID(), since: start}}
+	return &trial{T: t, core: &core{o: &r.options, client: socketmeta.NewClientID(), heard: start}}
 }
 
 // here begins with an attached client.
@@ -216,8 +216,8 @@ func TestProgressIsSentOrDroppedButNeverHeld(t *testing.T) {
 		t.Errorf("for an absent client: verdict %v and %+v, want it settled and counted", v, c.fx)
 	}
 	c.come(1, nil)
-	if v := c.put(e, 2); v != pass || c.held != 0 || len(c.fx.Settle) != 1 {
-		t.Errorf("for a present client: verdict %v with %d held, want pass with none", v, c.held)
+	if v := c.put(e, 2); v != pass || c.work != nil || len(c.fx.Settle) != 1 {
+		t.Errorf("for a present client: verdict %v, work %v; want pass with nothing kept", v, c.work)
 	}
 }
 

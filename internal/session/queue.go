@@ -88,7 +88,7 @@ func (c *core) extractIf(want func(*entry) bool) (out []entry) {
 // next returns the next event to send and counts it as sent, or nil if there is none, the window
 // is closed or the client is away. If sending fails, unsend takes it back.
 func (c *core) next(now int64) (*wire.Event, *task) {
-	if c.conn == 0 || c.held == c.sent {
+	if c.conn == 0 || c.work == nil || c.held == c.sent {
 		return nil, nil
 	}
 	for _, t := range c.order {

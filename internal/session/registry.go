@@ -121,7 +121,7 @@ func (r *Registry) Attach(conn engine.ConnRef, epoch socketmeta.Epoch, c Claim, 
 	r.mu.Lock()
 	r.byConn[conn] = s
 	r.mu.Unlock()
-	s.subject, s.renewed = c.Subject, now
+	s.subject, s.renewed, s.told = c.Subject, now.UnixMilli(), false
 	if old != 0 && old != conn {
 		r.close(old, wire.CloseReplaced, "replaced by a newer socket")
 	}
@@ -205,7 +205,7 @@ func (r *Registry) Holder(client socketmeta.ClientID, epoch socketmeta.Epoch) (s
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.core.epoch != epoch || s.core.ended != 0 || s.expired {
+	if s.core.epoch != epoch || s.core.expired() || s.expired {
 		return nil, 0
 	}
 	return s, s.core.conn
@@ -255,7 +255,7 @@ func (r *Registry) lock(id socketmeta.ClientID, now time.Time) *Session {
 		if s == nil {
 			r.mu.Lock()
 			if s = r.byClient[id]; s == nil {
-				s = &Session{Client: id, registry: r, core: core{o: &r.options, client: id, heard: now.UnixMilli()}}
+				s = &Session{registry: r, core: core{o: &r.options, client: id, heard: now.UnixMilli()}}
 				r.byClient[id] = s
 			}
 			r.mu.Unlock()
@@ -345,9 +345,9 @@ func (r *Registry) Bye(n int, code engine.StatusCode, reason string, spread time
 	for _, conn := range slices.Sorted(maps.Keys(conns)) {
 		s := conns[conn]
 		s.mu.Lock()
-		told := s.told == conn
+		told := s.told || s.core.conn != conn // or it has another socket, and this one is being closed
 		if !told && n > 0 {
-			s.told = conn
+			s.told = true
 		}
 		s.mu.Unlock()
 		switch {

@@ -13,18 +13,18 @@ import (
 // Session is one client as its worker knows it. It outlives its sockets. All methods are safe
 // for concurrent use, and none blocks.
 type Session struct {
-	Client   socketmeta.ClientID // set once
-	registry *Registry           // set once
+	registry *Registry // set once
 
 	mu      sync.Mutex
-	core    core           // guarded by mu
-	subject string         // guarded by mu; who the client said to be
-	renewed time.Time      // guarded by mu; when its token was last signed
-	expired bool           // guarded by mu; no longer in the registry
-	told    engine.ConnRef // guarded by mu; the socket that was sent a bye
-
-	waiting map[wire.TaskID][]Reply // guarded by mu; for the answers to submits that did not come by the socket
+	core    core   // guarded by mu, but for what is set once
+	subject string // guarded by mu; who the client said to be
+	renewed int64  // guarded by mu; when its token was last signed, Unix milliseconds
+	expired bool   // guarded by mu; no longer in the registry
+	told    bool   // guarded by mu; its socket was sent a bye
 }
+
+// Client is whose session it is.
+func (s *Session) Client() socketmeta.ClientID { return s.core.client }
 
 // Reply takes the answer to one request that did not come by the client's socket: Accepted, Canceling or
 // Refused. It must have room for one; nil stands for the socket.
@@ -61,10 +61,10 @@ func (s *Session) Submit(m *wire.Submit, to Reply) (owner Owner, publish bool) {
 	defer s.mu.Unlock()
 	claim := s.core.submit(m, to == nil)
 	if to != nil && (claim == claimNew || claim == claimPending) {
-		if s.waiting == nil {
-			s.waiting = make(map[wire.TaskID][]Reply)
+		if s.core.waiting == nil {
+			s.core.waiting = make(map[wire.TaskID][]Reply)
 		}
-		s.waiting[m.Task] = append(s.waiting[m.Task], to)
+		s.core.waiting[m.Task] = append(s.core.waiting[m.Task], to)
 	}
 	switch claim {
 	case claimNew:
@@ -94,10 +94,12 @@ func (s *Session) Submitted(task wire.TaskID, ahead *int, refusal *wire.Error) {
 		}
 		return &wire.Accepted{ID: id, Task: task, Position: ahead}
 	}
-	for _, to := range s.waiting[task] {
-		s.answer(to, answer(""))
+	if w := s.core.work; w != nil {
+		for _, to := range w.waiting[task] {
+			s.answer(to, answer(""))
+		}
+		delete(w.waiting, task)
 	}
-	delete(s.waiting, task)
 	if asked {
 		s.send(answer(id))
 	}
@@ -108,7 +110,7 @@ func (s *Session) Submitted(task wire.TaskID, ahead *int, refusal *wire.Error) {
 func (s *Session) Cancel(m *wire.Cancel, to Reply) (owner Owner, publish bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t := s.core.tasks[m.Task]; t != nil && t.state != stateFinished {
+	if t := s.core.task(m.Task); t != nil && t.state != stateFinished {
 		return Owner{s.core.epoch, s.subject}, true
 	}
 	s.answer(to, &wire.Refused{ID: m.ID, Task: m.Task, Error: *wire.Errorf(wire.CodeUnknownTask,
@@ -185,16 +187,16 @@ func (s *Session) sweep(now time.Time, late bool, renew Renew, fx *Effects) {
 	if c.sweep(ms, fx) {
 		s.expired = true
 		s.registry.mu.Lock()
-		delete(s.registry.byClient, s.Client)
+		delete(s.registry.byClient, c.client)
 		s.registry.mu.Unlock()
 	}
 	switch {
 	case c.conn == 0:
-	case c.sent > 0 && ms-c.stalled > o.AckTimeout.Milliseconds():
+	case c.work != nil && c.sent > 0 && ms-c.stalled > o.AckTimeout.Milliseconds():
 		s.close(wire.CloseSlow, "nothing was acknowledged for too long")
-	case now.Sub(s.renewed) > o.Window/2:
-		s.renewed = now
-		_ = o.Socket.Send(c.conn, renew(s.Client, c.epoch, s.subject))
+	case ms-s.renewed > o.Window.Milliseconds()/2:
+		s.renewed = ms
+		_ = o.Socket.Send(c.conn, renew(c.client, c.epoch, s.subject))
 	}
 }
 

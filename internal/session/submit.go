@@ -41,6 +41,7 @@ const (
 // known to be stored: anything else is published, at worst once more.
 func (c *core) submit(m *wire.Submit, bySocket bool) claim {
 	d := digestOf(m)
+	c.begin()
 	t := c.tasks[m.Task]
 	switch {
 	case t == nil && c.open >= wire.MaxOpenTasks:
@@ -67,7 +68,7 @@ func (c *core) submit(m *wire.Submit, bySocket bool) claim {
 // the request ID to echo. A task that was not stored is forgotten, unless events of it have come all
 // the same.
 func (c *core) submitted(id wire.TaskID, stored bool) (asked bool, reply string) {
-	t := c.tasks[id]
+	t := c.task(id)
 	if t == nil {
 		return true, "" // forgotten since
 	}

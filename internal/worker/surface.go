@@ -155,13 +155,13 @@ func (s *surface) Message(c engine.ConnRef, op engine.OpCode, p []byte) {
 			s.unexpected(c, &wire.Refused{ID: m.ID, Task: m.Task}, "a resumed session must be confirmed first")
 			return
 		}
-		s.readLog(c, have.Client, m)
+		s.readLog(c, have.Client(), m)
 	case *wire.Reply:
 		if have == nil {
 			s.unexpected(c, &wire.Refused{ID: m.ID}, "a resumed session must be confirmed first")
 			return
 		}
-		if err := s.asks.Reply(have.Client, m); err != nil {
+		if err := s.asks.Reply(have.Client(), m); err != nil {
 			s.refuse(c, &wire.Refused{ID: m.ID, Error: *err})
 		}
 	case *wire.Ack:
