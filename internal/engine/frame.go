@@ -18,6 +18,19 @@ type Frame struct {
 // NewText encodes one whole text message. The payload, which must be UTF-8, is copied.
 func NewText(payload []byte) *Frame { return newFrame(ws.OpText, payload) }
 
+// TextBuffer is an empty buffer for the payload of one text message, with room for n bytes and for what goes before them.
+// Append to it, and give it to TextOf: the message is then not copied.
+func TextBuffer(n int) []byte { return make([]byte, maxServerHeader, maxServerHeader+n) }
+
+// TextOf is NewText of what was appended to a TextBuffer, which belongs to the frame from now on.
+func TextOf(b []byte) *Frame {
+	var head [maxServerHeader]byte
+	h := appendHeader(head[:0], ws.OpText, len(b)-maxServerHeader)
+	at := maxServerHeader - len(h)
+	copy(b[at:], h)
+	return &Frame{wire: b[at:]}
+}
+
 // Len is what the frame takes of a WebSocket's queue and of the wire, in bytes: the payload and its
 // header. An event stream's is a few bytes longer.
 func (f *Frame) Len() int { return len(f.wire) }

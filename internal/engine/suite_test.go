@@ -19,6 +19,8 @@ type face interface {
 	Serve(ctx context.Context, ln net.Listener) error
 	Send(c ConnRef, f *Frame) error
 	Offer(c ConnRef, f *Frame) error
+	SendBatch(c ConnRef, fs []*Frame) (taken int, err error)
+	Broadcast(f *Frame, cs []ConnRef, failed []Failure) []Failure
 	CloseConn(c ConnRef, code ws.StatusCode, reason string, last *Frame)
 	Pause(c ConnRef, on bool)
 	Decide(c ConnRef, d Decision)

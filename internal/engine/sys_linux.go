@@ -30,7 +30,7 @@ var kernel = sys{
 		return unix.EpollCtl(epfd, op, fd, &unix.EpollEvent{Events: mask, Fd: int32(uint32(ref)), Pad: int32(uint32(ref >> 32))})
 	},
 	read:     syscall.Read, // not unix.Read: the race detector would not see that what the writer did came before
-	write:    unix.Write,
+	write:    writeTo,
 	writev:   unix.Writev,
 	shutdown: unix.Shutdown,
 	dup:      func(fd int) (int, error) { return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0) },

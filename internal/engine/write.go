@@ -8,18 +8,28 @@ import (
 func (c *conn) offer(f *Frame) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err := c.spare(); err != nil {
+		return err
+	}
+	return c.send(f)
+}
+
+// spare returns nil while there is room for what may be left out. mu is held.
+func (c *conn) spare() error {
 	o := &c.s.e.o
 	switch {
 	case c.state != open:
 		return ErrGone
+	case c.q.empty():
+		return nil
 	case c.q.over(o.QueueBytes/2, o.QueueFrames/2):
 		c.full = true // or Writable would not be owed where a pong took the room
 		return ErrQueueFull
-	case !c.q.empty() && c.s.e.count.held.Load() > int64(o.HeldBytes/2):
+	case c.s.e.count.held.Load() > int64(o.HeldBytes/2):
 		c.starved = true
 		return ErrQueueFull
 	}
-	return c.send(f)
+	return nil
 }
 
 // send is Engine.Send. mu is held.
@@ -27,22 +37,31 @@ func (c *conn) send(f *Frame) error {
 	if c.state != open {
 		return ErrGone
 	}
-	o, b := &c.s.e.o, c.encode(f)
-	if !c.q.fits(len(b), o.QueueBytes, o.QueueFrames) {
-		if len(b) <= o.QueueBytes {
-			c.full, c.q.room = true, max(c.q.room, len(b)) // there is one: an empty queue has room
-		}
-		c.s.e.count.fullSend.Add(1)
-		return ErrQueueFull
-	}
-	if c.s.e.count.held.Load()+int64(len(b)) > int64(o.HeldBytes) {
-		c.starved = true
-		c.s.e.count.fullSend.Add(1)
-		return ErrQueueFull
+	b := c.encode(f)
+	if err := c.admit(len(b)); err != nil {
+		return err
 	}
 	c.write(b)
 	if c.state == gone {
 		return ErrGone
+	}
+	return nil
+}
+
+// admit returns nil if n bytes more may be queued. mu is held.
+func (c *conn) admit(n int) error {
+	o := &c.s.e.o
+	if !c.q.fits(n, o.QueueBytes, o.QueueFrames) {
+		if n <= o.QueueBytes {
+			c.full, c.q.room = true, max(c.q.room, n) // there is one: an empty queue has room
+		}
+		c.s.e.count.fullSend.Add(1)
+		return ErrQueueFull
+	}
+	if c.s.e.count.held.Load()+int64(n) > int64(o.HeldBytes) {
+		c.starved = true
+		c.s.e.count.fullSend.Add(1)
+		return ErrQueueFull
 	}
 	return nil
 }
@@ -87,6 +106,12 @@ func (c *conn) put(b []byte) {
 		}
 		sent = n
 	}
+	c.enqueue(b, sent)
+	c.line.flush()
+}
+
+// enqueue adds b, of which the first sent bytes are on the wire, to the queue. mu is held.
+func (c *conn) enqueue(b []byte, sent int) {
 	if c.q == nil {
 		c.q = &queue{progress: c.s.e.now()}
 	}
@@ -96,14 +121,13 @@ func (c *conn) put(b []byte) {
 	if c.q.over(o.QueueBytes/2, o.QueueFrames/2) {
 		c.full = true
 	}
-	c.line.flush()
 }
 
 // writeOnce is one write(2); a full socket takes 0 bytes without an error.
 func writeOnce(fd int, bufs ...[]byte) (n int, err error) {
 	for {
 		if len(bufs) == 1 {
-			n, err = unix.Write(fd, bufs[0])
+			n, err = writeTo(fd, bufs[0])
 		} else {
 			n, err = unix.Writev(fd, bufs)
 		}
