@@ -36,6 +36,7 @@ var retryAfter = [...]time.Duration{time.Second, 2 * time.Second, 4 * time.Secon
 type Socket interface {
 	Send(c engine.ConnRef, f *engine.Frame) error
 	Offer(c engine.ConnRef, f *engine.Frame) error
+	Broadcast(f *engine.Frame, cs []engine.ConnRef, failed []engine.Failure) []engine.Failure
 	CloseConn(c engine.ConnRef, code engine.StatusCode, reason string, last *engine.Frame)
 }
 
@@ -78,6 +79,7 @@ type core struct {
 	queue   []delivery // what goes to all subscribers of a channel
 	head    int        // the first of queue that is not done
 	at      int        // its next subscriber
+	crowd   crowd
 	scratch []byte
 	count   counts
 }

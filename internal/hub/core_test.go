@@ -23,7 +23,10 @@ func (n noted) Send(c engine.ConnRef, f *engine.Frame) error {
 	n[c] = append(n[c], say1(m))
 	return nil
 }
-func (n noted) Offer(c engine.ConnRef, f *engine.Frame) error                      { return n.Send(c, f) }
+func (n noted) Offer(c engine.ConnRef, f *engine.Frame) error { return n.Send(c, f) }
+func (n noted) Broadcast(f *engine.Frame, cs []engine.ConnRef, failed []engine.Failure) []engine.Failure {
+	return offerEach(n, f, cs, failed)
+}
 func (n noted) CloseConn(engine.ConnRef, engine.StatusCode, string, *engine.Frame) {}
 
 // want compares what a connection was sent since it was asked last.
@@ -41,6 +44,9 @@ type choosy struct {
 	full bool
 }
 
+func (s *choosy) Broadcast(f *engine.Frame, cs []engine.ConnRef, failed []engine.Failure) []engine.Failure {
+	return offerEach(s, f, cs, failed)
+}
 func (s *choosy) Offer(c engine.ConnRef, f *engine.Frame) error {
 	if s.full {
 		return engine.ErrQueueFull
@@ -259,4 +265,14 @@ func TestAFollowerThatWasTooSlowForTheLastPostGetsItOnceItHasRoom(t *testing.T) 
 	all(c)
 	sockets.want(t, 1, `"p1"`, "missed 3 slow", `"p5"`)
 	sockets.want(t, 2, `"p1"`, `"p4"`, `"p5"`)
+}
+
+// offerEach is what Broadcast is for a socket of a test.
+func offerEach(s Socket, f *engine.Frame, cs []engine.ConnRef, failed []engine.Failure) []engine.Failure {
+	for i, c := range cs {
+		if err := s.Offer(c, f); err != nil {
+			failed = append(failed, engine.Failure{At: i, Err: err})
+		}
+	}
+	return failed
 }

@@ -21,6 +21,9 @@ type sink struct {
 }
 
 func (s *sink) Send(engine.ConnRef, *engine.Frame) error { s.n++; return nil }
+func (s *sink) Broadcast(f *engine.Frame, cs []engine.ConnRef, failed []engine.Failure) []engine.Failure {
+	return offerEach(s, f, cs, failed)
+}
 func (s *sink) Offer(engine.ConnRef, *engine.Frame) error {
 	if s.full {
 		return engine.ErrQueueFull

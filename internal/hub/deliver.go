@@ -42,6 +42,7 @@ func (c *core) deliver(budget int, now time.Time) (more bool) {
 		ch := d.ch
 		for ; c.at < len(ch.subs); c.at++ {
 			if budget <= 0 {
+				c.giveCrowd(d, now)
 				return true
 			}
 			s, gone := &ch.subs[c.at], false
@@ -52,14 +53,18 @@ func (c *core) deliver(budget int, now time.Time) (more bool) {
 				frames, gone = c.answer(ch, c.at)
 				budget -= frames
 			case d.answers || s.waiting || s.from >= d.n:
+			case !s.bare && !s.behind():
+				c.crowd.conns, c.crowd.at = append(c.crowd.conns, s.conn), append(c.crowd.at, c.at)
+				budget--
 			default:
-				gone = c.give(d, s)
+				c.give(d, c.at, now)
 				budget--
 			}
 			if gone {
 				c.remove(ch, c.at, now)
 			}
 		}
+		c.giveCrowd(d, now)
 		*d, c.at = delivery{}, 0
 		c.compact(ch)
 	}
@@ -67,31 +72,56 @@ func (c *core) deliver(budget int, now time.Time) (more bool) {
 	return false
 }
 
-// give is deliver for one subscriber. It reports whether the connection is gone.
-func (c *core) give(d *delivery, s *sub) (gone bool) {
-	if s.behind() {
-		s.miss(d)
-		c.count.slow++
-		return false
+// crowd is the subscribers that deliver has gathered to give them one frame.
+type crowd struct {
+	conns  []engine.ConnRef
+	at     []int // their places
+	failed []engine.Failure
+}
+
+// giveCrowd gives d to the crowd, which is empty afterwards.
+func (c *core) giveCrowd(d *delivery, now time.Time) {
+	w := &c.crowd
+	if len(w.conns) == 0 {
+		return
 	}
 	f := d.missed
-	switch {
-	case d.post == nil && s.bare:
-		return false
-	case d.post != nil && s.bare:
-		f = d.post.bareFrame()
-	case d.post != nil:
+	if d.post != nil {
 		f = d.post.frame
 	}
-	err := c.sock.Offer(s.conn, f)
+	w.failed = c.sock.Broadcast(f, w.conns, w.failed[:0])
+	c.count.sent += int64(len(w.conns) - len(w.failed))
+	for _, fail := range w.failed {
+		c.failed(d, w.at[fail.At], fail.Err, now)
+	}
+	w.conns, w.at = w.conns[:0], w.at[:0]
+}
+
+// failed notes that the subscriber at a place has not taken d.
+func (c *core) failed(d *delivery, at int, err error, now time.Time) {
 	switch {
-	case err == nil:
-		c.count.sent++
 	case errors.Is(err, engine.ErrQueueFull):
+		d.ch.subs[at].miss(d)
+		c.count.slow++
+	case errors.Is(err, engine.ErrGone):
+		c.remove(d.ch, at, now)
+	}
+}
+
+// give is deliver for one subscriber that does not get what the crowd gets.
+func (c *core) give(d *delivery, at int, now time.Time) {
+	s := &d.ch.subs[at]
+	switch {
+	case s.behind():
 		s.miss(d)
 		c.count.slow++
+	case d.post != nil: // it is a bare one, and those are not told of what is missed
+		if err := c.sock.Offer(s.conn, d.post.bareFrame()); err != nil {
+			c.failed(d, at, err, now)
+		} else {
+			c.count.sent++
+		}
 	}
-	return errors.Is(err, engine.ErrGone)
 }
 
 // miss notes that s did not get d.

@@ -156,6 +156,10 @@ func (p *place) Send(c engine.ConnRef, f *engine.Frame) error {
 
 func (p *place) Offer(c engine.ConnRef, f *engine.Frame) error { return p.Send(c, f) }
 
+func (p *place) Broadcast(f *engine.Frame, cs []engine.ConnRef, failed []engine.Failure) []engine.Failure {
+	return offerEach(p, f, cs, failed)
+}
+
 func (p *place) CloseConn(engine.ConnRef, engine.StatusCode, string, *engine.Frame) {}
 
 // took returns what a connection was sent since it was asked last.

@@ -625,6 +625,10 @@ func (w *world) Send(ref engine.ConnRef, f *engine.Frame) error {
 	return nil
 }
 
+func (w *world) Broadcast(f *engine.Frame, cs []engine.ConnRef, failed []engine.Failure) []engine.Failure {
+	return offerEach(w, f, cs, failed)
+}
+
 func (w *world) Offer(ref engine.ConnRef, f *engine.Frame) error {
 	if c := w.conns[ref]; c != nil && len(c.queue) > maxQueue/2 {
 		return engine.ErrQueueFull
