@@ -264,6 +264,10 @@ func (c *citizen) Send(conn engine.ConnRef, f *engine.Frame) error {
 	return nil
 }
 
+func (c *citizen) SendBatch(conn engine.ConnRef, fs []*engine.Frame) (int, error) {
+	return sendEach(c, conn, fs)
+}
+
 func (c *citizen) CloseConn(conn engine.ConnRef, code engine.StatusCode, _ string, _ *engine.Frame) {
 	if p := c.room(conn); p != nil {
 		p.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,6 +40,8 @@ type life struct {
 	full     bool // at a cap
 	paused   bool // the deliveries are stopped
 	relieved time.Time
+	arrived  []session.Arrival // read and not delivered yet
+	settling []session.Ref     // the last of settled: its room is used again
 }
 
 // begin makes a life, which run then lives.
@@ -87,10 +90,13 @@ func (l *life) own(ctx context.Context) error {
 			} else if !ok {
 				return fmt.Errorf("the mailbox of %s was taken away: %w", l.server, errors.Join(l.box.Err(), broker.ErrLinkGone))
 			}
-			l.take(d, false)
+			l.takeReady(d)
 		case ds := <-l.taken:
-			for _, d := range ds {
-				l.take(d, true)
+			for some := range slices.Chunk(ds, maxTaken) {
+				for _, d := range some {
+					l.read(d, true)
+				}
+				l.deliver()
 			}
 		case <-l.wake:
 			if err := l.settleAll(); err != nil {
@@ -162,11 +168,48 @@ func (l *life) fault(what string, err error) error {
 	return fmt.Errorf("%s the mailbox of %s: %w", what, l.server, err)
 }
 
-// take passes what one delivery brings to its sessions, or to the dead events if it cannot be read.
-func (l *life) take(d broker.Delivery, overflow bool) {
+// What is taken from a mailbox at once.
+const (
+	maxTaken      = 64        // events, and the rest of one batch
+	maxTakenBytes = 256 << 10 // bytes, but that of one event
+)
+
+// takeReady takes d and what is there behind it, so that what goes to one client goes together.
+func (l *life) takeReady(d broker.Delivery) {
+	l.read(d, false)
+	for n, bytes := 1, len(d.Body); max(n, len(l.arrived)) < maxTaken && bytes < maxTakenBytes; n++ {
+		select {
+		case d, ok := <-l.box.Deliveries():
+			if !ok { // who reads it next finds out why
+				l.deliver()
+				return
+			}
+			bytes += len(d.Body)
+			l.read(d, false)
+		default:
+			l.deliver()
+			return
+		}
+	}
+	l.deliver()
+}
+
+// deliver passes what was read to the sessions.
+func (l *life) deliver() {
+	if len(l.arrived) == 0 {
+		return
+	}
+	l.o.Metrics.taken.Add(float64(len(l.arrived)))
+	l.apply(l.o.Sessions.DeliverAll(l.arrived, l.tight(), time.Now()))
+	clear(l.arrived)
+	l.arrived = l.arrived[:0]
+}
+
+// read makes an event of one delivery, for deliver; one that cannot be read goes to the dead events.
+func (l *life) read(d broker.Delivery, overflow bool) {
 	ref := session.Ref{Mailbox: l.server, Life: l.id, Tag: d.Tag, Bytes: len(d.Body), Overflow: overflow}
 	if d.Type == wire.BatchType {
-		l.takeBatch(d, ref)
+		l.readBatch(d, ref)
 		return
 	}
 	l.count(1, int64(ref.Bytes))
@@ -175,26 +218,23 @@ func (l *life) take(d broker.Delivery, overflow bool) {
 		l.refuse(d, ref, err)
 		return
 	}
-	l.o.Metrics.Events.WithLabelValues("taken").Inc()
-	l.apply(l.o.Sessions.Deliver(&e, ref, l.tight(), time.Now()))
+	l.arrived = append(l.arrived, session.Arrival{Event: e, Ref: ref})
 }
 
-// takeBatch does so with all events of a batch.
-func (l *life) takeBatch(d broker.Delivery, ref session.Ref) {
+// readBatch does so with all events of a batch.
+func (l *life) readBatch(d broker.Delivery, ref session.Ref) {
 	batch, err := wire.DecodeBatch(d.Body)
 	if err != nil {
 		l.count(1, int64(ref.Bytes))
 		l.refuse(d, ref, err)
 		return
 	}
-	now, clients := time.Now(), make([]socketmeta.ClientID, len(batch))
+	clients := make([]socketmeta.ClientID, len(batch))
 	for i := range batch {
 		clients[i] = batch[i].Event.Client
 	}
-	l.pins.take(d.Tag, clients, now.UnixMilli())
+	l.pins.take(d.Tag, clients, time.Now().UnixMilli())
 	l.count(int64(len(batch)), int64(ref.Bytes))
-	var fx session.Effects
-	taken := 0
 	for i := range batch {
 		ref.Part = part(i)
 		if err := batch[i].Err; err != nil {
@@ -203,11 +243,8 @@ func (l *life) takeBatch(d broker.Delivery, ref session.Ref) {
 			l.refuse(alone, ref, err)
 			continue
 		}
-		taken++
-		fx.Add(l.o.Sessions.Deliver(&batch[i].Event, ref, l.tight(), now))
+		l.arrived = append(l.arrived, session.Arrival{Event: batch[i].Event, Ref: ref})
 	}
-	l.o.Metrics.Events.WithLabelValues("taken").Add(float64(taken))
-	l.apply(fx)
 }
 
 // refuse sees to what cannot be read.
@@ -260,10 +297,13 @@ func (l *life) poke() {
 func (l *life) settleAll() error {
 	l.mu.Lock()
 	refs := l.settled
-	l.settled = nil
+	l.settled, l.settling = l.settling[:0], refs
 	l.mu.Unlock()
 	if len(refs) == 0 {
 		return nil
+	}
+	if cap(refs) > 4*maxTaken {
+		l.settling = nil
 	}
 	bytes := 0
 	defer func() { l.count(-int64(len(refs)), -int64(bytes)) }()

@@ -54,6 +54,20 @@ func (s *sockets) Send(c engine.ConnRef, f *engine.Frame) error {
 	return nil
 }
 
+func (s *sockets) SendBatch(c engine.ConnRef, fs []*engine.Frame) (int, error) {
+	return sendEach(s, c, fs)
+}
+
+// sendEach is what SendBatch is for a socket of a test.
+func sendEach(s session.Socket, c engine.ConnRef, fs []*engine.Frame) (taken int, err error) {
+	for i, f := range fs {
+		if err := s.Send(c, f); err != nil {
+			return i, err
+		}
+	}
+	return len(fs), nil
+}
+
 func (s *sockets) CloseConn(c engine.ConnRef, code engine.StatusCode, _ string, _ *engine.Frame) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -16,12 +16,14 @@ type Metrics struct {
 	HeldBytes prometheus.Gauge
 	Owned     prometheus.Gauge
 	Adopted   prometheus.Counter
+
+	taken prometheus.Counter // of Events
 }
 
 // NewMetrics registers the metrics with r; nil registers them nowhere.
 func NewMetrics(r prometheus.Registerer) *Metrics {
 	f := promauto.With(r)
-	return &Metrics{
+	m := &Metrics{
 		Events: f.NewCounterVec(prometheus.CounterOpts{Name: "wscluster_mailbox_events_total",
 			Help: "Events of mailboxes: taken from the broker; delivered (acknowledged by the client); duplicate (the client had it); dropped (transient, for an absent client); forward, hold, refresh (copied to the client's worker, to the overflow, to the mailbox again)."}, []string{"outcome"}),
 		Dead: f.NewCounterVec(prometheus.CounterOpts{Name: "wscluster_events_dead_total",
@@ -37,6 +39,8 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		Adopted: f.NewCounter(prometheus.CounterOpts{Name: "wscluster_mailboxes_adopted_total",
 			Help: "Mailboxes of other workers taken over."}),
 	}
+	m.taken = m.Events.WithLabelValues("taken")
+	return m
 }
 
 // count counts what sessions have done.

@@ -110,6 +110,10 @@ func (s *simSockets) Send(c engine.ConnRef, f *engine.Frame) error {
 	return nil
 }
 
+func (s *simSockets) SendBatch(c engine.ConnRef, fs []*engine.Frame) (int, error) {
+	return sendEach(s, c, fs)
+}
+
 func (s *simSockets) CloseConn(c engine.ConnRef, code engine.StatusCode, reason string, _ *engine.Frame) {
 	k := s.find(c)
 	if k == nil || !k.sOpen {

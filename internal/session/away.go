@@ -338,7 +338,7 @@ func (c *core) keep(t *task, e entry, fx *Effects) (at int, ok bool) {
 // dead. Left before the gap, they would wait at the client for those that are gone, and the gap behind
 // them for room; and the last of them has its number. It reports whether e itself is stood for.
 func (c *core) makeWay(t *task, e *wire.Event, fx *Effects) (given bool) {
-	at, _ := slices.BinarySearchFunc(t.queue, e, func(have entry, e *wire.Event) int { return compare(&have.event, e) })
+	at, _ := t.find(e)
 	if at < len(t.queue) && stands(&t.queue[at].event, e) {
 		return true
 	}

@@ -273,13 +273,15 @@ func (c *core) ack(positions []wire.Position, now int64, fx *Effects) {
 		if n == 0 {
 			continue
 		}
-		for _, e := range c.extract(t, 0, n) {
+		for i := range t.queue[:n] {
+			e := &t.queue[i]
 			fx.Settle = append(fx.Settle, e.ref)
 			fx.Delivered++
 			if ended(&t.position, &e.event) {
 				c.finish(t)
 			}
 		}
+		c.drop(t, 0, n)
 		if t.state == stateFinished { // of a run that came later: its client takes one end of a task
 			for _, e := range c.extract(t, 0, len(t.queue)) {
 				fx.Settle = append(fx.Settle, e.ref)

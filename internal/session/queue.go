@@ -33,7 +33,7 @@ const (
 // be sent again, in order: an earlier event never waits behind later ones. It reports the place,
 // and false if the event is there already.
 func (c *core) insert(t *task, e entry) (at int, ok bool) {
-	at, found := slices.BinarySearchFunc(t.queue, &e.event, func(have entry, e *wire.Event) int { return compare(&have.event, e) })
+	at, found := t.find(&e.event)
 	if found {
 		return at, false
 	}
@@ -48,23 +48,49 @@ func (c *core) insert(t *task, e entry) (at int, ok bool) {
 	return at, true
 }
 
+// find returns the place of e, or where it belongs. Written out, it makes e no memory of its own, as slices.BinarySearchFunc does.
+func (t *task) find(e *wire.Event) (at int, found bool) {
+	from, to := 0, len(t.queue)
+	if to > 0 && compare(&t.queue[to-1].event, e) < 0 {
+		from = to // mostly
+	}
+	for from < to {
+		mid := (from + to) / 2
+		if compare(&t.queue[mid].event, e) < 0 {
+			from = mid + 1
+		} else {
+			to = mid
+		}
+	}
+	return from, from < len(t.queue) && compare(&t.queue[from].event, e) == 0
+}
+
 // extract takes queue[i:j] out and returns it.
 func (c *core) extract(t *task, i, j int) []entry {
 	out := slices.Clone(t.queue[i:j])
-	for k := range out {
+	c.drop(t, i, j)
+	return out
+}
+
+// keepRoom is for how many events an empty queue keeps room: a task whose client keeps up makes none for each.
+const keepRoom = 4
+
+// drop takes queue[i:j] out.
+func (c *core) drop(t *task, i, j int) {
+	for k := i; k < j; k++ {
+		size := t.queue[k].size()
 		c.held--
-		c.heldBytes -= out[k].size()
-		if i+k < t.sent {
+		c.heldBytes -= size
+		if k < t.sent {
 			c.sent--
-			c.sentBytes -= out[k].size()
+			c.sentBytes -= size
 		}
 	}
 	t.sent -= max(0, min(t.sent, j)-i)
 	t.queue = slices.Delete(t.queue, i, j)
-	if len(t.queue) == 0 {
+	if len(t.queue) == 0 && (cap(t.queue) > keepRoom || t.state == stateFinished) {
 		t.queue = nil
 	}
-	return out
 }
 
 // extractIf takes out every entry for which want holds, over all tasks, in order.

@@ -22,9 +22,10 @@ import (
 	"github.com/wscluster/wscluster/pkg/wire"
 )
 
-// Socket is what sessions send by. Neither method blocks or calls back. *engine.Engine is one.
+// Socket is what sessions send by. No method blocks or calls back. *engine.Engine is one.
 type Socket interface {
 	Send(engine.ConnRef, *engine.Frame) error
+	SendBatch(c engine.ConnRef, fs []*engine.Frame) (taken int, err error)
 	CloseConn(c engine.ConnRef, code engine.StatusCode, reason string, last *engine.Frame)
 }
 
@@ -50,6 +51,9 @@ type Registry struct {
 	byClient map[socketmeta.ClientID]*Session // guarded by mu
 	byConn   map[engine.ConnRef]*Session      // guarded by mu
 	swept    time.Time                        // guarded by mu; when Sweep was called last
+
+	sweeping sync.Mutex
+	sweep    []*Session // guarded by sweeping; for one Sweep, and its room for the next
 }
 
 // New returns an empty registry.
@@ -217,21 +221,80 @@ func (r *Registry) Holder(client socketmeta.ClientID, epoch socketmeta.Epoch) (s
 //
 // A transient event makes no session: else a flood of them to made-up clients would fill memory.
 func (r *Registry) Deliver(e *wire.Event, ref Ref, tight bool, now time.Time) (fx Effects) {
-	if !e.Durable && r.find(e.Client) == nil {
-		return Effects{Settle: []Ref{ref}, Dropped: 1}
-	}
-	s := r.lock(e.Client, now)
-	defer s.mu.Unlock()
-	switch s.core.deliver(e, ref, now.UnixMilli(), &fx) {
-	case kept:
-		s.flush(now, &fx)
-		if tight {
-			s.core.relieve(now.UnixMilli(), &fx)
+	one := [1]Arrival{{Event: *e, Ref: ref}}
+	r.deliver(one[:], tight, now, &fx)
+	return fx
+}
+
+// Arrival is an event from the mailbox.
+type Arrival struct {
+	Event wire.Event
+	Ref   Ref
+
+	done bool
+}
+
+// DeliverAll is Deliver for several events: those of one client go to its socket together, in their order. It looks at each as
+// often as there are clients: give it no more than some tens.
+func (r *Registry) DeliverAll(in []Arrival, tight bool, now time.Time) (fx Effects) {
+	for i := range in {
+		if !in[i].done {
+			r.deliver(in[i:], tight, now, &fx)
 		}
-	case pass:
-		_ = r.options.Socket.Send(s.core.conn, eventFrame(e)) // no room or gone: the next progress is as good
 	}
 	return fx
+}
+
+// deliver is Deliver for those of in that are of the first one's client.
+func (r *Registry) deliver(in []Arrival, tight bool, now time.Time, fx *Effects) {
+	client, ms := in[0].Event.Client, now.UnixMilli()
+	var s *Session
+	var b *batch
+	held, waits := false, false // events are in queues, and may be sent
+	for i := range in {
+		a := &in[i]
+		e := &a.Event
+		if a.done || e.Client != client {
+			continue
+		}
+		a.done = true
+		if s == nil {
+			if !e.Durable && r.find(client) == nil {
+				fx.Settle = append(fx.Settle, a.Ref)
+				fx.Dropped++
+				continue
+			}
+			s, b = r.lock(client, now), batches.Get().(*batch)
+		}
+		if e.Durable && b.durable {
+			s.empty(b) // the rules may change what was handed out
+		}
+		switch s.core.deliver(e, a.Ref, ms, fx) {
+		case kept:
+			held, waits = true, true
+		case pass:
+			if waits { // it comes after them
+				s.fill(b, now)
+				waits = false
+			}
+			s.add(b, eventFrame(e), nil)
+		}
+	}
+	if s == nil {
+		return
+	}
+	if waits {
+		s.fill(b, now)
+	}
+	s.empty(b)
+	batches.Put(b)
+	if held {
+		s.core.keepCaps(ms, fx)
+		if tight {
+			s.core.relieve(ms, fx)
+		}
+	}
+	s.mu.Unlock()
 }
 
 // Done notes how a job ended.
@@ -324,9 +387,13 @@ func (r *Registry) Sweep(now time.Time, renew Renew) (fx Effects) {
 	late := !r.swept.IsZero() && now.Sub(r.swept) > hung
 	r.swept = now
 	r.mu.Unlock()
-	for _, s := range r.all() {
+	r.sweeping.Lock()
+	defer r.sweeping.Unlock()
+	r.sweep = r.append(r.sweep[:0])
+	for _, s := range r.sweep {
 		s.sweep(now, late, renew, &fx)
 	}
+	clear(r.sweep)
 	return fx
 }
 
@@ -379,10 +446,17 @@ func (r *Registry) Count() (known, attached int) {
 	return len(r.byClient), len(r.byConn)
 }
 
-func (r *Registry) all() []*Session {
+func (r *Registry) all() []*Session { return r.append(nil) }
+
+// append appends all sessions to ss.
+func (r *Registry) append(ss []*Session) []*Session {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return slices.Collect(maps.Values(r.byClient))
+	ss = slices.Grow(ss, len(r.byClient))
+	for _, s := range r.byClient {
+		ss = append(ss, s)
+	}
+	return ss
 }
 
 func (r *Registry) conns() map[engine.ConnRef]*Session {

@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -164,17 +165,69 @@ func (s *Session) close(code engine.StatusCode, reason string) {
 
 // flush sends what the window has room for, and keeps the rest within the caps. Guarded by mu.
 func (s *Session) flush(now time.Time, fx *Effects) {
-	for {
-		e, t := s.core.next(now.UnixMilli())
-		if e == nil {
-			break
-		}
-		if err := s.registry.options.Socket.Send(s.core.conn, eventFrame(e)); err != nil {
-			s.core.unsend(t) // full: Writable comes back; gone: so does the client
-			break
-		}
+	if c := &s.core; c.conn != 0 && c.work != nil && c.held > c.sent {
+		b := batches.Get().(*batch)
+		s.fill(b, now)
+		s.empty(b)
+		batches.Put(b)
 	}
 	s.core.keepCaps(now.UnixMilli(), fx)
+}
+
+// batch is frames that go to one socket together. While it has durable ones, that next has handed out and that the socket may
+// not take, nothing else may change the queues.
+type batch struct {
+	frames  []*engine.Frame
+	tasks   []*task // whose events they are; nil for a transient one
+	durable bool    // it has others
+}
+
+// maxBatch is how many frames go to a socket at once.
+const maxBatch = 64
+
+var batches = sync.Pool{New: func() any { return new(batch) }}
+
+// add adds a frame to the batch, which is sent if it is full: false if the socket has not taken it. Guarded by mu.
+func (s *Session) add(b *batch, f *engine.Frame, t *task) (taken bool) {
+	b.frames, b.tasks = append(b.frames, f), append(b.tasks, t)
+	b.durable = b.durable || t != nil
+	return len(b.frames) < maxBatch || s.empty(b)
+}
+
+// fill adds what the window has room for. Guarded by mu.
+func (s *Session) fill(b *batch, now time.Time) {
+	for {
+		e, t := s.core.next(now.UnixMilli())
+		if e == nil || !s.add(b, eventFrame(e), t) {
+			return
+		}
+	}
+}
+
+// empty sends the batch, and reports whether the socket has taken all. If it has not, it is full, and Writable comes back, or
+// gone, and so does the client: what is durable counts as not sent, and what is transient is dropped, for the next progress is as
+// good. Guarded by mu.
+func (s *Session) empty(b *batch) bool {
+	n, socket := 0, s.registry.options.Socket
+	switch len(b.frames) {
+	case 0:
+	case 1:
+		if socket.Send(s.core.conn, b.frames[0]) == nil {
+			n = 1
+		}
+	default:
+		n, _ = socket.SendBatch(s.core.conn, b.frames)
+	}
+	all := n == len(b.frames)
+	for _, t := range slices.Backward(b.tasks[n:]) {
+		if t != nil {
+			s.core.unsend(t)
+		}
+	}
+	clear(b.frames)
+	clear(b.tasks)
+	b.frames, b.tasks, b.durable = b.frames[:0], b.tasks[:0], false
+	return all
 }
 
 func (s *Session) sweep(now time.Time, late bool, renew Renew, fx *Effects) {
@@ -204,5 +257,5 @@ func frame(m wire.ServerMessage) *engine.Frame { return engine.NewText(wire.Enco
 
 func eventFrame(e *wire.Event) *engine.Frame {
 	const head = 320 // bytes of an event frame without its body, roughly
-	return engine.NewText(wire.AppendEventFrame(make([]byte, 0, head+len(e.Body)), e))
+	return engine.TextOf(wire.AppendEventFrame(engine.TextBuffer(head+len(e.Body)), e))
 }
