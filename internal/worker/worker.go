@@ -64,6 +64,7 @@ type Worker struct {
 	asks     *ask.Desk
 	asked    *prometheus.CounterVec // requests to clients, by outcome
 	posts    posts
+	routes   routes
 	draining atomic.Bool
 
 	publisher *channel.Publisher
