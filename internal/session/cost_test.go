@@ -58,7 +58,7 @@ func TestAnEventCostsSoManyAllocations(t *testing.T) {
 // An idle client is its Session and its places in the two maps, and nothing else: no goroutine, no timer. The maps take
 // some 40 bytes of it after they have grown, and 100 before they grow.
 func TestAnIdleClientHasNoGoroutineAndLittleMemory(t *testing.T) {
-	const clients, budget = 20_000, 224
+	const clients, budget = 20_000, 200
 	now := time.Now()
 	r := session.New(session.Options{Socket: silent{}, Server: "i1-w1"})
 	goroutines, before := runtime.NumGoroutine(), heap()
@@ -82,4 +82,27 @@ func heap() uint64 {
 	runtime.GC()
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
+}
+
+// A sweep has the time of its tick, which may be long before it comes to a session.
+func TestATokenIsRenewedWhenItIsHalfAWindowOldAndNotBefore(t *testing.T) {
+	now := time.Now()
+	for _, window := range []time.Duration{10 * time.Minute, 100 * 24 * time.Hour} {
+		r := session.New(session.Options{Socket: silent{}, Server: "i1-w1", Window: window})
+		attached(t, r, 1, now)
+		half := min(window/2, 24*24*time.Hour)
+		for _, at := range []struct {
+			after time.Duration
+			want  int
+		}{{-10 * time.Second, 0}, {0, 0}, {half, 0}, {half + time.Second, 1}, {half + 2*time.Second, 0}, {2*half + 2*time.Second, 1}} {
+			renewed := 0
+			r.Sweep(now.Add(at.after), func(socketmeta.ClientID, socketmeta.Epoch, string) *engine.Frame {
+				renewed++
+				return engine.NewText(nil)
+			})
+			if renewed != at.want {
+				t.Errorf("a window of %v, after %v: %d tokens are renewed, want %d", window, at.after, renewed, at.want)
+			}
+		}
+	}
 }

@@ -119,15 +119,15 @@ func (r *Registry) Attach(conn engine.ConnRef, epoch socketmeta.Epoch, c Claim, 
 	elsewhere := c.Server != "" && c.Server != r.options.Server
 	old, ok := s.core.attach(conn, epoch, elsewhere, c.Positions, now.UnixMilli(), &fx)
 	if !ok {
-		r.close(conn, wire.CloseReplaced, "replaced by a newer socket")
+		r.options.close(conn, wire.CloseReplaced, "replaced by a newer socket")
 		return fx, false
 	}
 	r.mu.Lock()
 	r.byConn[conn] = s
 	r.mu.Unlock()
-	s.subject, s.renewed, s.told = c.Subject, now.UnixMilli(), false
+	s.subject, s.renewed, s.told = c.Subject, uint32(now.UnixMilli()), false
 	if old != 0 && old != conn {
-		r.close(old, wire.CloseReplaced, "replaced by a newer socket")
+		r.options.close(old, wire.CloseReplaced, "replaced by a newer socket")
 	}
 	s.flush(now, &fx)
 	return fx, true
@@ -158,7 +158,7 @@ func (r *Registry) Moved(from socketmeta.ServerID, claims []wire.Claim, now time
 		}
 		s.mu.Lock()
 		if old := s.core.move(place{c.Epoch, from}, now.UnixMilli(), &fx); old != 0 {
-			r.close(old, wire.CloseMoved, "the session is attached to another worker")
+			r.options.close(old, wire.CloseMoved, "the session is attached to another worker")
 		}
 		s.mu.Unlock()
 	}
@@ -318,7 +318,7 @@ func (r *Registry) lock(id socketmeta.ClientID, now time.Time) *Session {
 		if s == nil {
 			r.mu.Lock()
 			if s = r.byClient[id]; s == nil {
-				s = &Session{registry: r, core: core{o: &r.options, client: id, heard: now.UnixMilli()}}
+				s = &Session{core: core{o: &r.options, client: id, heard: now.UnixMilli()}}
 				r.byClient[id] = s
 			}
 			r.mu.Unlock()
@@ -391,7 +391,7 @@ func (r *Registry) Sweep(now time.Time, renew Renew) (fx Effects) {
 	defer r.sweeping.Unlock()
 	r.sweep = r.append(r.sweep[:0])
 	for _, s := range r.sweep {
-		s.sweep(now, late, renew, &fx)
+		s.sweep(r, now, late, renew, &fx)
 	}
 	clear(r.sweep)
 	return fx
@@ -435,8 +435,8 @@ func (r *Registry) Bye(n int, code engine.StatusCode, reason string, spread time
 	return left
 }
 
-func (r *Registry) close(conn engine.ConnRef, code engine.StatusCode, reason string) {
-	r.options.Socket.CloseConn(conn, code, reason, frame(&wire.Bye{Code: int(code), Reason: reason}))
+func (o *Options) close(conn engine.ConnRef, code engine.StatusCode, reason string) {
+	o.Socket.CloseConn(conn, code, reason, frame(&wire.Bye{Code: int(code), Reason: reason}))
 }
 
 // Count returns how many clients are known, and how many of them have a socket.

@@ -14,14 +14,17 @@ import (
 // Session is one client as its worker knows it. It outlives its sockets. All methods are safe
 // for concurrent use, and none blocks.
 type Session struct {
-	registry *Registry // set once
-
 	mu      sync.Mutex
 	core    core   // guarded by mu, but for what is set once
 	subject string // guarded by mu; who the client said to be
-	renewed int64  // guarded by mu; when its token was last signed, Unix milliseconds
+	renewed uint32 // guarded by mu; when its token was last signed: Unix milliseconds, which wrap after 49 days
 	expired bool   // guarded by mu; no longer in the registry
 	told    bool   // guarded by mu; its socket was sent a bye
+}
+
+// renewAfter is how old a token may be, in milliseconds: half a window, or 24 days, which renewed can tell.
+func renewAfter(window time.Duration) int32 {
+	return int32(min(window/2, 24*24*time.Hour).Milliseconds())
 }
 
 // Client is whose session it is.
@@ -151,7 +154,7 @@ func (s *Session) sendFrame(f *engine.Frame) bool {
 	if s.core.conn == 0 {
 		return false
 	}
-	err := s.registry.options.Socket.Send(s.core.conn, f)
+	err := s.core.o.Socket.Send(s.core.conn, f)
 	if errors.Is(err, engine.ErrQueueFull) {
 		s.close(wire.CloseSlow, "the socket's queue is full")
 	}
@@ -160,7 +163,7 @@ func (s *Session) sendFrame(f *engine.Frame) bool {
 
 // close closes the client's socket with a word of why. Guarded by mu.
 func (s *Session) close(code engine.StatusCode, reason string) {
-	s.registry.close(s.core.conn, code, reason)
+	s.core.o.close(s.core.conn, code, reason)
 }
 
 // flush sends what the window has room for, and keeps the rest within the caps. Guarded by mu.
@@ -208,7 +211,7 @@ func (s *Session) fill(b *batch, now time.Time) {
 // gone, and so does the client: what is durable counts as not sent, and what is transient is dropped, for the next progress is as
 // good. Guarded by mu.
 func (s *Session) empty(b *batch) bool {
-	n, socket := 0, s.registry.options.Socket
+	n, socket := 0, s.core.o.Socket
 	switch len(b.frames) {
 	case 0:
 	case 1:
@@ -230,25 +233,25 @@ func (s *Session) empty(b *batch) bool {
 	return all
 }
 
-func (s *Session) sweep(now time.Time, late bool, renew Renew, fx *Effects) {
+func (s *Session) sweep(r *Registry, now time.Time, late bool, renew Renew, fx *Effects) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	o, c, ms := &s.registry.options, &s.core, now.UnixMilli()
+	o, c, ms := &r.options, &s.core, now.UnixMilli()
 	if late { // this process stood still: first hear what others said meanwhile
 		c.hear(ms)
 	}
 	if c.sweep(ms, fx) {
 		s.expired = true
-		s.registry.mu.Lock()
-		delete(s.registry.byClient, c.client)
-		s.registry.mu.Unlock()
+		r.mu.Lock()
+		delete(r.byClient, c.client)
+		r.mu.Unlock()
 	}
 	switch {
 	case c.conn == 0:
 	case c.work != nil && c.sent > 0 && ms-c.stalled > o.AckTimeout.Milliseconds():
 		s.close(wire.CloseSlow, "nothing was acknowledged for too long")
-	case ms-s.renewed > o.Window.Milliseconds()/2:
-		s.renewed = ms
+	case int32(uint32(ms)-s.renewed) > renewAfter(o.Window): // it may be signed later than now: negative
+		s.renewed = uint32(ms)
 		_ = o.Socket.Send(c.conn, renew(c.client, c.epoch, s.subject))
 	}
 }

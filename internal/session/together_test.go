@@ -100,7 +100,7 @@ func arrivals(rnd *rand.Rand, clients []socketmeta.ClientID, n int, late bool) (
 }
 
 func TestEventsThatComeTogetherGoOutAsIfTheyCameOneByOne(t *testing.T) {
-	for seed := range uint64(100) {
+	for seed := range uint64(50) {
 		rnd, now := rand.New(rand.NewPCG(seed, 1)), time.Now()
 		clients := []socketmeta.ClientID{socketmeta.NewClientID(), socketmeta.NewClientID(), socketmeta.NewClientID()}
 		rs, ws := registries(t, clients, now, 10_000, 10_000)
@@ -137,7 +137,7 @@ func TestEventsThatComeTogetherGoOutAsIfTheyCameOneByOne(t *testing.T) {
 func each(got []string) []string { return slices.Compact(slices.Sorted(slices.Values(got))) }
 
 func TestASocketThatTakesAPartOfWhatComesTogetherGetsTheRestInOrder(t *testing.T) {
-	for seed := range uint64(100) {
+	for seed := range uint64(50) {
 		rnd, now := rand.New(rand.NewPCG(seed, 2)), time.Now()
 		clients := []socketmeta.ClientID{socketmeta.NewClientID(), socketmeta.NewClientID()}
 		rs, ws := registries(t, clients, now, 0)
