@@ -7,6 +7,8 @@ import (
 	"io"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/wscluster/wscluster/bench/load"
 	"github.com/wscluster/wscluster/bench/report"
 	"github.com/wscluster/wscluster/internal/rig"
@@ -20,13 +22,14 @@ import (
 // buffers a connection, no session.
 var idleMemory = figure{
 	name: "idle-memory-per-connection", unit: "B",
-	floor:   floor{limit: 8 << 10},
+	floor:   floor{limit: 768},
 	measure: measureIdleMemory,
 }
 
 const (
-	idleClients  = 10_000 // both ends stay under 20,000 files a process
-	bareRelay    = 4_300  // bytes
+	idleClients  = 18_000 // each end is a process with 20,000 files at most
+	idleFleets   = 6
+	bareRelay    = 4_300 // bytes
 	memoryRounds = 3
 
 	// From the last connect to the measurement: longer than the 15 s after which the worker pings
@@ -60,17 +63,19 @@ func memoryRound(ctx context.Context, l *lab) (_ sample, err error) {
 	if err != nil {
 		return sample{}, err
 	}
-	fleet, err := load.Connect(ctx, idleClients, w.Addr)
-	if err != nil {
-		return sample{}, err
-	}
 	serving, stop := context.WithCancel(ctx)
-	served := make(chan error, 1)
-	go func() { served <- fleet.Serve(serving, func(int, []byte) error { return nil }) }()
+	served, serving := errgroup.WithContext(serving)
 	defer func() {
 		stop()
-		err = errors.Join(err, <-served)
+		err = errors.Join(err, served.Wait())
 	}()
+	for range idleFleets { // the first ones must answer pings before the last ones are there
+		fleet, err := load.Connect(ctx, idleClients/idleFleets, w.Addr)
+		if err != nil {
+			return sample{}, err
+		}
+		served.Go(func() error { return fleet.Serve(serving, func(int, []byte) error { return nil }) })
+	}
 	if err := pause(ctx, idleFor); err != nil {
 		return sample{}, err
 	}
