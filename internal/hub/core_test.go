@@ -276,3 +276,53 @@ func offerEach(s Socket, f *engine.Frame, cs []engine.ConnRef, failed []engine.F
 	}
 	return failed
 }
+
+// picky is noted without room for some, and without others.
+type picky struct {
+	noted
+	errs map[engine.ConnRef]error
+}
+
+func (s *picky) Offer(c engine.ConnRef, f *engine.Frame) error {
+	if err := s.errs[c]; err != nil {
+		return err
+	}
+	return s.Send(c, f)
+}
+
+func (s *picky) Broadcast(f *engine.Frame, cs []engine.ConnRef, failed []engine.Failure) []engine.Failure {
+	return offerEach(s, f, cs, failed)
+}
+
+func TestWhoInACrowdHasNoRoomIsToldAndWhoIsGoneLeaves(t *testing.T) {
+	s := &picky{noted: noted{}, errs: map[engine.ConnRef]error{}}
+	c := subscribed(t, s, 2*batch) // more than one turn
+	clear(s.noted)
+	slow, gone := engine.ConnRef(batch+3), engine.ConnRef(5)
+	s.errs[slow], s.errs[gone] = engine.ErrQueueFull, engine.ErrGone
+	now := time.Now()
+	c.post(of("x", 1, "", now))
+	all(c)
+	delete(s.errs, slow)
+	c.post(of("x", 2, "", now))
+	all(c)
+	c.writable(slow)
+	c.post(of("x", 3, "", now))
+	all(c)
+	for conn := engine.ConnRef(1); conn <= 2*batch; conn++ {
+		switch conn {
+		case slow:
+			s.want(t, conn, "missed 2 slow", `"x3"`)
+		case gone:
+			s.want(t, conn)
+		default:
+			s.want(t, conn, `"x1"`, `"x2"`, `"x3"`)
+		}
+	}
+	if n := c.subscribers("a"); n != 2*batch-1 {
+		t.Errorf("%d subscribers are left, want all but the one that is gone", n)
+	}
+	if want := (counts{posts: 3, sent: 3*(2*batch-2) + 1, slow: 2}); c.count != want {
+		t.Errorf("counted %+v, want %+v", c.count, want)
+	}
+}
