@@ -16,11 +16,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -222,11 +224,12 @@ func measureOne(ctx context.Context, o options, sc scenario, s *running, n int) 
 // outcome is a line for people.
 func outcome(r report.Round) string {
 	if r.Error != "" {
-		return "FAILED: " + r.Error
+		first, _, _ := strings.Cut(r.Error, "\n") // the file has all of it
+		return "FAILED: " + first
 	}
 	var parts []string
-	for name, v := range r.Values {
-		parts = append(parts, name+"="+report.Number(v))
+	for _, name := range slices.Sorted(maps.Keys(r.Values)) {
+		parts = append(parts, name+"="+report.Number(r.Values[name]))
 	}
 	if r.Faults != (crowd.Faults{}) {
 		parts = append(parts, fmt.Sprintf("%+v", r.Faults))
