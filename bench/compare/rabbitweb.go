@@ -18,13 +18,13 @@ import (
 )
 
 // RabbitMQ's own WebSockets, each on a node of its own: STOMP and MQTT, a queue for each client, published by AMQP to
-// amq.topic, transient.
+// amq.topic, transient. Their clients need not say anything for an hour.
 var (
 	stompSystem = system{"web-stomp", func(ctx context.Context, _ *lab.Lab) (server, error) {
-		return startRabbitWeb(ctx, "rabbitmq_web_stomp", "stomp.listeners.tcp = none\nweb_stomp.tcp.ip = 127.0.0.1\nweb_stomp.tcp.port = %s", stompTarget)
+		return startRabbitWeb(ctx, "rabbitmq_web_stomp", "stomp.listeners.tcp = none\nweb_stomp.tcp.ip = 127.0.0.1\nweb_stomp.tcp.port = %s\nweb_stomp.ws_opts.idle_timeout = 3600000", stompTarget)
 	}}
 	mqttSystem = system{"web-mqtt", func(ctx context.Context, _ *lab.Lab) (server, error) {
-		return startRabbitWeb(ctx, "rabbitmq_web_mqtt", "mqtt.listeners.tcp = none\nweb_mqtt.tcp.ip = 127.0.0.1\nweb_mqtt.tcp.port = %s", mqttTarget)
+		return startRabbitWeb(ctx, "rabbitmq_web_mqtt", "mqtt.listeners.tcp = none\nweb_mqtt.tcp.ip = 127.0.0.1\nweb_mqtt.tcp.port = %s\nweb_mqtt.ws_opts.idle_timeout = 3600000", mqttTarget)
 	}}
 )
 

@@ -271,13 +271,8 @@ func measureSlow(ctx context.Context, o options, s server) (_ map[string]float64
 		return nil, f, err
 	}
 	defer fleet.Close()
-	for range o.fill {
-		if err := s.publish(ctx, crowd.Everybody, 0, filler); err != nil {
-			return nil, f, err
-		}
-	}
-	if err := pause(ctx, quiet); err != nil {
-		return nil, f, err
+	if err := fill(ctx, o.fill, s); err != nil {
+		return nil, f, fmt.Errorf("fill the buffers of those that read nothing: %w", err)
 	}
 	c, err := gather(ctx, s, o.clients, true)
 	if err != nil {
@@ -310,6 +305,33 @@ func measureSlow(ctx context.Context, o options, s server) (_ map[string]float64
 	alone, err := steady(count)
 	return map[string]float64{"p99_alone_ms": alone, "p99_beside_ms": beside}, f, err
 }
+
+// fill publishes messages to those that read nothing, and returns when one that reads, too, has got all of them or was
+// left out: what is published next waits behind none.
+func fill(ctx context.Context, messages int, s server) error {
+	c, err := gather(ctx, s, 1, true)
+	if err != nil {
+		return err
+	}
+	if err := c.Expect(1); err != nil {
+		return errors.Join(err, c.Close())
+	}
+	for range messages {
+		if err := s.publish(ctx, crowd.Everybody, 0, filler); err != nil {
+			return errors.Join(err, c.Close())
+		}
+	}
+	if err := send(ctx, s, crowd.Everybody, 1); err != nil {
+		return errors.Join(err, c.Close())
+	}
+	t, err := c.Wait(ctx, filledWithin)
+	if err == nil && t.Got == 0 {
+		err = fmt.Errorf("the last of %d messages has not come after %v", messages, filledWithin)
+	}
+	return errors.Join(err, c.Close())
+}
+
+const filledWithin = time.Minute
 
 // filler has the size of a message, and is none.
 var filler = bytes.Replace(crowd.Message(0, 0, 0), []byte(`"to"`), []byte(`"no"`), 1)
