@@ -107,7 +107,7 @@ func (c chart) draw(bars []bar, subtitle, file string) error {
 	p.Y.Min, p.Y.Max = -0.6, float64(len(bars))-0.4
 	var names []plot.Tick
 	for i, b := range bars {
-		names = append(names, plot.Tick{Value: float64(len(bars) - 1 - i), Label: b.system})
+		names = append(names, plot.Tick{Value: float64(len(bars) - 1 - i), Label: "   " + b.system})
 	}
 	p.Y.Tick.Marker = plot.ConstantTicks(names)
 	p.Y.Tick.Label.Font.Size, p.X.Tick.Label.Font.Size = vg.Points(11), vg.Points(10)
