@@ -93,16 +93,23 @@ func (s *Socket) join(poll, i int, each func(int, []byte) error) error {
 	if err := s.feed(i, nil, each); err != nil {
 		return err
 	}
-	return unix.EpollCtl(poll, unix.EPOLL_CTL_ADD, d.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(i)})
+	return unix.EpollCtl(poll, unix.EPOLL_CTL_ADD, d.fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(i)})
 }
 
-// receive takes what has come to a socket.
+// receive takes all that has come to a socket: epoll names it again only when more comes, and need not look at each twice.
 func (s *Socket) receive(i int, buf []byte, each func(int, []byte) error) error {
-	n, err := s.conn.Read(buf)
-	if err == unix.EAGAIN || err == unix.EINTR {
-		return nil
+	for {
+		n, err := s.conn.Read(buf)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.EAGAIN:
+			return nil
+		}
+		if err := errors.Join(s.feed(i, buf[:n], each), err); err != nil || n < len(buf) {
+			return err
+		}
 	}
-	return errors.Join(s.feed(i, buf[:n], each), err)
 }
 
 // feed takes bytes of a socket, which end anywhere.
