@@ -59,15 +59,11 @@ func measureBroadcastLast(ctx context.Context, l *lab) (rounds []sample, err err
 		return nil, err
 	}
 	defer l.Stop(c)
-	var relays []string
-	for range 2 {
-		r, err := bare.StartRelay(c.Rabbit.URL())
-		if err != nil {
-			return nil, err
-		}
-		defer r.Stop()
-		relays = append(relays, r.Addr)
+	relays, stop, err := startRelays(c)
+	if err != nil {
+		return nil, err
 	}
+	defer stop()
 	for range broadcastRounds {
 		var s sample
 		if s.baseline, err = lastDelivery(ctx, c, relays...); err != nil {
@@ -80,6 +76,25 @@ func measureBroadcastLast(ctx context.Context, l *lab) (rounds []sample, err err
 		rounds = append(rounds, s)
 	}
 	return rounds, nil
+}
+
+// startRelays starts two bare relays on the broker of c. Whoever does so calls stop.
+func startRelays(c *rig.Cluster) (addrs []string, stop func(), err error) {
+	var all []*bare.Relay
+	stop = func() {
+		for _, r := range all {
+			r.Stop()
+		}
+	}
+	for range 2 {
+		r, err := bare.StartRelay(c.Rabbit.URL())
+		if err != nil {
+			stop()
+			return nil, nil, err
+		}
+		all, addrs = append(all, r), append(addrs, r.Addr)
+	}
+	return addrs, stop, nil
 }
 
 // lastDelivery returns the median time in ms until all clients have a message.
@@ -103,7 +118,8 @@ func lastDelivery(ctx context.Context, c *rig.Cluster, addrs ...string) (float64
 	return ms(lasts[len(lasts)/2]), stop()
 }
 
-// broadcastP99 is the p99 of the time from a publish until a subscriber has the message, at so many messages a second.
+// broadcastP99 is the p99 of the time from a publish until a subscriber has the message, at so many messages a second. The
+// baseline is that of the same clients on two bare relays, in turn with it.
 func broadcastP99(clients, rate int) figure {
 	return figure{
 		name: fmt.Sprintf("broadcast-%d-p99", clients), unit: "ms", floor: floor{limit: 100},
@@ -113,22 +129,36 @@ func broadcastP99(clients, rate int) figure {
 				return nil, err
 			}
 			defer l.Stop(c)
-			a, stop, err := subscribeAll(ctx, c, clients, c.Workers[0].Addr, c.Workers[1].Addr)
+			relays, stop, err := startRelays(c)
 			if err != nil {
 				return nil, err
 			}
+			defer stop()
 			var rounds []sample
 			for range 3 {
-				p99, err := a.steady(ctx, rate, 10*rate)
-				if err != nil {
-					return nil, errors.Join(err, stop())
+				var s sample
+				if s.baseline, err = steadyP99(ctx, c, clients, rate, relays...); err != nil {
+					return nil, fmt.Errorf("bare relays: %w", err)
 				}
-				l.Logf("  %d subscribers, %d messages a second: p99 %.1f ms", clients, rate, p99)
-				rounds = append(rounds, sample{value: p99})
+				if s.value, err = steadyP99(ctx, c, clients, rate, c.Workers[0].Addr, c.Workers[1].Addr); err != nil {
+					return nil, err
+				}
+				l.Logf("  %d subscribers, %d messages a second: p99 of bare relays %.1f ms, of workers %.1f ms, ratio %.2f", clients, rate, s.baseline, s.value, s.ratio())
+				rounds = append(rounds, s)
 			}
-			return rounds, stop()
+			return rounds, nil
 		},
 	}
+}
+
+// steadyP99 returns the p99 in ms of ten seconds' messages.
+func steadyP99(ctx context.Context, c *rig.Cluster, clients, rate int, addrs ...string) (float64, error) {
+	a, stop, err := subscribeAll(ctx, c, clients, addrs...)
+	if err != nil {
+		return 0, err
+	}
+	p99, err := a.steady(ctx, rate, 10*rate)
+	return p99, errors.Join(err, stop())
 }
 
 func measureSlowSubscriber(ctx context.Context, l *lab) (rounds []sample, err error) {
