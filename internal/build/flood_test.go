@@ -11,7 +11,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/wscluster/wscluster/pkg/broker"
 	"github.com/wscluster/wscluster/pkg/taskrunner"
 	"github.com/wscluster/wscluster/pkg/wire"
 )
@@ -43,21 +42,21 @@ func TestAFloodOfOutputIsCoalescedAndBounded(t *testing.T) {
 			kinds := kindsOf(t, Options{}, "kind: one\nsteps: [{name: s, progress: {match: '.'}, argv: ['%s', write, "+fmt.Sprintf("'%s', '%d'", strings.ReplaceAll(strconv.Quote(tt.text), "'", "''"), tt.times)+"]}]\n")
 			before, most, events, began := live(), uint64(0), 0, time.Now()
 			var failure wire.Failure
-			follow(t, kinds, "one", nil, func(d broker.Delivery) {
-				switch wire.EventType(d.Type) {
+			follow(t, kinds, "one", nil, func(e wire.Event) {
+				switch e.Type {
 				case wire.EventError:
-					failure = decode[wire.Failure](t, d.Body)
+					failure = decode[wire.Failure](t, e.Body)
 				case wire.EventLog:
 					if events++; events%512 == 0 {
 						most = max(most, live())
 					}
-					if len(d.Body) > wire.MaxEvent/2 || !utf8.Valid(d.Body) {
-						t.Errorf("an event of %d bytes", len(d.Body))
+					if len(e.Body) > wire.MaxEvent/2 || !utf8.Valid(e.Body) {
+						t.Errorf("an event of %d bytes", len(e.Body))
 					}
 					if events > 2 {
 						break
 					}
-					log := decode[wire.Log](t, d.Body)
+					log := decode[wire.Log](t, e.Body)
 					if i := 2 - log.FirstLine; i >= 0 && i < int64(len(log.Lines)) && log.Lines[i] != tt.line { // behind the command line
 						t.Errorf("it begins with %.40q, %d bytes; want %.40q, %d bytes", log.Lines[i], len(log.Lines[i]), tt.line, len(tt.line))
 					}

@@ -31,22 +31,22 @@ type outcome struct {
 func do(t *testing.T, kinds map[string]taskrunner.Kind, kind string, params any) (o outcome) {
 	t.Helper()
 	began := time.Now()
-	follow(t, kinds, kind, params, func(d broker.Delivery) {
-		switch wire.EventType(d.Type) {
+	follow(t, kinds, kind, params, func(e wire.Event) {
+		switch e.Type {
 		case wire.EventStep:
-			u := decode[wire.Update](t, d.Body)
+			u := decode[wire.Update](t, e.Body)
 			o.events = append(o.events, fmt.Sprintf("%s %s", u.Message, u.Status))
 		case wire.EventProgress:
-			u := decode[wire.Update](t, d.Body)
+			u := decode[wire.Update](t, e.Body)
 			o.events = append(o.events, fmt.Sprintf("%d/%d %s", u.CurrentStep, u.TotalSteps, u.Message))
 		case wire.EventLog:
-			o.log = append(o.log, decode[wire.Log](t, d.Body).Lines...)
+			o.log = append(o.log, decode[wire.Log](t, e.Body).Lines...)
 		case wire.EventResult:
-			r := decode[wire.Result](t, d.Body)
+			r := decode[wire.Result](t, e.Body)
 			o.value = string(r.Value)
 			o.result = decode[Result](t, r.Value)
 		case wire.EventError:
-			o.failure = decode[wire.Failure](t, d.Body)
+			o.failure = decode[wire.Failure](t, e.Body)
 		}
 	})
 	o.duration = time.Since(began)
@@ -54,7 +54,7 @@ func do(t *testing.T, kinds map[string]taskrunner.Kind, kind string, params any)
 }
 
 // follow runs one task over a broker in memory, and hands each of its events to see, up to the final one.
-func follow(t *testing.T, kinds map[string]taskrunner.Kind, kind string, params any, see func(broker.Delivery)) {
+func follow(t *testing.T, kinds map[string]taskrunner.Kind, kind string, params any, see func(wire.Event)) {
 	t.Helper()
 	b := memory.New(memory.Options{Limits: memory.Limits{QueueBytes: 4 << 20}}) // a flood waits for its reader
 	ctx, cancel := context.WithCancel(context.Background())
@@ -101,9 +101,15 @@ func follow(t *testing.T, kinds map[string]taskrunner.Kind, kind string, params 
 		}
 	}
 	for d := range mailbox.Deliveries() {
-		see(d)
-		if typ := wire.EventType(d.Type); typ == wire.EventResult || typ == wire.EventError {
-			return
+		events, err := wire.DecodeEvents(d.Type, d.Correlation, d.Headers, d.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range events {
+			see(e)
+			if e.Type == wire.EventResult || e.Type == wire.EventError {
+				return
+			}
 		}
 		if err := mailbox.Ack(d.Tag); err != nil {
 			t.Fatal(err)
