@@ -39,7 +39,7 @@ type guest struct {
 	key   string // of asked
 }
 
-func newLobby() lobby { return lobby{spare: -1, guests: make(map[uint32]*guest)} }
+func newLobby() lobby { return lobby{spare: openSpare(), guests: make(map[uint32]*guest)} }
 
 func (b *lobby) close() {
 	if b.spare >= 0 {

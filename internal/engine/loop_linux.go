@@ -50,6 +50,7 @@ func startLoop(ls *loops) (*loop, error) {
 	}
 	if l.bell, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		_ = unix.Close(fd)
+		l.lobby.close()
 		return nil, fmt.Errorf("engine: eventfd: %w", err)
 	}
 	if err = unix.SetNonblock(fd, true); err == nil { // or os.NewFile gives it a thread
