@@ -72,22 +72,31 @@ func dial(ctx context.Context, t Target, source net.IP, client int) (_ *Socket, 
 	return s, nil
 }
 
-// Hello opens a session, or resumes the one of a token, and reads the socket_meta into Meta.
-func (s *Socket) Hello(token string) error {
-	if err := s.Send(&wire.Hello{Token: token}); err != nil {
-		return err
+// ask sends m and reads the answer, which must be a T.
+func ask[T wire.ServerMessage](s *Socket, m wire.ClientMessage) (answer T, err error) {
+	if err := s.Send(m); err != nil {
+		return answer, err
 	}
 	p, err := s.Next()
 	if err != nil {
-		return err
+		return answer, err
 	}
-	m, err := wire.DecodeServer(p)
+	got, err := wire.DecodeServer(p)
+	if err != nil {
+		return answer, err
+	}
+	answer, ok := got.(T)
+	if !ok {
+		return answer, fmt.Errorf("%T is answered with %.200s, want %T", m, p, answer)
+	}
+	return answer, nil
+}
+
+// Hello opens a session, or resumes the one of a token, and reads the socket_meta into Meta.
+func (s *Socket) Hello(token string) error {
+	meta, err := ask[*wire.SocketMeta](s, &wire.Hello{Token: token})
 	if err != nil {
 		return err
-	}
-	meta, ok := m.(*wire.SocketMeta)
-	if !ok {
-		return fmt.Errorf("the first message is %.100q, want a socket_meta", p)
 	}
 	s.Meta = *meta
 	if meta.Resumed {
@@ -98,20 +107,9 @@ func (s *Socket) Hello(token string) error {
 
 // Subscribe subscribes to a channel, and reads the answer and the snapshot.
 func (s *Socket) Subscribe(to *wire.Subscribe) error {
-	if err := s.Send(to); err != nil {
-		return err
-	}
-	p, err := s.Next()
+	answer, err := ask[*wire.Subscribed](s, to)
 	if err != nil {
 		return err
-	}
-	m, err := wire.DecodeServer(p)
-	if err != nil {
-		return err
-	}
-	answer, ok := m.(*wire.Subscribed)
-	if !ok {
-		return fmt.Errorf("a subscribe is answered with %.200s", p)
 	}
 	for range answer.Snapshot {
 		if _, err := s.Next(); err != nil {
