@@ -5,18 +5,23 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/gobwas/ws"
 )
 
-// offerUntilFull offers f to c, whose peer does not read, until it is refused for good: the kernel may go on to take
-// some more for a moment. It returns how many were taken.
+// offerUntilFull offers f to c, whose peer does not read, until it is refused for good. The kernel may go on to take
+// from the queue after a refusal, so what is held has to stand still too.
 func offerUntilFull(t *testing.T, s *server, c ConnRef, f *Frame) (taken int) {
 	t.Helper()
 	for range 1_000_000 {
+		held := s.Stats().HeldBytes
 		err := s.Offer(c, f)
 		if errors.Is(err, ErrQueueFull) {
-			return taken
+			if time.Sleep(100 * time.Millisecond); s.Stats().HeldBytes == held {
+				return taken
+			}
+			continue
 		}
 		if err != nil {
 			t.Fatalf("Offer: %v", err)
