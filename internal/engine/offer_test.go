@@ -117,6 +117,7 @@ func TestAnOfferToNobodySaysSo(t *testing.T) {
 		c := dial(t, s)
 		ref := get(t, s.opened, "Open")
 		c.leave()
+		_ = c.nc.Close()
 		get(t, s.ended, "Closed")
 		if err := s.Offer(ref, NewText([]byte("x"))); !errors.Is(err, ErrGone) {
 			t.Errorf("Offer to a connection that is gone: %v, want ErrGone", err)
