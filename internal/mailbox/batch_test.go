@@ -43,7 +43,7 @@ func (b *bench) publishMessage(m broker.Message) {
 
 func (b *bench) ack(next int64) {
 	b.Ack(b.o.Sessions.Find(1), []wire.Position{at(next)})
-	synctest.Wait()
+	settle()
 }
 
 // shown reads a gauge or a counter.

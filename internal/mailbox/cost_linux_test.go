@@ -33,7 +33,7 @@ type box struct {
 }
 
 func (b *box) Deliveries() <-chan broker.Delivery { return b.ds }
-func (b *box) Ack(uint64) error                   { b.acked++; return nil }
+func (b *box) Ack(tags ...uint64) error           { b.acked += len(tags); return nil }
 
 // socketOf opens a WebSocket to an engine of its own, as a bare descriptor.
 func socketOf(t *testing.T) (e *engine.Engine, conn engine.ConnRef, fd int) {

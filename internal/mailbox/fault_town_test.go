@@ -175,17 +175,19 @@ func (m *mortalMailbox) came(d broker.Delivery) {
 	m.since[d.Tag] = time.Now()
 }
 
-func (m *mortalMailbox) Ack(tag uint64) error {
+func (m *mortalMailbox) Ack(tags ...uint64) error {
 	if f := m.b.c.onAck.Load(); f != nil {
 		if err := (*f)(); err != nil {
 			return err
 		}
 	}
 	m.mu.Lock()
-	m.b.ages.note(time.Since(m.since[tag]))
-	delete(m.since, tag)
+	for _, tag := range tags {
+		m.b.ages.note(time.Since(m.since[tag]))
+		delete(m.since, tag)
+	}
 	m.mu.Unlock()
-	return m.Mailbox.Ack(tag)
+	return m.Mailbox.Ack(tags...)
 }
 
 // ages is for how long a delivery was unsettled, at most, of those that were settled.

@@ -151,7 +151,14 @@ func at(next int64) wire.Position {
 	return wire.Position{Task: "t", Attempt: 1, Run: run, Next: next}
 }
 
+// settle waits until the broker has heard what is done with.
+func settle() {
+	time.Sleep(settleWithin)
+	synctest.Wait()
+}
+
 func (b *bench) left() int {
+	settle()
 	ready, unsettled := b.broker.Depth(broker.MailboxQueue("i1-w1"))
 	return ready + unsettled
 }
@@ -200,10 +207,10 @@ func TestAtTheCapOfBytesDeliveriesStopAndGoOnAtThreeQuarters(t *testing.T) {
 		}
 		for next := int64(5); next <= 51; next += 5 {
 			b.Ack(b.o.Sessions.Find(1), []wire.Position{at(next)})
-			synctest.Wait()
+			settle()
 		}
 		b.Ack(b.o.Sessions.Find(1), []wire.Position{at(51)})
-		synctest.Wait()
+		settle()
 		if err := b.Ready(); err != nil || b.left() != 0 {
 			t.Errorf("ready: %v with %d left; want it ready with none", err, b.left())
 		}

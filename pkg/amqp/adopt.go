@@ -25,7 +25,7 @@ func (l *link) AdoptMailbox(ctx context.Context, s socketmeta.ServerID, prefetch
 // ownMailbox takes the lock of the mailbox of s, makes its queues ready by prepare, and starts its
 // deliveries.
 func (l *link) ownMailbox(ctx context.Context, what string, s socketmeta.ServerID, prefetch int, prepare func(*mailbox) error) (_ broker.Mailbox, err error) {
-	m := &mailbox{link: l, server: s, queue: broker.MailboxQueue(s), came: make(chan struct{}, 1)}
+	m := &mailbox{link: l, server: s, queue: broker.MailboxQueue(s), came: make(chan struct{}, 1), unacked: openTags{tags: make(map[uint64]struct{})}}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("%s %s: %w", what, m.queue, l.failed(err))

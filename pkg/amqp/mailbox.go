@@ -32,6 +32,9 @@ type mailbox struct {
 	came      chan struct{}         // cap 1: a delivery or a fence was received
 	fence     atomic.Pointer[fence] // the one that we wait for
 
+	acks    sync.Mutex // guards unacked
+	unacked openTags   // of the mailbox's channel; not of the overflow's
+
 	calls    sync.Mutex // one call to the broker at a time; guards what follows
 	paused   bool
 	count    int              // of AMQP consumers so far
@@ -79,8 +82,11 @@ func (m *mailbox) give(in <-chan amqp091.Delivery) {
 				if !ok {
 					return
 				}
+				m.acks.Lock()
+				m.unacked.came(d.DeliveryTag)
+				m.acks.Unlock()
 				if m.note(d) {
-					_ = m.settle(func() error { return m.ch.Ack(d.DeliveryTag, false) }) // fails only with the link
+					_ = m.settle(func() error { return m.acknowledge([]uint64{d.DeliveryTag}) }) // fails only with the link
 					continue
 				}
 				select {
@@ -109,17 +115,37 @@ func (m *mailbox) note(d amqp091.Delivery) (fence bool) {
 	return fence
 }
 
-func (m *mailbox) Ack(tag uint64) error {
-	err := m.settle(func() error {
-		if tag&heldTag != 0 {
-			return m.held.Ack(tag&^heldTag, false)
-		}
-		return m.ch.Ack(tag, false)
-	})
+// Ack settles with one frame what nothing is open below, and the rest with a frame each.
+func (m *mailbox) Ack(tags ...uint64) error {
+	err := m.settle(func() error { return m.acknowledge(tags) })
 	if err == nil {
-		m.unsettled.Add(-1)
+		m.unsettled.Add(-int64(len(tags)))
 	}
 	return err
+}
+
+// acknowledge holds acks while it writes: a frame that settles all up to a tag must not overtake one that settles a tag below it.
+func (m *mailbox) acknowledge(tags []uint64) error {
+	m.acks.Lock()
+	defer m.acks.Unlock()
+	upTo := m.unacked.settle(tags)
+	if upTo != 0 {
+		if err := m.ch.Ack(upTo, true); err != nil {
+			return err
+		}
+	}
+	for _, tag := range tags {
+		var err error
+		if tag&heldTag != 0 {
+			err = m.held.Ack(tag&^heldTag, false)
+		} else if tag > upTo {
+			err = m.ch.Ack(tag, false)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (m *mailbox) Requeue(uint64) error {

@@ -283,8 +283,13 @@ func (t *taker) free() int {
 	return t.slots - len(t.held)
 }
 
-func (t *taker) Ack(tag uint64) error {
-	return t.empty(tag, func() error { return t.ch.Ack(tag, false) })
+func (t *taker) Ack(tags ...uint64) error {
+	for _, tag := range tags {
+		if err := t.empty(tag, func() error { return t.ch.Ack(tag, false) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (t *taker) Requeue(tag uint64) error {

@@ -101,7 +101,7 @@ func TestTaskIsSettledOnce(t *testing.T) {
 	if err := k.Ack(tag); err != nil {
 		t.Fatal(err)
 	}
-	for what, f := range map[string]func(uint64) error{"ack": k.Ack, "requeue": k.Requeue} {
+	for what, f := range map[string]func(uint64) error{"ack": func(tag uint64) error { return k.Ack(tag) }, "requeue": k.Requeue} {
 		if err := f(tag); err == nil || errors.Is(err, broker.ErrLinkGone) {
 			t.Errorf("%s of what is settled: got %v, want an error of its own", what, err)
 		}

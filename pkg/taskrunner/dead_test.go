@@ -400,7 +400,7 @@ type once struct {
 	acked []uint64
 }
 
-func (o *once) Ack(tag uint64) error { o.acked = append(o.acked, tag); return nil }
+func (o *once) Ack(tags ...uint64) error { o.acked = append(o.acked, tags...); return nil }
 
 // A stranger may have put more there than a runner may publish.
 func TestADeadTaskThatIsTooLargeIsKeptInPart(t *testing.T) {

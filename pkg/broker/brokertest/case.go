@@ -177,12 +177,15 @@ func (c *testCase) silent(k broker.Consumer) {
 	}
 }
 
+// ack acknowledges these deliveries, all at once.
 func (c *testCase) ack(k broker.Consumer, ds ...broker.Delivery) {
 	c.Helper()
+	var tags []uint64
 	for _, d := range ds {
-		if err := k.Ack(d.Tag); err != nil {
-			c.Fatalf("ack of %q: %v", d.ID, err)
-		}
+		tags = append(tags, d.Tag)
+	}
+	if err := k.Ack(tags...); err != nil {
+		c.Fatalf("ack of %d deliveries: %v", len(ds), err)
 	}
 }
 

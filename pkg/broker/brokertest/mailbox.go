@@ -61,6 +61,27 @@ func prefetchBoundsUnsettledDeliveries(c *testCase) {
 	c.expect(m, "m5", "m6")
 }
 
+// manyAreSettledAtOnce settles some of the deliveries together, in no order, and others alone.
+func manyAreSettledAtOnce(c *testCase) {
+	s := c.server()
+	publisher, l := c.join(), c.join()
+	m := c.own(l, s, 20)
+	c.store(publisher, broker.ToMailbox(s), ids("m", 1, 12)...)
+	ds := c.expect(m, ids("m", 1, 12)...)
+	c.ack(m)
+	c.ack(m, ds[6], ds[3])               // nothing below is settled
+	c.ack(m, ds[2], ds[0], ds[1], ds[8]) // up to the fourth, and one behind
+	c.ack(m, ds[5])
+	c.ack(m, ds[10], ds[4]) // up to the seventh
+	c.closeConsumer(m)
+
+	m = c.own(publisher, s, 20)
+	rest := c.expect(m, "m8", "m10", "m12")
+	c.ack(m, rest...)
+	c.closeConsumer(m)
+	c.silent(c.own(l, s, 20))
+}
+
 func prefetchOutOfRangeIsAnError(c *testCase) {
 	s := c.server()
 	l := c.join()

@@ -88,6 +88,7 @@ var promises = []struct {
 	{"MailboxHasOneOwner", mailboxHasOneOwner},
 	{"MailboxOutlivesItsOwner", mailboxOutlivesItsOwner},
 	{"PrefetchBoundsUnsettledDeliveries", prefetchBoundsUnsettledDeliveries},
+	{"ManyAreSettledAtOnce", manyAreSettledAtOnce},
 	{"PrefetchOutOfRangeIsAnError", prefetchOutOfRangeIsAnError},
 	{"CloseRedeliversInOrder", closeRedeliversInOrder},
 	{"CutRedeliversInOrder", cutRedeliversInOrder},

@@ -32,8 +32,16 @@ func (l *link) newConsumer(ctx context.Context, prefetch int) (*consumer, error)
 func (c *consumer) give(d broker.Delivery) { c.out <- d }
 
 func (c *consumer) Deliveries() <-chan broker.Delivery { return c.out }
-func (c *consumer) Ack(tag uint64) error               { return c.settle(tag, false) }
 func (c *consumer) Requeue(tag uint64) error           { return c.settle(tag, true) }
+
+func (c *consumer) Ack(tags ...uint64) error {
+	for _, tag := range tags {
+		if err := c.settle(tag, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // settle ends the link, as RabbitMQ would, if the tag is not one to be settled: whoever settles
 // twice has lost count of its deliveries.
