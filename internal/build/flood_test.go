@@ -28,7 +28,7 @@ func TestAFloodOfOutputIsCoalescedAndBounded(t *testing.T) {
 		events     int // at most, beside those that time makes
 		line       string
 	}{
-		{"no line end", "x", 64 * mib, 64 * mib / taskrunner.MaxLine, strings.Repeat("x", taskrunner.MaxLine)},
+		{"no line end", "x", 40 * mib, 40 * mib / taskrunner.MaxLine, strings.Repeat("x", taskrunner.MaxLine)},
 		{"tiny lines", "x\n", mib / 8, mib / 8 / 3000, "x"},
 		{"empty lines", "\n", mib, mib / 3000, ""},
 		{"NUL", "\x00", 6 * mib, 6 * mib / taskrunner.MaxLine, strings.Repeat("\x00", taskrunner.MaxLine)},

@@ -19,7 +19,7 @@ import (
 
 var (
 	simSeed  = flag.Uint64("sim.seed", 0, "simulate this seed only, and tell what happens")
-	simSeeds = flag.Uint64("sim.seeds", 500, "how many seeds to simulate")
+	simSeeds = flag.Uint64("sim.seeds", 250, "how many seeds to simulate")
 )
 
 // simEndsWithin bounds the time from a cancel that says what the task is to the task's end, where nothing fails
