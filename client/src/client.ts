@@ -14,9 +14,12 @@ import type { FeedOwner, LogHost, TaskLog } from './task.ts';
 import { maxOpenTasks, maxPositions, subprotocol } from './wire.ts';
 import type { Accepted, ClientMessage, ClientRequest, Position, Priority, Refused, ServerMessage, ServerReply, SocketMeta, Submit, TaskEvent, WireError } from './wire.ts';
 
-/** Positions are acknowledged after so many events or milliseconds, and when the page goes away. */
+/**
+ * Positions are acknowledged at once if the last acknowledgement went out ackMs ago or more; else when so many have
+ * passed since, or when ackEvery events are not acknowledged, whichever is first; and when the page goes away.
+ */
 export const ackEvery = 32;
-export const ackMs = 250;
+export const ackMs = 100;
 /** Tasks that are over, as many as are remembered. */
 export const maxOver = 200;
 /** A socket that lived this long ends a row of retries. */
@@ -104,6 +107,7 @@ export class Client {
   #retryAsked = false; // the server named the time of the retry
   #acks = new Map<string, Position>();
   #ackCount = 0;
+  #ackedAt = 0; // when the last one went out
   #ackTimer: unknown;
   #page: AbortController | undefined; // ends the listening to the page
 
@@ -473,19 +477,28 @@ export class Client {
   #ack(p: Position): void {
     const known = this.#acks.get(p.task_id);
     this.#acks.set(p.task_id, known ? further(known, p) : p);
-    if (++this.#ackCount >= ackEvery) this.#flush();
-    else this.#ackTimer ??= this.#platform.setTimeout(() => this.#flush(), ackMs);
+    this.#ackCount++;
+    // No timer, which a hidden page gets once a second; and one message for all that comes in this turn.
+    queueMicrotask(() => this.#acknowledge());
+  }
+
+  /** Says what the application has if it is time, or else later. */
+  #acknowledge(): void {
+    const ago = this.#platform.now() - this.#ackedAt; // below 0 if the clock was set back
+    if (this.#ackCount >= ackEvery || ago < 0 || ago >= ackMs) this.#flush();
+    else if (this.#acks.size) this.#ackTimer ??= this.#platform.setTimeout(() => this.#flush(), ackMs - ago);
   }
 
   #flush(): void {
     this.#platform.clearTimeout(this.#ackTimer);
     this.#ackTimer = undefined;
     this.#ackCount = 0;
+    if (this.#state.name !== 'open' || !this.#acks.size) return;
     if (this.#link?.busy) {
       this.#ackTimer = this.#platform.setTimeout(() => this.#flush(), ackMs);
       return;
     }
-    if (this.#state.name !== 'open') return;
+    this.#ackedAt = this.#platform.now();
     const all = [...this.#acks.values()];
     this.#acks.clear();
     for (let i = 0; i < all.length; i += maxPositions) {

@@ -54,7 +54,7 @@ test('a build: submitted, accepted, followed, resolved', async () => {
   assert.equal(await task.result, 42);
   assert.deepEqual(seen, ['started', 'log', 'result']);
   assert.deepEqual(client.tasks, []);
-  await w.advance(250);
+  await settled();
   assert.deepEqual(w.socket.of('ack'), [{ type: 'ack', tasks: [{ task_id: 't', attempt: 1, run_id: run1, next: 4 }] }]);
 });
 
@@ -253,21 +253,57 @@ test('an event is as good as the reply', async () => {
   assert.deepEqual(w.socket.of('hello')[0]?.tasks, [{ task_id: 't', attempt: 1, run_id: run1, next: 2 }]);
 });
 
-test('positions are acknowledged after 32 events at once, or 250 ms', async () => {
+test('a position is acknowledged at once, the next 100 ms later, and sooner after 32 events', async () => {
   const w = new World();
   const { client } = await openOn(w);
   client.submit('make', {}, { taskId: 't' });
-  for (let i = 1; i <= 31; i++) w.socket.give(event(i, i - 1));
-  assert.equal(w.socket.of('ack').length, 0);
-  w.socket.give(event(32, 31));
-  assert.deepEqual(w.socket.of('ack').map((a) => a.tasks[0]?.next), [33]);
-  w.socket.give(event(33, 32));
-  await w.advance(249);
-  assert.equal(w.socket.of('ack').length, 1);
+  const told = async () => (await settled(), w.socket.of('ack').map((a) => a.tasks[0]?.next));
+  w.socket.give(event(1, 0));
+  assert.deepEqual(await told(), [2]);
+  await w.advance(60);
+  w.socket.give(event(2, 1));
+  w.socket.give(event(3, 2));
+  await w.advance(39);
+  assert.deepEqual(await told(), [2]);
   await w.advance(1);
-  assert.deepEqual(w.socket.of('ack').map((a) => a.tasks[0]?.next), [33, 34]);
+  assert.deepEqual(await told(), [2, 4], 'counted from the acknowledgement before, not from the event');
+  for (let i = 4; i <= 34; i++) w.socket.give(event(i, i - 1));
+  assert.deepEqual(await told(), [2, 4]);
+  w.socket.give(event(35, 34));
+  assert.deepEqual(await told(), [2, 4, 36]);
+  w.socket.give(event(36, 35));
+  await w.advance(99);
+  assert.deepEqual(await told(), [2, 4, 36], 'counted from the one that 32 events made');
+  await w.advance(1);
+  assert.deepEqual(await told(), [2, 4, 36, 37]);
+  await w.advance(100);
+  w.socket.give(event(37, 36));
+  assert.deepEqual(await told(), [2, 4, 36, 37, 38]);
   await w.advance(10_000);
-  assert.equal(w.socket.of('ack').length, 2);
+  assert.equal((await told()).length, 5);
+});
+
+test('what comes in one turn is acknowledged in one message', async () => {
+  const w = new World();
+  const { client } = await openOn(w);
+  client.submit('make', {}, { taskId: 't' });
+  client.submit('make', {}, { taskId: 'u' });
+  for (let i = 40; i > 0; i--) w.socket.give(event(i, i - 1)); // 40 are ready with the last
+  w.socket.give(event(1, 0, 'log', { task_id: 'u' }));
+  await w.advance(1000);
+  assert.deepEqual(w.socket.of('ack').map((a) => a.tasks.map((p) => [p.task_id, p.next])), [[['t', 41], ['u', 2]]]);
+});
+
+test('a clock that is set back holds no acknowledgement', async () => {
+  const w = new World();
+  const { client } = await openOn(w);
+  client.submit('make', {}, { taskId: 't' });
+  w.socket.give(event(1, 0));
+  await settled();
+  w.now -= 3_600_000;
+  w.socket.give(event(2, 1));
+  await settled();
+  assert.deepEqual(w.socket.of('ack').map((a) => a.tasks[0]?.next), [2, 3]);
 });
 
 test('an acknowledgement never covers what waits for its turn or for the application', async () => {
@@ -276,7 +312,7 @@ test('an acknowledgement never covers what waits for its turn or for the applica
   const task = client.submit('make', {}, { taskId: 't' });
   let finish = () => {};
   task.on('log', (e) => (e.seq === 2 ? new Promise<void>((resolve) => (finish = resolve)) : undefined));
-  const last = async () => (await w.advance(250), w.socket.of('ack').at(-1)?.tasks[0]?.next);
+  const last = async () => (await w.advance(100), w.socket.of('ack').at(-1)?.tasks[0]?.next);
   w.socket.give(event(1, 0));
   w.socket.give(event(2, 1));
   w.socket.give(event(3, 2));
@@ -344,7 +380,7 @@ test('duplicates and events of unknown or finished tasks are acknowledged, and n
   w.socket.give(event(8, 7, 'log', { task_id: 'stranger' }));
   w.socket.give(event(7, 6, 'log', { task_id: 'stranger' }));
   w.socket.give(event(9, 8, 'progress', { task_id: 'stranger' }));
-  await w.advance(250);
+  await settled();
   assert.equal(count, 2);
   assert.deepEqual(w.socket.of('ack')[0]?.tasks.map((p) => [p.task_id, p.next]), [['t', 3], ['stranger', 9]]);
 });
@@ -356,7 +392,7 @@ test('a run that was replaced does not fill the window: what is dropped of it is
   w.socket.give(event(3, 2, 'log', { attempt: 2, run_id: run2 }));
   w.socket.give(event(1, 0));
   w.socket.give(event(2, 1));
-  await w.advance(250);
+  await settled();
   assert.deepEqual(w.socket.of('ack'), [{ type: 'ack', tasks: [{ task_id: 't', attempt: 2, run_id: run2, next: 1 }] }]);
 });
 
@@ -371,7 +407,7 @@ test('a task whose events were acknowledged unseen is over, and so is one that e
   client.submit('make', {}, { taskId: 't' }); // nothing was acknowledged
   refuse();
   w.socket.give(event(2, 0)); // it runs all the same
-  await w.advance(250);
+  await settled();
   assert.deepEqual(w.socket.of('ack').map((a) => a.tasks[0]?.next), [3]);
   assert.throws(() => client.submit('make', {}, { taskId: 't' }), over);
   assert.equal(w.socket.of('submit').length, 2);
@@ -602,7 +638,7 @@ test('a task whose end is in a gap ends, and says that its end is missing', asyn
   w.socket.give(gap(1, 9, 0, { last: true }));
   await assert.rejects(task.result, { code: 'missed', message: /expired/ });
   assert.deepEqual(client.tasks, []);
-  await w.advance(250);
+  await settled();
   assert.deepEqual(w.socket.of('ack')[0]?.tasks.map((p) => p.next), [10]);
 });
 

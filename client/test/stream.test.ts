@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Client } from '../src/client.ts';
+import { Client, ackMs } from '../src/client.ts';
 import type { Options, State } from '../src/client.ts';
 import { maxPosts, maxQueued, postMs } from '../src/stream.ts';
 import { World, event, meta, run1, settled } from './world.ts';
@@ -84,7 +84,7 @@ test('acknowledgements are collected while a message is on its way', async () =>
   await w.advance(1000);
   assert.equal(w.messages.length, 1);
   await w.messages[0]!.answer(202);
-  await w.advance(250);
+  await w.advance(ackMs);
   assert.deepEqual(w.messages[1]?.message, { type: 'ack', tasks: [{ task_id: 't', attempt: 1, run_id: run1, next: 101 }] });
   assert.equal(w.messages.length, 2);
 });
