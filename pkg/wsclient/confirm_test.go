@@ -21,8 +21,10 @@ func TestAResumedSessionIsConfirmedOnceItsTokenIsKept(t *testing.T) {
 		p := s.next()
 		p.welcome("one")
 		task := p.submit(c) // no confirm came before it: the session is new
-		p.events(step(1, 0))
-		numbers(t, task, 1) // to be acknowledged after 250 ms
+		p.events(step(1, 0), step(2, 1))
+		numbers(t, task, 1)
+		p.acked(2)
+		numbers(t, task, 1) // to be acknowledged in 100 ms
 		go func() { _, _ = c.SubmitAs(t.Context(), "u", "count", nil) }()
 		receive[*wire.Submit](p)
 		c.Cut()

@@ -134,6 +134,20 @@ func receive[M wire.ClientMessage](p *peer) (m M) {
 	return m
 }
 
+// acked receives acknowledgements until one is of next in one task, and returns that position.
+func (p *peer) acked(next int64) wire.Position {
+	p.t.Helper()
+	for {
+		a := receive[*wire.Ack](p)
+		if len(a.Tasks) != 1 || a.Tasks[0].Next > next {
+			p.t.Fatalf("acknowledged %+v, want next %d", a.Tasks, next)
+		}
+		if a.Tasks[0].Next == next {
+			return a.Tasks[0]
+		}
+	}
+}
+
 // silent checks that the client has nothing more to say now.
 func (p *peer) silent() {
 	p.t.Helper()

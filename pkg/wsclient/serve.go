@@ -197,14 +197,11 @@ func (c *Client) acknowledge(s *socket, now time.Time, t *turn) {
 	if len(c.in.owed) == 0 {
 		return
 	}
-	if s.ackAt.IsZero() {
-		s.ackAt = now.Add(c.o.AckDelay)
-	}
-	if c.in.count < c.o.AckEvery && now.Before(s.ackAt) {
-		t.wake(s.ackAt)
+	if again := s.acked.Add(c.o.AckDelay); c.in.count < c.o.AckEvery && now.Before(again) {
+		t.wake(again)
 		return
 	}
-	s.ackAt = time.Time{}
+	s.acked = now
 	for len(c.in.owed) > 0 {
 		t.messages = append(t.messages, &wire.Ack{Tasks: c.in.acknowledge()})
 		c.stats.Acks++
@@ -235,8 +232,8 @@ func (c *Client) leave(s *socket, gone <-chan struct{}) {
 	c.mu.Lock()
 	if !s.opened.IsZero() {
 		s.sayConfirm(&t)
-		s.ackAt = time.Now()
-		c.acknowledge(s, s.ackAt, &t)
+		s.acked = time.Time{}
+		c.acknowledge(s, time.Now(), &t)
 	}
 	c.mu.Unlock()
 	if c.send(s, t) != nil || s.sayClose(ws.StatusGoingAway) != nil {

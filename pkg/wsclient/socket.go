@@ -42,7 +42,7 @@ type socket struct {
 	confirm socketmeta.Epoch // to be sent: of the socket_meta that resumed the session; 0 if not
 	heard   time.Time        // when the last frame came
 	pinged  time.Time        // when we asked for a pong that has not come; zero if not
-	ackAt   time.Time        // when what is owed is acknowledged; zero if nothing is
+	acked   time.Time        // when the last acknowledgement went out; zero if none has
 	pong    []ws.Frame       // to be sent: the answer to the server's latest ping, if any
 	leave   []wire.Channel   // to be sent: subscriptions that ended
 	bye     *wire.Bye        // the server's word before it closes
