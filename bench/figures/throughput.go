@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -45,7 +47,8 @@ const (
 	rateRounds  = 5
 	rateWithin  = time.Minute
 	ackEvery    = 32
-	ackAfter    = 250 * time.Millisecond
+	ackPause    = 100 * time.Millisecond
+	ackLook     = 10 * time.Millisecond // how exact the pause is
 )
 
 // eventRates is one round, events a second.
@@ -88,11 +91,16 @@ func measureEventRates(ctx context.Context, l *lab) (rounds []eventRates, err er
 	if err != nil {
 		return nil, err
 	}
+	if err := fleet.Detach(); err != nil { // two goroutines acknowledge
+		fleet.Close()
+		return nil, err
+	}
 	all := newTakers(fleet)
 	g, ctx := errgroup.WithContext(ctx)
 	receiving, stop := context.WithCancel(ctx)
 	single, batched := batch.New(link, batch.Options{Single: true}), batch.New(link, batch.Options{})
 	g.Go(func() error { return fleet.Serve(receiving, all.receive) })
+	g.Go(func() error { return all.acknowledgeLate(receiving) })
 	g.Go(func() error {
 		return raw.take(receiving, func([]byte, time.Time) (time.Duration, error) { return 0, nil })
 	})
@@ -124,23 +132,31 @@ func measureEventRates(ctx context.Context, l *lab) (rounds []eventRates, err er
 
 // takers are the clients: each has one task, whose events must come to it alone, once each and in order.
 type takers struct {
-	fleet load.Fleet
+	send  func(client int, m wire.ClientMessage) error
 	tasks []wire.Event // the publisher's: the last event that was published to each client
-	mates []mate       // of who receives
 	got   int          // of who receives: events of this round
 	all   chan struct{}
+
+	mu    sync.Mutex
+	mates []mate // guarded by mu
 }
 
 // mate is where one client is.
 type mate struct {
-	want    []byte // how the frame of the next event begins, up to its seq
-	seq     int64  // the last that came
+	want    []byte        // how the frame of the next event begins, up to its seq
+	had     wire.Position // behind the last that came
 	unacked int
-	acked   time.Time
+	acked   time.Time // when the last acknowledgement went out
+}
+
+// due reports whether it is time to acknowledge, by docs/PROTOCOL.md.
+func (m *mate) due(now time.Time) bool {
+	return m.unacked >= ackEvery || m.unacked > 0 && now.Sub(m.acked) >= ackPause
 }
 
 func newTakers(fleet load.Fleet) *takers {
-	c := &takers{fleet: fleet, all: make(chan struct{}, 1)}
+	c := &takers{all: make(chan struct{}, 1)}
+	c.send = func(client int, m wire.ClientMessage) error { return fleet[client].Send(m) }
 	for _, s := range fleet {
 		e := wire.Event{
 			Client: s.Meta.Client, Home: s.Meta.Server, Epoch: s.Meta.Epoch,
@@ -148,7 +164,10 @@ func newTakers(fleet load.Fleet) *takers {
 		}
 		c.tasks = append(c.tasks, e)
 		frame := wire.AppendEventFrame(nil, &e)
-		c.mates = append(c.mates, mate{want: frame[:bytes.Index(frame, seqName)+len(seqName)]})
+		c.mates = append(c.mates, mate{
+			want: frame[:bytes.Index(frame, seqName)+len(seqName)],
+			had:  wire.Position{Task: e.Task, Attempt: e.Attempt, Run: e.Run, Next: 1},
+		})
 	}
 	return c
 }
@@ -195,6 +214,8 @@ func (c *takers) receive(client int, p []byte) error {
 	if !bytes.HasPrefix(p, []byte(`{"type":"event"`)) {
 		return nil // a fresh token
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	m := &c.mates[client]
 	rest, ok := bytes.CutPrefix(p, m.want)
 	digits, _, _ := bytes.Cut(rest, []byte(","))
@@ -202,28 +223,58 @@ func (c *takers) receive(client int, p []byte) error {
 	if !ok || err != nil {
 		return fmt.Errorf("client %d got %.200s", client, p)
 	}
-	if seq <= m.seq {
+	if seq < m.had.Next {
 		return nil // it waited in a batch for longer than a second
 	}
-	if seq != m.seq+1 {
-		return fmt.Errorf("client %d got event %d after %d", client, seq, m.seq)
+	if seq != m.had.Next {
+		return fmt.Errorf("client %d got event %d after %d", client, seq, m.had.Next-1)
 	}
-	m.seq = seq
+	m.had.Next++
 	if c.got++; c.got == rateEvents {
 		c.got = 0
 		c.all <- struct{}{}
 	}
-	now := time.Now()
-	if m.unacked == 0 {
-		m.acked = now
-	}
 	m.unacked++
-	if m.unacked < ackEvery && now.Sub(m.acked) < ackAfter && seq%(rateEvents/rateClients) != 0 {
+	return c.acknowledge(client, time.Now())
+}
+
+// acknowledgeLate acknowledges what was not due when it came, until ctx ends or the sockets are closed.
+func (c *takers) acknowledgeLate(ctx context.Context) error {
+	look := time.NewTicker(ackLook)
+	defer look.Stop()
+	for {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return nil
+		}
+		if err := c.acknowledgeAll(time.Now()); errors.Is(err, net.ErrClosed) {
+			return nil // who receives tells why
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+func (c *takers) acknowledgeAll(now time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for client := range c.mates {
+		if err := c.acknowledge(client, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// acknowledge says what a client has, if it is due. Guarded by c.mu.
+func (c *takers) acknowledge(client int, now time.Time) error {
+	m := &c.mates[client]
+	if !m.due(now) {
 		return nil
 	}
-	m.unacked = 0
-	t := &c.tasks[client] // its names do not change
-	return c.fleet[client].Send(&wire.Ack{Tasks: []wire.Position{{Task: t.Task, Attempt: t.Attempt, Run: t.Run, Next: seq + 1}}})
+	m.unacked, m.acked = 0, now
+	return c.send(client, &wire.Ack{Tasks: []wire.Position{m.had}})
 }
 
 // rate publishes a round one by one, and waits until the bare consumer has all of it.
