@@ -126,21 +126,9 @@ func BenchmarkIdleMemory(b *testing.B) {
 // and waits until the engine has done so too.
 func idle(t testing.TB, s *server, fds []int) (leave func()) {
 	t.Helper()
-	addr := netip.MustParseAddrPort(s.addr)
-	request, answer := []byte(upgradeRequest()), make([]byte, 1024)
 	for i := range fds {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		fds[i] = fd
-		if err := unix.Connect(fd, &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := unix.Write(fd, request); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := unix.Read(fd, answer); err != nil {
+		var err error
+		if fds[i], err = upgraded(s.addr); err != nil {
 			t.Fatal(err)
 		}
 		<-s.opened
@@ -153,6 +141,21 @@ func idle(t testing.TB, s *server, fds []int) (leave func()) {
 			<-s.ended
 		}
 	}
+}
+
+// upgraded opens one WebSocket at host:port.
+func upgraded(addr string) (fd int, err error) {
+	to := netip.MustParseAddrPort(addr)
+	if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return 0, err
+	}
+	if err = unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}); err == nil {
+		_, err = unix.Write(fd, []byte(upgradeRequest()))
+	}
+	if err == nil {
+		_, err = unix.Read(fd, make([]byte, 1024))
+	}
+	return fd, err
 }
 
 // inUse is the memory of heap and stacks that is in use, after the pools are emptied.

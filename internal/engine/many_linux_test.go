@@ -107,7 +107,7 @@ func BenchmarkBroadcast(b *testing.B) {
 		})
 }
 
-// BenchmarkSendBatch is 16 frames to each of 500 connections: 16 Sends, or one SendBatch.
+// BenchmarkSendBatch is 16 frames to each of 500 connections: 16 bare writes, 16 Sends, or one SendBatch.
 func BenchmarkSendBatch(b *testing.B) {
 	const n, each = 500, 16
 	x := sides(b, n)
@@ -115,7 +115,16 @@ func BenchmarkSendBatch(b *testing.B) {
 	for range each {
 		fs = append(fs, NewText([]byte(stars(256))))
 	}
-	x.compare(b, n*each, n*each*fs[0].Len(), []string{"single", "batch"},
+	x.compare(b, n*each, n*each*fs[0].Len(), []string{"bare", "single", "batch"},
+		func() {
+			for _, fd := range x.mine {
+				for _, f := range fs {
+					if _, err := unix.Write(fd, f.wire); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+		},
 		func() {
 			for _, ref := range x.refs {
 				for _, f := range fs {
