@@ -20,10 +20,11 @@ type figure struct {
 
 // figures in the order in which they are measured.
 var figures = []figure{
-	cloneToFirstLogLine, idleMemory, unicastP50, eventsSingle, eventsBatched, connectRate,
+	cloneToFirstLogLine, idleMemory, idleGoroutines, unicastP50, eventsSingle, eventsBatched, connectRate,
 	adoption, handBack, killGap, rollingLost, rollingPeak, brokerKills,
 	acceptedP99, firstLineP99, trivialTask, logThroughput, logMemory, queuedTasks, taskList,
 	broadcastLast, broadcast100, broadcast1k, broadcast10k, slowSubscriber, slowMemory,
+	handshakeGorilla, handshakeCoder, broadcastCPU, broadcastCPU16, halfFrames,
 }
 
 // sample is what one round measured. The baseline is what it is compared with, taken side by side

@@ -38,6 +38,9 @@ type lab struct {
 	rolling *rolling // nil until it is measured
 
 	rates []eventRates // nil until they are measured
+	idle  []idleRound  // as far as they are measured
+
+	benchmarks map[benchmark][]metrics // those that are measured
 }
 
 func main() {
@@ -73,7 +76,7 @@ func run(ctx context.Context, figures []figure, args []string, stdout, stderr io
 		return 1
 	}
 	defer shared.Close()
-	l := &lab{Lab: shared}
+	l := &lab{Lab: shared, benchmarks: map[benchmark][]metrics{}}
 	l.Logf("machine: %v\n%s", report.ThisMachine(), columns)
 	code, measured := 0, 0
 	for _, f := range figures {

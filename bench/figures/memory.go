@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -22,8 +23,19 @@ import (
 // buffers a connection, no session.
 var idleMemory = figure{
 	name: "idle-memory-per-connection", unit: "B",
-	floor:   floor{limit: 768},
-	measure: measureIdleMemory,
+	floor: floor{limit: 768},
+	measure: func(ctx context.Context, l *lab) ([]sample, error) {
+		return l.idleRounds(ctx, func(r idleRound) sample { return sample{r.bytes, bareRelay} })
+	},
+}
+
+// idleGoroutines is how many goroutines all of them together add to it.
+var idleGoroutines = figure{
+	name: "idle-goroutines", unit: "goroutines",
+	floor: floor{limit: 0},
+	measure: func(ctx context.Context, l *lab) ([]sample, error) {
+		return l.idleRounds(ctx, func(r idleRound) sample { return sample{value: r.goroutines} })
+	},
 }
 
 const (
@@ -40,28 +52,38 @@ const (
 	giveBackFor = 10 * time.Second
 )
 
-func measureIdleMemory(ctx context.Context, l *lab) (rounds []sample, err error) {
-	for range memoryRounds {
-		s, err := memoryRound(ctx, l)
+// idleRound is what the idle clients cost in one round.
+type idleRound struct {
+	bytes      float64 // each
+	goroutines float64 // all
+}
+
+// idleRounds measures the rounds once for both figures.
+func (l *lab) idleRounds(ctx context.Context, of func(idleRound) sample) (samples []sample, err error) {
+	for len(l.idle) < memoryRounds {
+		r, err := measureIdle(ctx, l)
 		if err != nil {
 			return nil, err
 		}
-		rounds = append(rounds, s)
+		l.idle = append(l.idle, r)
 	}
-	return rounds, nil
+	for _, r := range l.idle {
+		samples = append(samples, of(r))
+	}
+	return samples, nil
 }
 
-// memoryRound takes a fresh worker: one that has had clients keeps memory for the next.
-func memoryRound(ctx context.Context, l *lab) (_ sample, err error) {
+// measureIdle takes a fresh worker: one that has had clients keeps memory for the next.
+func measureIdle(ctx context.Context, l *lab) (r idleRound, err error) {
 	c, err := l.Cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1"}})
 	if err != nil {
-		return sample{}, err
+		return r, err
 	}
 	defer l.Stop(c)
 	w := c.Workers[0]
 	before, err := footprintOf(ctx, w)
 	if err != nil {
-		return sample{}, err
+		return r, err
 	}
 	serving, stop := context.WithCancel(ctx)
 	served, serving := errgroup.WithContext(serving)
@@ -72,35 +94,37 @@ func memoryRound(ctx context.Context, l *lab) (_ sample, err error) {
 	for range idleFleets { // the first ones must answer pings before the last ones are there
 		fleet, err := load.Connect(ctx, idleClients/idleFleets, w.Addr)
 		if err != nil {
-			return sample{}, err
+			return r, err
 		}
 		served.Go(func() error { return fleet.Serve(serving, func(int, []byte) error { return nil }) })
 	}
 	if err := pause(ctx, idleFor); err != nil {
-		return sample{}, err
+		return r, err
 	}
 	conns, err := metric(ctx, w.Internal, "wscluster_connections")
 	if err != nil {
-		return sample{}, err
+		return r, err
 	}
 	if conns != idleClients {
-		return sample{}, fmt.Errorf("the worker has %.0f connections, want %d", conns, idleClients)
+		return r, fmt.Errorf("the worker has %.0f connections, want %d", conns, idleClients)
 	}
 	after, err := footprintOf(ctx, w)
 	if err != nil {
-		return sample{}, err
+		return r, err
 	}
-	l.Logf("  %d clients: resident %d B each (worker %.1f -> %.1f MB), heap and stacks in use %d B each",
+	l.Logf("  %d clients: resident %d B each (worker %.1f -> %.1f MB), heap and stacks in use %d B each, goroutines %.0f -> %.0f",
 		idleClients, (after.resident-before.resident)/idleClients, float64(before.resident)/1e6, float64(after.resident)/1e6,
-		(after.inUse-before.inUse)/idleClients)
-	each := float64(max(after.resident-before.resident, after.inUse-before.inUse)) / idleClients
-	return sample{each, bareRelay}, nil
+		(after.inUse-before.inUse)/idleClients, before.goroutines, after.goroutines)
+	r.bytes = float64(max(after.resident-before.resident, after.inUse-before.inUse)) / idleClients
+	r.goroutines = after.goroutines - before.goroutines
+	return r, nil
 }
 
-// footprint is the memory of a worker in bytes.
+// footprint is what a worker has: memory in bytes, and goroutines.
 type footprint struct {
-	resident int // anonymous pages: what no other process shares and no file backs
-	inUse    int // spans of the heap and stacks that are in use, as the runtime counts them
+	resident   int // anonymous pages: what no other process shares and no file backs
+	inUse      int // spans of the heap and stacks that are in use, as the runtime counts them
+	goroutines float64
 }
 
 // footprintOf has the worker collect its garbage and give back what it does not need, and looks.
@@ -129,9 +153,25 @@ func footprintOf(ctx context.Context, w *rig.Member) (f footprint, err error) {
 		return f, err
 	}
 	f.inUse = int(heap + stacks)
+	if f.goroutines, err = goroutines(ctx, w); err != nil {
+		return f, err
+	}
 	resident, err := report.Resident(w.PID())
 	f.resident = int(resident)
 	return f, err
+}
+
+// goroutines is the median of 31 looks at a worker's: each has some that make the answer, mostly as many.
+func goroutines(ctx context.Context, w *rig.Member) (float64, error) {
+	var looks [31]float64
+	for i := range looks {
+		var err error
+		if looks[i], err = metric(ctx, w.Internal, "go_goroutines"); err != nil {
+			return 0, err
+		}
+	}
+	slices.Sort(looks[:])
+	return looks[len(looks)/2], nil
 }
 
 func pause(ctx context.Context, d time.Duration) error {
