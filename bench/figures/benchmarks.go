@@ -63,12 +63,19 @@ func (b benchmark) figure(name, unit string, f floor, value, baseline string) fi
 
 // run runs the rounds, and returns when nothing of them runs any more.
 func (b benchmark) run(ctx context.Context, l *lab) ([]metrics, error) {
-	running, err := rig.Start(rig.Program{
-		Path: "go", Dir: filepath.Join(l.Root, b.dir), Name: "go test",
-		Args: []string{"test", "-run", "^$", "-bench", "^" + strings.ReplaceAll(b.name, "/", "$/^") + "$", "-benchtime", b.time, "-count", strconv.Itoa(benchmarkRounds)},
-	})
+	out, err := runGo(ctx, filepath.Join(l.Root, b.dir), "test", "-run", "^$",
+		"-bench", "^"+strings.ReplaceAll(b.name, "/", "$/^")+"$", "-benchtime", b.time, "-count", strconv.Itoa(benchmarkRounds))
 	if err != nil {
 		return nil, err
+	}
+	return parseBenchmark(out, b.name)
+}
+
+// runGo runs the go command in a folder, and returns the end of what it printed, when nothing of it runs any more.
+func runGo(ctx context.Context, dir string, args ...string) (tail string, err error) {
+	running, err := rig.Start(rig.Program{Path: "go", Dir: dir, Name: "go " + args[0], Args: args})
+	if err != nil {
+		return "", err
 	}
 	select {
 	case <-running.Done():
@@ -76,9 +83,9 @@ func (b benchmark) run(ctx context.Context, l *lab) ([]metrics, error) {
 		running.Kill()
 	}
 	if code := running.ExitCode(); code != 0 {
-		return nil, fmt.Errorf("exit code %d:\n%s", code, running.Tail())
+		return "", fmt.Errorf("go %s: exit code %d:\n%s", args[0], code, running.Tail())
 	}
-	return parseBenchmark(running.Tail(), b.name)
+	return running.Tail(), nil
 }
 
 // parseBenchmark takes the rounds of one benchmark out of what go test printed: "name[-procs] iterations", then pairs of

@@ -25,6 +25,7 @@ var figures = []figure{
 	acceptedP99, firstLineP99, trivialTask, logThroughput, logMemory, queuedTasks, taskList,
 	broadcastLast, broadcast100, broadcast1k, broadcast10k, slowSubscriber, slowMemory,
 	handshakeGorilla, handshakeCoder, broadcastCPU, broadcastCPU16, halfFrames,
+	liveClients,
 }
 
 // sample is what one round measured. The baseline is what it is compared with, taken side by side
