@@ -22,6 +22,7 @@ var floors = map[string]int{
 	"internal/engine":    0,
 	"internal/guard":     0,
 	"internal/lifecycle": 0,
+	"internal/operators": 0,
 	"internal/rig":       0, // private servers for tests, the demo and the figures
 	"web":                0, // the embedded pages
 

@@ -7,19 +7,17 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/http/pprof"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
 
+	"github.com/wscluster/wscluster/internal/operators"
 	"github.com/wscluster/wscluster/pkg/broker"
 )
 
@@ -69,14 +67,9 @@ func (i *internal) heard(s broker.State) { i.state.Store(&s) }
 
 // handler answers /readyz with 200 while tasks are taken, else with 404, as a worker does.
 func (i *internal) handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(i.metrics, promhttp.HandlerOpts{}))
+	mux := operators.Handler(i.metrics)
 	mux.HandleFunc("GET /livez", func(rw http.ResponseWriter, _ *http.Request) { i.write(rw, nil) })
 	mux.HandleFunc("GET /readyz", func(rw http.ResponseWriter, _ *http.Request) { i.write(rw, i.ready()) })
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	return mux
 }
 
@@ -129,31 +122,9 @@ func (i *internal) start(ctx context.Context, address string, log *zap.Logger) (
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var serving sync.WaitGroup
 	serving.Go(func() {
-		if err := i.serve(ctx, ln); err != nil {
+		if err := operators.Serve(ctx, ln, i.handler()); err != nil {
 			log.Error("operators are served no more", zap.Error(err))
 		}
 	})
 	return func() { cancel(); serving.Wait() }, nil
-}
-
-// serve answers on ln until ctx ends, and returns when it has closed ln and all connections.
-func (i *internal) serve(ctx context.Context, ln net.Listener) error {
-	srv := &http.Server{Handler: i.handler(), ReadHeaderTimeout: 5 * time.Second}
-	stopped := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(stopped)
-		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		defer cancel()
-		if srv.Shutdown(bound) != nil {
-			srv.Close() // a profile that is still being taken
-		}
-	})
-	err := srv.Serve(ln)
-	if !stop() {
-		<-stopped // Serve returns as Shutdown begins, not as it ends
-	}
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
-	}
-	return err
 }

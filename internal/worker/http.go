@@ -3,16 +3,13 @@ package worker
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"net"
 	"net/http"
-	"net/http/pprof"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/wscluster/wscluster/internal/catalog"
+	"github.com/wscluster/wscluster/internal/operators"
 	"github.com/wscluster/wscluster/pkg/socketmeta"
 )
 
@@ -75,31 +72,9 @@ func writeHealth(rw http.ResponseWriter, status int, s socketmeta.ServerID, why 
 // serveInternal serves metrics and profiles until ctx ends. It has no authentication: the
 // listener belongs on loopback or an operators' network.
 func (w *Worker) serveInternal(ctx context.Context, ln net.Listener) error {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(w.metrics, promhttp.HandlerOpts{}))
+	mux := operators.Handler(w.metrics)
 	mux.HandleFunc("GET /readyz", w.readyz)
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	stopped := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(stopped)
-		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		defer cancel()
-		if srv.Shutdown(bound) != nil {
-			srv.Close() // a profile that is still being taken
-		}
-	})
-	err := srv.Serve(ln)
-	if !stop() {
-		<-stopped // Serve returns as Shutdown begins, not as it ends
-	}
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
-	}
-	return err
+	return operators.Serve(ctx, ln, mux)
 }
 
 // collector reads the gauges of the sockets and sessions when it is asked.
