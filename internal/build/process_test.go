@@ -25,9 +25,9 @@ func one(more, what string) string {
 
 func TestATimeoutEndsTheWholeProcessGroup(t *testing.T) {
 	dir := t.TempDir()
-	kinds := kindsOf(t, Options{WorkDir: dir}, one("timeout: 500ms\ngrace: 100ms", "stubborn"))
+	kinds := kindsOf(t, Options{WorkDir: dir}, one("timeout: 3s\ngrace: 100ms", "stubborn"))
 	o := do(t, kinds, "one", nil)
-	if o.failure.Code != wire.CodeTimeout || !strings.Contains(o.failure.Message, "500ms") {
+	if o.failure.Code != wire.CodeTimeout || !strings.Contains(o.failure.Message, "3s") {
 		t.Errorf("got %v", o.failure)
 	}
 	wantGone(t, pids(t, o.log[1])...)
@@ -46,7 +46,7 @@ func TestAStepHasItsOwnTimeout(t *testing.T) {
 }
 
 func TestAProcessHasTimeToSayGoodbye(t *testing.T) {
-	kinds := kindsOf(t, Options{}, one("timeout: 500ms\ngrace: 1m", "polite"))
+	kinds := kindsOf(t, Options{}, one("timeout: 3s\ngrace: 1m", "polite"))
 	o := do(t, kinds, "one", nil)
 	if o.failure.Code != wire.CodeTimeout || !slices.Equal(o.log[1:], []string{"ready", "bye"}) {
 		t.Errorf("got %v, log %q", o.failure, o.log)
