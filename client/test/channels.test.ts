@@ -4,15 +4,8 @@ import { presence, subscribe } from '../src/channels.ts';
 import type { SubscribeOptions } from '../src/channels.ts';
 import { Client } from '../src/client.ts';
 import type { Message } from '../src/wire.ts';
+import { openOn } from './page.ts';
 import { World, settled } from './world.ts';
-
-async function openOn(w: World): Promise<Client> {
-  const client = new Client({ platform: w.platform });
-  client.connect();
-  await settled();
-  await w.socket.welcome();
-  return client;
-}
 
 /** Writes down what a subscription tells. */
 function scribe(): { told: string[]; options: SubscribeOptions } {
@@ -38,7 +31,7 @@ function answer(w: World, snapshot: number, more: { partial?: true } = {}): void
 
 test('a subscription tells the snapshot, marked, and then what is new', async () => {
   const w = new World();
-  const client = await openOn(w);
+  const { client } = await openOn(w);
   const { told, options } = scribe();
   subscribe(client, 'news', { ...options, grant: 'g' });
   assert.deepEqual(w.socket.of('subscribe').map(({ channel, grant }) => [channel, grant]), [['news', 'g']]);
@@ -51,7 +44,7 @@ test('a subscription tells the snapshot, marked, and then what is new', async ()
 
 test('what is missed in the midst of a snapshot is of it', async () => {
   const w = new World();
-  const client = await openOn(w);
+  const { client } = await openOn(w);
   const { told, options } = scribe();
   subscribe(client, 'news', options);
   answer(w, 4);
@@ -87,7 +80,7 @@ test('it subscribes again on each connection, also if there is none yet', async 
 
 test('unsubscribe ends it at once', async () => {
   const w = new World();
-  const client = await openOn(w);
+  const { client } = await openOn(w);
   const { told, options } = scribe();
   const off = subscribe(client, 'news', options);
   answer(w, 0);
@@ -103,7 +96,7 @@ test('unsubscribe ends it at once', async () => {
 
 test('a second subscriber of a channel begins it anew for both, and the last one to go ends it', async (t) => {
   const w = new World();
-  const client = await openOn(w);
+  const { client } = await openOn(w);
   const a = scribe();
   const b = scribe();
   const offA = subscribe(client, 'news', { ...a.options, onMessage: (m) => (a.options.onMessage(m), assert.equal(m.body, 'x')) });
@@ -126,7 +119,7 @@ test('a second subscriber of a channel begins it anew for both, and the last one
 
 test('a refusal is told; one that may not last is followed by another try', async () => {
   const w = new World();
-  const client = await openOn(w);
+  const { client } = await openOn(w);
   const errors: unknown[] = [];
   client.on('error', (e) => errors.push(e));
   const { told, options } = scribe();
@@ -156,7 +149,7 @@ test('a refusal is told; one that may not last is followed by another try', asyn
 
 test('presence asks how many there are', async () => {
   const w = new World();
-  const client = await openOn(w);
+  const { client } = await openOn(w);
   const asked = presence(client, 'news', { grant: 'g' });
   const { id, type, channel, grant } = w.socket.of('presence')[0]!;
   assert.deepEqual([type, channel, grant], ['presence', 'news', 'g']);

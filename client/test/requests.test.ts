@@ -1,24 +1,16 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Client } from '../src/client.ts';
 import { maxErrorChars, maxReplies, onRequest } from '../src/requests.ts';
 import type { Request } from '../src/wire.ts';
+import { openOn } from './page.ts';
 import { World, settled } from './world.ts';
-
-async function openOn(w: World): Promise<Client> {
-  const client = new Client({ platform: w.platform });
-  client.connect();
-  await settled();
-  await w.socket.welcome();
-  return client;
-}
 
 const request = (request_id: string, key = request_id, body: unknown = { amount: 12 }): Request =>
   ({ type: 'request', request_id, key, name: 'approve', body, timeout_ms: 30_000 });
 
 test('a request is answered with what the handler returns, at once or later', async () => {
   const w = new World();
-  const client = await openOn(w);
+  const { client } = await openOn(w);
   onRequest(client, (r) => (r.key === 'b' ? Promise.resolve({ approved: r.name }) : r.key === 'c' ? undefined : r.body));
   for (const id of ['a', 'b', 'c']) w.socket.give(request(id));
   await settled();
@@ -31,7 +23,7 @@ test('a request is answered with what the handler returns, at once or later', as
 
 test('what the handler throws is the answer, as long as it may be; so is a reply that does not fit', async () => {
   const w = new World();
-  const client = await openOn(w);
+  const { client } = await openOn(w);
   onRequest(client, async (r) => {
     if (r.key === 'big') return 'x'.repeat(70_000);
     throw r.key === 'bare' ? 'no' : new Error('日'.repeat(2000));
@@ -46,7 +38,7 @@ test('what the handler throws is the answer, as long as it may be; so is a reply
 
 test('requests with one key are done once, and get the same reply, while it is remembered', async () => {
   const w = new World();
-  const client = await openOn(w);
+  const { client } = await openOn(w);
   let done = 0;
   onRequest(client, async () => ++done);
   w.socket.give(request('one', 'k'));
@@ -63,7 +55,7 @@ test('requests with one key are done once, and get the same reply, while it is r
 
 test('a reply that finds no connection is sent on the next one', async () => {
   const w = new World();
-  const client = await openOn(w);
+  const { client } = await openOn(w);
   let finish = (_: unknown) => {};
   const off = onRequest(client, () => new Promise((resolve) => (finish = resolve)));
   w.socket.give(request('a'));

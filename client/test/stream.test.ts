@@ -1,21 +1,18 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Client, ackMs } from '../src/client.ts';
-import type { Options, State } from '../src/client.ts';
+import { ackMs } from '../src/client.ts';
+import type { Options } from '../src/client.ts';
 import { maxPosts, maxQueued, postMs } from '../src/stream.ts';
+import { clientOn } from './page.ts';
 import { World, event, meta, run1, settled } from './world.ts';
 
 /** A client on an event stream that has been welcomed. */
 async function streamOn(world: World, options: Options = {}) {
-  const client = new Client({ transport: 'sse', ...options, platform: world.platform });
-  const states: State[] = [];
-  const errors: unknown[] = [];
-  client.on('state', (s) => states.push(s));
-  client.on('error', (e) => errors.push(e));
-  client.connect();
+  const all = clientOn(world, { transport: 'sse', ...options });
+  all.client.connect();
   await settled();
   await world.stream.welcome({ resumed: world.storage.length > 0 });
-  return { client, states, errors };
+  return all;
 }
 
 const sent = (w: World) => w.messages.map((p) => p.message);
@@ -189,9 +186,7 @@ test('each byte is a sign of life; a stream without one is asked, and given up',
 
 test('a stream that is refused or brings nothing is tried again', async () => {
   const w = new World();
-  const client = new Client({ transport: 'sse', platform: w.platform });
-  const states: State[] = [];
-  client.on('state', (s) => states.push(s));
+  const { client, states } = clientOn(w, { transport: 'sse' });
   client.connect();
   await settled();
   await w.stream.answer(503);

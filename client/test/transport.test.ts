@@ -1,17 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Client, maxSocketAgainMs, socketAgainMs } from '../src/client.ts';
+import { maxSocketAgainMs, socketAgainMs } from '../src/client.ts';
 import type { Options, State } from '../src/client.ts';
 import { openMs } from '../src/link.ts';
+import { clientOn } from './page.ts';
 import { World, event, run1, settled } from './world.ts';
-
-/** A client that has not connected, and what it says of its state. */
-function clientOn(world: World, options: Options = {}) {
-  const client = new Client({ ...options, platform: world.platform });
-  const states: State[] = [];
-  client.on('state', (s) => states.push(s));
-  return { client, states };
-}
 
 /** A client whose sockets are blocked, on its stream. */
 async function blockedOn(world: World, options: Options = {}) {

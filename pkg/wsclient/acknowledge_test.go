@@ -10,9 +10,7 @@ import (
 
 func TestAcknowledgesAtOnceThenByTimeOrNumber(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		task := p.submit(c)
 		for i := range int64(36) {
 			p.events(step(i+1, i))
@@ -76,9 +74,7 @@ func TestEventsOfOneTurnShareAnAcknowledgement(t *testing.T) {
 
 func TestARunThatWasReplacedDoesNotFillTheWindow(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		task := p.submit(c)
 		p.events(event(2, runB, 2, 1, wire.EventStep), step(1, 0), step(2, 1))
 		want := wire.Position{Task: "t", Attempt: 2, Run: runB, Next: 1}
@@ -94,9 +90,7 @@ func TestARunThatWasReplacedDoesNotFillTheWindow(t *testing.T) {
 
 func TestAcknowledgesWhenItLeaves(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		task := p.submit(c)
 		p.events(step(1, 0), step(2, 1))
 		numbers(t, task, 1)

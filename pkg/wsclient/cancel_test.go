@@ -1,7 +1,6 @@
 package wsclient
 
 import (
-	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,9 +10,7 @@ import (
 
 func TestACancelIsAskedOnEveryNewSocketUntilTheServerHasIt(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		task := p.submit(c)
 		want := wire.Cancel{ID: "cancel:t", Task: "t", Kind: "count"}
 		asked := func(p *peer) {
@@ -47,7 +44,7 @@ func TestACancelIsAskedOnEveryNewSocketUntilTheServerHasIt(t *testing.T) {
 		end.Type, end.Body = wire.EventError, []byte(`{"code":"canceled","message":"the task was canceled"}`)
 		go p.events(end)
 		_, err := task.Wait(t.Context())
-		if e, ok := errors.AsType[*wire.Error](err); !ok || e.Code != wire.CodeCanceled {
+		if codeOf(err) != wire.CodeCanceled {
 			t.Errorf("Wait: %v, want canceled", err)
 		}
 		task.Cancel() // it is over

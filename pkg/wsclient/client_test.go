@@ -54,9 +54,7 @@ func TestABuildComesHome(t *testing.T) {
 
 func TestFailureIsAnErrorWithItsCode(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		task := p.submit(c)
 		failed := event(1, runA, 1, 0, wire.EventError)
 		failed.Body = json.RawMessage(`{"code":"failed","message":"step 2: exit status 1","retryable":true,"last_line":3,"timestamp":"2026-01-02T03:04:05.000Z"}`)
@@ -71,7 +69,7 @@ func TestFailureIsAnErrorWithItsCode(t *testing.T) {
 func TestFaults(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		var mute, cut bool
-		c := s.start(Options{Faults: Faults{
+		c, p := s.open(Options{Faults: Faults{
 			Send: func(m wire.ClientMessage) Fate {
 				if _, ok := m.(*wire.Ack); ok && mute {
 					return Lose
@@ -86,8 +84,6 @@ func TestFaults(t *testing.T) {
 				return Pass
 			},
 		}})
-		p := s.next()
-		p.welcome("one")
 		task := p.submit(c)
 		mute, cut = true, true
 		p.events(step(1, 0))

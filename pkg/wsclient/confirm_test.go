@@ -76,9 +76,7 @@ func TestAClientThatLeavesAtOnceConfirmsFirst(t *testing.T) {
 func TestAWorkerThatKnowsNoConfirmIsServedAllTheSame(t *testing.T) {
 	for _, code := range []wire.Code{wire.CodeUnexpected, wire.CodeUnknownType} {
 		bubble(t, func(t *testing.T, s *server) {
-			c := s.start(Options{})
-			p := s.next()
-			p.welcome("one")
+			c, p := s.open(Options{})
 			task := p.submit(c)
 			c.Cut()
 			p = s.next()
@@ -98,18 +96,16 @@ func TestAWorkerThatKnowsNoConfirmIsServedAllTheSame(t *testing.T) {
 func TestALostConfirmCostsOneMoreSocket(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		lose := true
-		c := s.start(Options{Faults: Faults{Send: func(m wire.ClientMessage) Fate {
+		c, _ := s.open(Options{Faults: Faults{Send: func(m wire.ClientMessage) Fate {
 			if _, ok := m.(*wire.Confirm); ok && lose {
 				lose = false
 				return Lose
 			}
 			return Pass
 		}}})
-		p := s.next()
-		p.welcome("one")
 		synctest.Wait()
 		c.Cut()
-		p = s.next()
+		p := s.next()
 		p.greet("two")
 		p.silent()
 		p.bye(wire.CloseUnconfirmed, 0)
@@ -121,9 +117,7 @@ func TestALostConfirmCostsOneMoreSocket(t *testing.T) {
 
 func TestAMovedClientResumesAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{BaseDelay: time.Hour, MaxDelay: time.Hour})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{BaseDelay: time.Hour, MaxDelay: time.Hour})
 		task := p.submit(c)
 		p.events(step(1, 0))
 		if got := numbers(t, task, 1); got != "1" {

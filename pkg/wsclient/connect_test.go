@@ -48,9 +48,7 @@ func (h *history) phases() string {
 func TestStatusTellsTheStory(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		var h history
-		c := s.start(Options{OnStatus: h.note})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{OnStatus: h.note})
 		synctest.Wait()
 		p.bye(1012, 3*time.Second)
 		start := time.Now()
@@ -73,9 +71,7 @@ func TestStatusTellsTheStory(t *testing.T) {
 func TestCodesThatStop(t *testing.T) {
 	for _, code := range []int{1008, wire.CloseReplaced, wire.CloseUnauthorized} {
 		bubble(t, func(t *testing.T, s *server) {
-			c := s.start(Options{})
-			p := s.next()
-			p.welcome("one")
+			c, p := s.open(Options{})
 			task := p.submit(c)
 			p.bye(code, 0)
 			_, err := task.Wait(t.Context())
@@ -96,9 +92,7 @@ func TestCodesThatStop(t *testing.T) {
 
 func TestCloseFrameWithoutBye(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		_ = ws.WriteFrame(p.conn, ws.NewCloseFrame(ws.NewCloseFrameBody(wire.CloseReplaced, "newer")))
 		<-c.done
 		if e, ok := errors.AsType[*CloseError](c.stop()); !ok || e.Code != wire.CloseReplaced || e.Reason != "newer" {
@@ -227,9 +221,7 @@ func TestAuthIsAskedForEachSocket(t *testing.T) {
 func TestSilentServerIsAskedAndThenLeft(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		var h history
-		s.start(Options{OnStatus: h.note})
-		p := s.next()
-		p.welcome("one")
+		_, p := s.open(Options{OnStatus: h.note})
 		synctest.Wait()
 		start := time.Now()
 		receive[*wire.Ping](p)
@@ -262,9 +254,7 @@ func TestSilentServerIsAskedAndThenLeft(t *testing.T) {
 
 func TestServersPingIsAnsweredAndIsASignOfLife(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		for range 10 {
 			time.Sleep(15 * time.Second)
 			_ = ws.WriteFrame(p.conn, ws.NewPingFrame([]byte("you?")))
@@ -282,9 +272,7 @@ func TestServersPingIsAnsweredAndIsASignOfLife(t *testing.T) {
 func TestRenewedTokenIsTaken(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		var told []string
-		c := s.start(Options{OnMeta: func(m wire.SocketMeta) { told = append(told, m.Token) }})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{OnMeta: func(m wire.SocketMeta) { told = append(told, m.Token) }})
 		p.send(meta("renewed"))
 		synctest.Wait()
 		c.Cut()
@@ -386,9 +374,7 @@ func TestWhatTheClientTakesAsAMessage(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *server) {
-				s.start(Options{})
-				p := s.next()
-				p.welcome("one")
+				_, p := s.open(Options{})
 				_ = test.send(p) // the client may leave before it is all sent
 				synctest.Wait()
 				time.Sleep(time.Second)

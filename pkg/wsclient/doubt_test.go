@@ -51,9 +51,7 @@ func (p *peer) accepted(done <-chan tried) *Task {
 
 func TestASubmitInDoubtIsSentAgainUntilItIsAccepted(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		submitted := trySubmit(t.Context(), c)
 		first := p.refuse(wire.CodeUnavailable, 0)
 		refusals := []wire.Code{wire.CodeOverloaded, wire.CodeInternal, wire.CodeTooManyTasks}
@@ -75,9 +73,7 @@ func TestASubmitInDoubtIsSentAgainUntilItIsAccepted(t *testing.T) {
 
 func TestASubmitInDoubtWaitsAsLongAsTheServerAsks(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		submitted := trySubmit(t.Context(), c)
 		start := time.Now()
 		p.refuse(wire.CodeOverloaded, 20*time.Second)
@@ -95,9 +91,7 @@ func TestASubmitInDoubtWaitsAsLongAsTheServerAsks(t *testing.T) {
 
 func TestEventsOfASubmitInDoubtAreDeliveredInOrder(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		submitted := trySubmit(t.Context(), c)
 		p.refuse(wire.CodeUnavailable, 20*time.Second)
 		p.events(step(2, 1), step(1, 0), result(3, 2, "7")) // the broker has it after all
@@ -115,16 +109,14 @@ func TestEventsOfASubmitInDoubtAreDeliveredInOrder(t *testing.T) {
 func TestACertainRefusalEndsASubmitInDoubt(t *testing.T) {
 	for _, code := range []wire.Code{wire.CodeUnknownKind, wire.CodeTooManyTasks} {
 		bubble(t, func(t *testing.T, s *server) {
-			c := s.start(Options{})
-			p := s.next()
-			p.welcome("one")
+			c, p := s.open(Options{})
 			failed := trySubmit(t.Context(), c)
 			if code == wire.CodeUnknownKind {
 				p.refuse(wire.CodeUnavailable, 0)
 			}
 			p.refuse(code, 0)
 			o := <-failed
-			if e, ok := errors.AsType[*wire.Error](o.err); !ok || e.Code != code {
+			if codeOf(o.err) != code {
 				t.Errorf("Submit = %v, want %s", o.err, code)
 			}
 			submitted := trySubmit(t.Context(), c)
@@ -137,9 +129,7 @@ func TestACertainRefusalEndsASubmitInDoubt(t *testing.T) {
 func TestASubmitGivenUpInDoubtIsOver(t *testing.T) {
 	for _, doubt := range []bool{false, true} {
 		bubble(t, func(t *testing.T, s *server) {
-			c := s.start(Options{})
-			p := s.next()
-			p.welcome("one")
+			c, p := s.open(Options{})
 			ctx, giveUp := context.WithTimeout(t.Context(), time.Second)
 			defer giveUp()
 			failed := trySubmit(ctx, c)

@@ -12,9 +12,7 @@ import (
 
 func TestAnEventIsHadWhenTheNextOneIsAskedFor(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		task := p.submit(c)
 		p.events(step(1, 0), step(2, 1))
 		func() {
@@ -37,12 +35,10 @@ func TestAnEventIsHadWhenTheNextOneIsAskedFor(t *testing.T) {
 func TestEventsByCallback(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		var got []string
-		c := s.start(Options{OnEvent: func(task *Task, e Event) {
+		c, p := s.open(Options{OnEvent: func(task *Task, e Event) {
 			time.Sleep(time.Second)
 			got = append(got, fmt.Sprint(task.ID(), e.Seq))
 		}})
-		p := s.next()
-		p.welcome("one")
 		task := p.submit(c)
 		go p.events(step(2, 1), step(1, 0), result(3, 2, "1"))
 		time.Sleep(time.Second / 2) // in the middle of the first one
@@ -62,9 +58,7 @@ func TestEventsByCallback(t *testing.T) {
 
 func TestWaitTakesWhatNobodyElseTakes(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		task := p.submit(c)
 		var seen []int64
 		looping := make(chan struct{})
@@ -96,9 +90,7 @@ func TestWaitTakesWhatNobodyElseTakes(t *testing.T) {
 
 func TestDroppedEventsAreFetchedOnceThereIsRoom(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		task := p.submit(c)
 		for i := range int64(maxHeldEvents + 5) {
 			p.events(step(i+1, i))

@@ -147,7 +147,7 @@ func TestAGapIsAcknowledgedLikeWhatItStandsFor(t *testing.T) {
 func TestTheApplicationIsToldOfAGap(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		var told []string
-		c := s.start(Options{OnEvent: func(_ *Task, e Event) {
+		c, p := s.open(Options{OnEvent: func(_ *Task, e Event) {
 			if e.Type == wire.EventGap {
 				from, to := missing(t, &e.Event)
 				told = append(told, fmt.Sprintf("%d-%d missing", from, to))
@@ -155,8 +155,6 @@ func TestTheApplicationIsToldOfAGap(t *testing.T) {
 			}
 			told = append(told, fmt.Sprint(e.Seq))
 		}})
-		p := s.next()
-		p.welcome("one")
 		task := p.submit(c)
 		p.events(step(1, 0), step(2, 1), gap(2, 4, 1), gap(2, 4, 1), result(5, 4, "7"))
 		if value, err := task.Wait(t.Context()); string(value) != "7" || err != nil {
@@ -174,9 +172,7 @@ func TestTheApplicationIsToldOfAGap(t *testing.T) {
 
 func TestATaskWhoseEndIsMissingEnds(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		task := p.submit(c)
 		p.events(step(1, 0), lastGap(2, 9, 1))
 		value, err := task.Wait(t.Context())
@@ -194,9 +190,7 @@ func TestATaskWhoseEndIsMissingEnds(t *testing.T) {
 // too early: none of them was the application's, so all come again.
 func TestReloadWhileEventsWait(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		task := p.submit(c)
 		p.events(step(1, 0), gap(3, 5, 2), step(6, 5), step(8, 7))
 		numbers(t, task, 1)

@@ -29,15 +29,13 @@ func (p *peer) replied(id, body, failure string) {
 func TestARequestIsDoneOnceForAllThatHaveItsKey(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		var done atomic.Int32
-		c := s.start(Options{OnRequest: func(_ context.Context, r wire.Request) (any, error) {
+		c, p := s.open(Options{OnRequest: func(_ context.Context, r wire.Request) (any, error) {
 			time.Sleep(time.Second)
 			if r.Name != "approve" || string(r.Body) != `{"amount":12}` {
 				return nil, fmt.Errorf("asked for %s with %s", r.Name, r.Body)
 			}
 			return map[string]int32{"n": done.Add(1)}, nil
 		}})
-		p := s.next()
-		p.welcome("one")
 		p.send(request("a", "k"))
 		p.send(request("a", "k"))
 		p.send(request("b", "k"))
@@ -97,9 +95,7 @@ func TestRepliesThatCannotBeAreErrors(t *testing.T) {
 
 func TestAClientWithoutOnRequestSaysSo(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		_, p := s.open(Options{})
 		p.send(request("a", "k"))
 		p.replied("a", "", "this client answers no requests")
 	})
@@ -108,7 +104,7 @@ func TestAClientWithoutOnRequestSaysSo(t *testing.T) {
 func TestSixtyFourRequestsAtOnceAndRunWaitsForThem(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		var now, most, ended atomic.Int32
-		c := s.start(Options{OnRequest: func(ctx context.Context, r wire.Request) (any, error) {
+		c, p := s.open(Options{OnRequest: func(ctx context.Context, r wire.Request) (any, error) {
 			most.Store(max(most.Load(), now.Add(1)))
 			select {
 			case <-time.After(time.Second):
@@ -119,8 +115,6 @@ func TestSixtyFourRequestsAtOnceAndRunWaitsForThem(t *testing.T) {
 			ended.Add(1)
 			return 1, nil
 		}})
-		p := s.next()
-		p.welcome("one")
 		go func() {
 			for i := range 200 {
 				id := fmt.Sprint(i)

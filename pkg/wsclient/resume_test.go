@@ -11,9 +11,7 @@ import (
 
 func TestResumeAfterCut(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		task := p.submit(c)
 		p.events(step(1, 0), step(2, 1), step(3, 2), step(5, 4))
 		if got := numbers(t, task, 2); got != "1 2" {
@@ -42,9 +40,7 @@ func TestResumeAfterCut(t *testing.T) {
 func TestWhatTheServerNoLongerHasIsToldToTheWaiting(t *testing.T) {
 	for state, want := range map[wire.TaskState]error{wire.TaskUnknown: ErrTaskUnknown, wire.TaskFinished: ErrTaskFinished} {
 		bubble(t, func(t *testing.T, s *server) {
-			c := s.start(Options{})
-			p := s.next()
-			p.welcome("one")
+			c, p := s.open(Options{})
 			task := p.submit(c)
 			c.Cut()
 			s.next().welcome("two", wire.TaskStatus{Task: "t", State: state})
@@ -57,9 +53,7 @@ func TestWhatTheServerNoLongerHasIsToldToTheWaiting(t *testing.T) {
 
 func TestReload(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		task := p.submit(c)
 		go func() {
 			_, _ = c.SubmitRequest(t.Context(), Request{ID: "u", Kind: "count", Params: map[string]int{"n": 1}, Priority: wire.High})

@@ -44,9 +44,7 @@ func TestSubmitIsSentAgainUntilItIsAnswered(t *testing.T) {
 
 func TestAnEventStandsForALostAnswer(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		go func() {
 			receive[*wire.Submit](p)
 			p.events(step(1, 0))
@@ -59,16 +57,14 @@ func TestAnEventStandsForALostAnswer(t *testing.T) {
 
 func TestRefusedSubmitIsAnErrorAndForgotten(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		go func() {
 			m := receive[*wire.Submit](p)
 			p.send(&wire.Refused{ID: m.ID, Task: m.Task, Error: *wire.Errorf(wire.CodeUnknownKind, "no such kind")})
 			p.accept()
 		}()
 		_, err := c.SubmitAs(t.Context(), "t", "count", nil)
-		if e, ok := errors.AsType[*wire.Error](err); !ok || e.Code != wire.CodeUnknownKind {
+		if codeOf(err) != wire.CodeUnknownKind {
 			t.Errorf("Submit = %v, want unknown_kind", err)
 		}
 		if len(c.Tasks()) != 0 {
@@ -82,9 +78,7 @@ func TestRefusedSubmitIsAnErrorAndForgotten(t *testing.T) {
 
 func TestATaskWhoseEventsWereAcknowledgedUnseenIsOver(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		ctx, giveUp := context.WithTimeout(t.Context(), time.Second)
 		defer giveUp()
 		if _, err := c.SubmitAs(ctx, "t", "count", nil); !errors.Is(err, context.DeadlineExceeded) {
@@ -115,9 +109,7 @@ func TestATaskWhoseEventsWereAcknowledgedUnseenIsOver(t *testing.T) {
 
 func TestTwoSubmitsOfOneIDAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		errs := map[string]chan error{"count": make(chan error, 1), "other": make(chan error, 1)}
 		for _, kind := range []string{"count", "other"} {
 			go func() {
@@ -144,9 +136,7 @@ func TestTwoSubmitsOfOneIDAtOnce(t *testing.T) {
 
 func TestASecondSubmitOfOneIDHasItsOwnAnswer(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		task := p.submit(c)
 		go func() {
 			m := receive[*wire.Submit](p)
@@ -155,7 +145,7 @@ func TestASecondSubmitOfOneIDHasItsOwnAnswer(t *testing.T) {
 			p.events(result(2, 1, "1"))
 		}()
 		_, err := c.SubmitAs(t.Context(), "t", "other", nil)
-		if e, ok := errors.AsType[*wire.Error](err); !ok || e.Code != wire.CodeConflict {
+		if codeOf(err) != wire.CodeConflict {
 			t.Errorf("Submit = %v, want conflict", err)
 		}
 		if _, err := task.Wait(t.Context()); err != nil {
@@ -196,9 +186,7 @@ func TestSubmitRefusesHereWhatTheServerWouldRefuse(t *testing.T) {
 
 func TestSubmitEndsWithItsContextAndWithRun(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if _, err := c.Submit(ctx, "count", nil); !errors.Is(err, context.DeadlineExceeded) {

@@ -55,9 +55,7 @@ func messages(t *testing.T, s *Subscription, n int) string {
 
 func TestASubscriptionBeginsAgainOnEachConnectionAndSaysSo(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		sub := p.subscribe(c, SubscribeOptions{Grant: "g"}, 1)
 		p.post(3, 4)
 		p.send(&wire.Missed{Channel: "news", Count: 2, Reason: wire.MissedLost})
@@ -81,9 +79,7 @@ func TestASubscriptionBeginsAgainOnEachConnectionAndSaysSo(t *testing.T) {
 
 func TestUnsubscribeEndsAtOnceAndMayBeFollowedByASubscribe(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		sub := p.subscribe(c, SubscribeOptions{}, 0)
 		if _, err := c.Subscribe(t.Context(), "news", SubscribeOptions{}); !errors.Is(err, ErrSubscribed) {
 			t.Errorf("a second subscription: %v, want ErrSubscribed", err)
@@ -121,9 +117,7 @@ func TestUnsubscribeEndsAtOnceAndMayBeFollowedByASubscribe(t *testing.T) {
 
 func TestASubscribeThatIsRefusedOrGivenUpLeavesNothing(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		if _, err := c.Subscribe(t.Context(), "no channel", SubscribeOptions{}); !errors.Is(err, wire.ErrID) {
 			t.Errorf("a bad name: %v, want ErrID", err)
 		}
@@ -132,7 +126,7 @@ func TestASubscribeThatIsRefusedOrGivenUpLeavesNothing(t *testing.T) {
 			p.send(&wire.Refused{ID: m.ID, Error: *wire.Errorf(wire.CodeTooManyChannels, "100")})
 		}()
 		_, err := c.Subscribe(t.Context(), "news", SubscribeOptions{})
-		if e, ok := errors.AsType[*wire.Error](err); !ok || e.Code != wire.CodeTooManyChannels {
+		if codeOf(err) != wire.CodeTooManyChannels {
 			t.Errorf("refused: %v, want too_many_channels", err)
 		}
 		p.silent()
@@ -152,9 +146,7 @@ func TestASubscribeThatIsRefusedOrGivenUpLeavesNothing(t *testing.T) {
 
 func TestARefusalOnALaterConnectionWaitsOrEndsTheSubscription(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		sub := p.subscribe(c, SubscribeOptions{}, 0)
 		c.Cut()
 		p = s.next()
@@ -172,7 +164,7 @@ func TestARefusalOnALaterConnectionWaitsOrEndsTheSubscription(t *testing.T) {
 		if got := messages(t, sub, 9); got != "subscribed:0" {
 			t.Errorf("told %s", got)
 		}
-		if e, ok := errors.AsType[*wire.Error](sub.Err()); !ok || e.Code != wire.CodeForbidden {
+		if codeOf(sub.Err()) != wire.CodeForbidden {
 			t.Errorf("Err = %v, want forbidden", sub.Err())
 		}
 		<-sub.Done()
@@ -182,9 +174,7 @@ func TestARefusalOnALaterConnectionWaitsOrEndsTheSubscription(t *testing.T) {
 
 func TestPresenceIsAskedUntilItIsAnswered(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		c := s.start(Options{})
-		p := s.next()
-		p.welcome("one")
+		c, p := s.open(Options{})
 		go func() {
 			receive[*wire.AskPresence](p)
 			c.Cut()
@@ -200,7 +190,7 @@ func TestPresenceIsAskedUntilItIsAnswered(t *testing.T) {
 			t.Errorf("Presence = %+v, %v", got, err)
 		}
 		_, err = c.Presence(t.Context(), "news", SubscribeOptions{})
-		if e, ok := errors.AsType[*wire.Error](err); !ok || e.Code != wire.CodeForbidden {
+		if codeOf(err) != wire.CodeForbidden {
 			t.Errorf("Presence = %v, want forbidden", err)
 		}
 		if err := c.stop(); err != nil {
