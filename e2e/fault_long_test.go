@@ -41,7 +41,9 @@ func TestFault04ClientsThatNeverComeBackLeaveTheDeadAndNoMailbox(t *testing.T) {
 	for _, g := range gone {
 		g.away()
 	}
-	time.Sleep(time.Second) // for their last acknowledgements to reach the broker: else what they name comes again
+	// For their last acknowledgements to reach the broker: else what they name comes again. There is nothing to poll:
+	// a worker counts them together with those of the guests who stay, and before the broker has them.
+	time.Sleep(time.Second)
 	for _, w := range c.Workers {
 		w.Kill()
 	}
@@ -125,7 +127,7 @@ func TestFault06AWorkerWhoseLinkToTheBrokerFallsSilent(t *testing.T) {
 	stalled := time.Now()
 	t.Logf("%s adopted its mailbox %v after its link fell silent", c.adopter(before).Name, time.Since(stalled))
 	crowd.flows(5, without(crowd.all, attached)...)
-	time.Sleep(time.Until(stalled.Add(4 * shortHeartbeat)))
+	time.Sleep(time.Until(stalled.Add(4 * shortHeartbeat))) // the case is about real time
 	c.must(w.Proxy.Heal())
 	crowd.flows(5)
 	crowd.goHome(c)

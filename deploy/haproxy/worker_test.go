@@ -114,6 +114,7 @@ func (w *worker) stream(rw http.ResponseWriter, r *http.Request) {
 	for range max(1, comments) {
 		fmt.Fprint(rw, ":\n\n")
 		_ = flush.Flush() // who is gone is known by the context
+		// This waits for nothing: it is the pace at which the stream writes.
 		time.Sleep(100 * time.Millisecond)
 	}
 	<-r.Context().Done()
