@@ -232,8 +232,10 @@ func (b *bubble) overhear() (said func() map[string]int) {
 	}
 }
 
-// left counts what lies in the queues of events.
+// left counts what lies in the queues of events, once workers that settle in runs have done so.
 func (b *bubble) left(servers ...socketmeta.ServerID) (n int) {
+	time.Sleep(10 * time.Millisecond)
+	synctest.Wait()
 	for _, s := range append(servers, broker.ParkedServer) {
 		for _, q := range []string{broker.MailboxQueue(s), broker.HoldQueue(s)} {
 			ready, unsettled := b.broker.Depth(q)
