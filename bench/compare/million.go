@@ -25,7 +25,7 @@ const (
 	perWorker      = 17_500 // connections: a worker may open 20,000 files
 	millionIdle    = 20 * time.Second
 	millionWithin  = 30 * time.Minute // to connect
-	millionAtOnce  = 16               // connects under way in each process of clients: the workers share the cores with them
+	millionAtOnce  = 32               // connects under way in each process of clients that connects: the workers share the cores with them
 	millionRounds  = 3                // broadcasts
 	millionArrive  = 2 * time.Minute
 	millionWarm    = 5 * time.Second

@@ -134,11 +134,17 @@ func (s *Spec) start() (*part, error) {
 // killAfter is how long a process has to end when it is told to.
 const killAfter = 10 * time.Second
 
-// all gives each process an order and adds up what they answer. An error of one ends the wait for none of the others.
-func (m *Many) all(ctx context.Context, make func(i, first, clients int) order, opened func(i, clients int)) (Tally, error) {
+// connecting is how many processes connect at a time: one answers no ping before all of its clients are there, for which a
+// worker does not wait long.
+const connecting = 2
+
+// all gives each process an order, so many at a time, and adds up what they answer. An error of one ends the wait for none of
+// the others.
+func (m *Many) all(ctx context.Context, together int, make func(i, first, clients int) order, opened func(i, clients int)) (Tally, error) {
 	total := newTally()
 	var mu sync.Mutex
 	var g errgroup.Group
+	g.SetLimit(together)
 	for i, p := range m.parts {
 		g.Go(func() error {
 			first := i * PerProcess
@@ -181,7 +187,7 @@ func (m *Many) Connect(ctx context.Context) (took time.Duration, resumed int64, 
 	var mu sync.Mutex
 	counts := make([]int, len(m.parts))
 	began := time.Now()
-	t, err := m.all(ctx, func(_, first, clients int) order {
+	t, err := m.all(ctx, connecting, func(_, first, clients int) order {
 		s := m.Spec
 		s.Clients = clients
 		return order{Do: "connect", Spec: &s, First: first}
@@ -205,25 +211,25 @@ func (m *Many) Cut(ctx context.Context) error { return m.simple(ctx, order{Do: "
 
 // Expect begins a batch in which each client is to get so many messages.
 func (m *Many) Expect(ctx context.Context, each int64) error {
-	_, err := m.all(ctx, func(_, _, clients int) order { return order{Do: "expect", Expect: each * int64(clients)} }, nil)
+	_, err := m.all(ctx, len(m.parts), func(_, _, clients int) order { return order{Do: "expect", Expect: each * int64(clients)} }, nil)
 	return err
 }
 
 // Wait is Crowd.Wait for all of them.
 func (m *Many) Wait(ctx context.Context, within time.Duration) (Tally, error) {
-	return m.all(ctx, func(int, int, int) order { return order{Do: "wait", Within: within} }, nil)
+	return m.all(ctx, len(m.parts), func(int, int, int) order { return order{Do: "wait", Within: within} }, nil)
 }
 
 // Echo is Crowd.Echo for all of them, pings and rate being those of all together. As many pings as clients are one of
 // each client.
 func (m *Many) Echo(ctx context.Context, pings, rate int) (Tally, error) {
-	return m.all(ctx, func(_, _, clients int) order {
+	return m.all(ctx, len(m.parts), func(_, _, clients int) order {
 		return order{Do: "echo", Pings: pings * clients / m.Clients, Rate: max(1, rate*clients/m.Clients)}
 	}, nil)
 }
 
 func (m *Many) simple(ctx context.Context, o order) error {
-	_, err := m.all(ctx, func(int, int, int) order { return o }, nil)
+	_, err := m.all(ctx, len(m.parts), func(int, int, int) order { return o }, nil)
 	return err
 }
 
