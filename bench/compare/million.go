@@ -30,6 +30,7 @@ const (
 	millionArrive  = 2 * time.Minute
 	millionWarm    = 5 * time.Second
 	millionChannel = "all"
+	millionBeat    = "5m" // a million pings in each 15 s, with both ends here, would take both cores
 )
 
 // runMillion holds clients on as many real workers as it takes, each with a session and a subscription, and broadcasts to all
@@ -49,7 +50,7 @@ func runMillion(ctx context.Context, clients int, name string, stdout, stderr io
 		ids = append(ids, "i1-w"+strconv.Itoa(i+1))
 	}
 	l.Logf("%v; %d workers", report.ThisMachine(), len(ids))
-	c, err := l.Cluster(ctx, rig.ClusterOptions{Workers: ids, WorkerSettings: []string{"WSCLUSTER_OPEN_CHANNELS=" + millionChannel}})
+	c, err := l.Cluster(ctx, rig.ClusterOptions{Workers: ids, WorkerSettings: []string{"WSCLUSTER_OPEN_CHANNELS=" + millionChannel, "WSCLUSTER_HEARTBEAT=" + millionBeat}})
 	if err != nil {
 		return err
 	}

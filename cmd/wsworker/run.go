@@ -38,6 +38,7 @@ type settings struct {
 	GrantKeys      []string            `config:"grant_keys,secret" usage:"keys of grants, '<kid> <secret>' each, with which backends allow to subscribe, publish and ask; none: only open channels, no publishing over HTTP, no questions to clients"`
 	OpenChannels   []string            `config:"open_channels" usage:"channels that anybody may subscribe to: names, or beginnings with * behind"`
 	Origins        []string            `config:"origins" usage:"web origins whose pages may connect; none means only pages of this host"`
+	Heartbeat      time.Duration       `config:"heartbeat" usage:"a client that is silent for so long is pinged; shorter than what HAProxy and other proxies wait"`
 	ResumeWindow   time.Duration       `config:"resume_window" usage:"how long an absent client may come back"`
 	BrokerGrace    time.Duration       `config:"broker_grace" usage:"how long the broker may be away before clients are told"`
 	DrainWindow    time.Duration       `config:"drain_window" usage:"over how long a stopping worker spreads its clients' return"`
@@ -85,6 +86,9 @@ func (s *settings) Validate() error {
 			check(key, fmt.Errorf("%v must be longer than nothing, as in 30s", value))
 		}
 	}
+	if s.Heartbeat < minHeartbeat || s.Heartbeat > maxHeartbeat {
+		check("heartbeat", fmt.Errorf("%v must be %v to %v", s.Heartbeat, minHeartbeat, maxHeartbeat))
+	}
 	if s.MaxHeld < 1 || s.MaxHeld > maxPrefetch {
 		check("max_held", fmt.Errorf("%d must be 1 to %d, for it is the broker's prefetch", s.MaxHeld, maxPrefetch))
 	}
@@ -101,12 +105,14 @@ func (s *settings) Validate() error {
 const (
 	maxPrefetch  = 65_535  // AMQP counts it in 16 bits
 	minHeldBytes = 1 << 20 // room for a few events of the largest size
+	minHeartbeat = time.Second
+	maxHeartbeat = 10 * time.Minute // a peer that is gone is found no later
 )
 
 func defaults() settings {
 	return settings{
 		Logging: config.DefaultLogging(), Listen: ":9001", InternalListen: "127.0.0.1:9101", MailboxType: "classic",
-		ResumeWindow: 10 * time.Minute, BrokerGrace: 30 * time.Second, DrainWindow: 30 * time.Second,
+		Heartbeat: 15 * time.Second, ResumeWindow: 10 * time.Minute, BrokerGrace: 30 * time.Second, DrainWindow: 30 * time.Second,
 		OpenChannels: []string{"workflow.*", "workflows", "engine"}, RefreshAfter: 5 * time.Minute, MaxHeld: 20_000, MaxHeldBytes: 256 << 20, Console: true,
 	}
 }
@@ -142,7 +148,7 @@ func run(ctx context.Context, s *settings, stderr io.Writer) error {
 		Server: s.ServerID, Broker: rabbit, Keys: s.keys, RouteKeys: s.routeKeys, Origins: s.origins, Grants: s.grants, Log: log,
 		ResumeWindow: s.ResumeWindow, DrainWindow: s.DrainWindow, BrokerGrace: s.BrokerGrace, MoveClients: s.MoveClients,
 		RefreshAfter: s.RefreshAfter, MaxHeld: s.MaxHeld, MaxHeldBytes: s.MaxHeldBytes,
-		Engine: engine.Options{ProxyProtocol: s.ProxyProtocol},
+		Engine: engine.Options{ProxyProtocol: s.ProxyProtocol, PingEvery: s.Heartbeat},
 	}
 	if s.Console {
 		o.Site = web.Handler()
