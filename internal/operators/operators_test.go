@@ -15,8 +15,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// serve returns the address of a door that has one counter.
-func serve(t *testing.T) (addr string, stop context.CancelFunc, ended <-chan error) {
+// serve returns the address of a door that has one counter, and tells asked of each request.
+func serve(t *testing.T) (addr string, asked <-chan string, stop context.CancelFunc, ended <-chan error) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -26,13 +26,19 @@ func serve(t *testing.T) (addr string, stop context.CancelFunc, ended <-chan err
 	metrics.MustRegister(prometheus.NewCounter(prometheus.CounterOpts{Name: "doors"}))
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
-	served := make(chan error, 1)
-	go func() { served <- Serve(ctx, ln, Handler(metrics)) }()
-	return "http://" + ln.Addr().String(), cancel, served
+	requests, served := make(chan string, 10), make(chan error, 1)
+	handler := Handler(metrics)
+	go func() {
+		served <- Serve(ctx, ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			requests <- r.URL.Path
+			handler.ServeHTTP(w, r)
+		}))
+	}()
+	return "http://" + ln.Addr().String(), requests, cancel, served
 }
 
 func TestMetricsAndProfilesAreServedUntilTheEnd(t *testing.T) {
-	addr, stop, ended := serve(t)
+	addr, _, stop, ended := serve(t)
 	for path, want := range map[string]string{"/metrics": "doors 0", "/debug/pprof/": "goroutine", "/debug/pprof/goroutine?debug=1": "goroutine profile"} {
 		r, err := http.Get(addr + path)
 		if err != nil {
@@ -56,7 +62,7 @@ func TestMetricsAndProfilesAreServedUntilTheEnd(t *testing.T) {
 }
 
 func TestAProfileThatIsBeingTakenDoesNotHoldUpTheEnd(t *testing.T) {
-	addr, stop, ended := serve(t)
+	addr, asked, stop, ended := serve(t)
 	answered := make(chan error, 1)
 	go func() {
 		r, err := http.Get(addr + "/debug/pprof/trace?seconds=60")
@@ -66,7 +72,7 @@ func TestAProfileThatIsBeingTakenDoesNotHoldUpTheEnd(t *testing.T) {
 		}
 		answered <- err
 	}()
-	time.Sleep(100 * time.Millisecond) // else the end may come before the request, which is served as well
+	<-asked
 	stop()
 	select {
 	case err := <-ended:
