@@ -196,8 +196,9 @@ type Consumer interface {
 	// queue was taken away. It must be read at all times, also while paused.
 	Deliveries() <-chan Delivery
 
-	// Ack tells the broker to forget deliveries, in any order; many at once cost it less than one by one. ErrLinkGone if
-	// the consumer has ended: some of the messages may be delivered again, and nothing else was settled.
+	// Ack tells the broker to forget deliveries, in any order; many at once cost it less than one by one. It waits for no
+	// answer: if the link dies soon after, they may be delivered again. ErrLinkGone if the consumer has ended: some of
+	// the messages may be delivered again, and nothing else was settled.
 	Ack(tags ...uint64) error
 
 	// Requeue gives the delivery back for another try, here or elsewhere. Tasks only, dead ones too: a mailbox
