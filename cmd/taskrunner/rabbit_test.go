@@ -50,11 +50,12 @@ type site struct {
 	ended   chan struct{} // closed: its handler has returned
 
 	mu      sync.Mutex
-	link    broker.Link     // of the worker; nil while there is none
-	stored  map[string]bool // durable events that came, by run and seq
-	next    int             // the line that must come next
-	at      wire.Event      // the youngest event in order
-	attempt int             // the highest
+	link    broker.Link          // of the worker; nil while there is none
+	stored  map[string]bool      // durable events that came, by run and seq
+	next    int                  // the line that must come next
+	at      wire.Event           // the youngest event in order
+	early   map[int64]wire.Event // those behind one that has not come, by its Seq
+	attempt int                  // the highest
 }
 
 var sites int
@@ -73,7 +74,7 @@ func newSite(t *testing.T) *site {
 	logs, observed := observer.New(zapcore.InfoLevel)
 	s := &site{
 		T: t, client: socketmeta.NewClientID(), server: socketmeta.ServerID(fmt.Sprintf("i%d-w1", sites)), kind: fmt.Sprint("noise", sites),
-		metrics: prometheus.NewRegistry(), logs: observed, enough: make(chan struct{}), ended: make(chan struct{}), stored: map[string]bool{},
+		metrics: prometheus.NewRegistry(), logs: observed, enough: make(chan struct{}), ended: make(chan struct{}), stored: map[string]bool{}, early: map[int64]wire.Event{},
 	}
 	r := taskrunner.Runner{
 		LogBytes: -1, // lines are the events that must not be lost here
@@ -127,7 +128,8 @@ func (s *site) noise(ctx context.Context, task *taskrunner.Task) (any, error) {
 	}
 }
 
-// work has the worker join and read its mailbox, again after every end of its link.
+// work has the worker join and read its mailbox and the parked one, again after every end of its
+// link.
 func (s *site) work() {
 	b := s.dial("worker", nil)
 	s.background(func(ctx context.Context) error {
@@ -139,7 +141,11 @@ func (s *site) work() {
 }
 
 func (s *site) read(ctx context.Context, l broker.Link) error {
-	m, err := l.OpenMailbox(ctx, s.server, 1000)
+	mailbox, err := l.OpenMailbox(ctx, s.server, 1000)
+	if err != nil {
+		return err
+	}
+	parked, err := l.AdoptMailbox(ctx, broker.ParkedServer, 1000)
 	if err != nil {
 		return err
 	}
@@ -147,17 +153,22 @@ func (s *site) read(ctx context.Context, l broker.Link) error {
 	s.link = l
 	s.mu.Unlock()
 	for {
+		from := mailbox
+		var d broker.Delivery
+		var ok bool
 		select {
-		case d, ok := <-m.Deliveries():
-			if !ok {
-				return m.Err()
-			}
-			s.take(d)
-			if err := m.Ack(d.Tag); err != nil {
-				return err
-			}
+		case d, ok = <-mailbox.Deliveries():
+		case d, ok = <-parked.Deliveries():
+			from = parked
 		case <-ctx.Done():
 			return nil
+		}
+		if !ok {
+			return from.Err()
+		}
+		s.take(d)
+		if err := from.Ack(d.Tag); err != nil {
+			return err
 		}
 	}
 }
@@ -175,7 +186,8 @@ func (s *site) take(d broker.Delivery) {
 	}
 }
 
-// takeEvent takes one event as a client does: in order, once, of the highest attempt. s.mu is held.
+// takeEvent takes one event as a client does: in order, once, of the highest attempt. One whose
+// predecessor is still parked waits for it. s.mu is held.
 func (s *site) takeEvent(e wire.Event) {
 	if !e.Durable {
 		return
@@ -184,9 +196,15 @@ func (s *site) takeEvent(e wire.Event) {
 	if s.attempt = max(s.attempt, e.Attempt); e.Seq <= s.at.Seq {
 		return // a copy
 	}
-	if e.Prev != s.at.Seq {
-		s.Errorf("event %d came with %d before it, behind %d", e.Seq, e.Prev, s.at.Seq)
+	s.early[e.Prev] = e
+	for next, ok := s.early[s.at.Seq]; ok; next, ok = s.early[s.at.Seq] {
+		delete(s.early, s.at.Seq)
+		s.inOrder(next)
 	}
+}
+
+// inOrder takes the event that follows all that came. s.mu is held.
+func (s *site) inOrder(e wire.Event) {
 	s.at = e
 	if e.Type == wire.EventLog {
 		var log wire.Log
