@@ -13,7 +13,7 @@ import (
 // conn is one AMQP connection and the socket under it.
 type conn struct {
 	*amqp091.Connection
-	socket  net.Conn
+	socket  *socket
 	timeout time.Duration // for one call
 	late    func(error)   // ends the link when a call takes longer
 }
@@ -31,11 +31,11 @@ func dial(ctx context.Context, u, name string, o *Options, late func(error)) (*c
 		Heartbeat:  o.Heartbeat,
 		Properties: properties,
 		Dial: func(network, addr string) (net.Conn, error) {
-			socket, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+			tcp, err := (&net.Dialer{}).DialContext(ctx, network, addr)
 			if err != nil {
 				return nil, err
 			}
-			c.socket = &deadlined{Conn: socket, timeout: o.WriteTimeout}
+			c.socket = newSocket(tcp, o.WriteTimeout)
 			stop = context.AfterFunc(ctx, c.cut) // the library's handshake has no context
 			return c.socket, nil
 		},
@@ -55,7 +55,7 @@ func dial(ctx context.Context, u, name string, o *Options, late func(error)) (*c
 }
 
 // cut closes the socket. Whoever waits on the connection gets an error at once.
-func (c *conn) cut() { _ = c.socket.Close() }
+func (c *conn) cut() { c.socket.cut() }
 
 // watched runs f, which waits for the broker's answer, and ends the link if that takes too long:
 // the library itself would wait for ever.
@@ -82,18 +82,4 @@ func (c *conn) close(ctx context.Context) error {
 	late := context.AfterFunc(ctx, c.cut)
 	defer late()
 	return c.Connection.Close()
-}
-
-// deadlined is a socket whose writes give up. AMQP is a stream: after a write that gave up the
-// connection is of no more use.
-type deadlined struct {
-	net.Conn
-	timeout time.Duration
-}
-
-func (d *deadlined) Write(p []byte) (int, error) {
-	if err := d.SetWriteDeadline(time.Now().Add(d.timeout)); err != nil {
-		return 0, err
-	}
-	return d.Conn.Write(p)
 }

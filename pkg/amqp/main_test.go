@@ -64,6 +64,15 @@ func open(t testing.TB, o Options) *Broker {
 	return b
 }
 
+// drain returns when what was written has been sent.
+func (s *socket) drain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.sending {
+		s.moved.Wait()
+	}
+}
+
 var limited atomic.Int64
 
 func harness(o Options) func(t *testing.T) brokertest.Harness {
@@ -71,6 +80,9 @@ func harness(o Options) func(t *testing.T) brokertest.Harness {
 		return brokertest.Harness{
 			Broker: func() broker.Broker { return open(t, o) },
 			Cut: func(t *testing.T, l broker.Link) {
+				for _, c := range []*conn{l.(*link).publishing, l.(*link).consuming} {
+					c.socket.drain() // the contract counts on what was settled before
+				}
 				l.(*link).publishing.cut()
 				l.(*link).consuming.cut()
 			},

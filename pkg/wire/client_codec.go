@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -84,22 +83,6 @@ func DecodeClient(p []byte) (ClientMessage, *Refused) {
 		return refuse(CodeBadFrame, "%s: %v", head.Type, err)
 	}
 	return m, nil
-}
-
-// decodeAck reads an acknowledgement, of which there are more than of all else, once instead of twice. It returns nil if p is
-// something else, or if anything is wrong with it.
-func decodeAck(p []byte) *Ack {
-	if !bytes.HasPrefix(p, []byte(`{"type":"ack",`)) {
-		return nil
-	}
-	var m struct {
-		Type string `json:"type"` // it may be there twice, and the last counts
-		Ack
-	}
-	if json.Unmarshal(p, &m) != nil || m.Type != typeAck || m.check() != nil {
-		return nil
-	}
-	return &m.Ack
 }
 
 // EncodeClient returns m as a frame. It panics if a Submit's Params is not JSON.

@@ -184,6 +184,13 @@ func FuzzDecodeClient(f *testing.F) {
 	f.Add([]byte(`{"type":"submit","id":5,"task_id":"t"}`))
 	f.Add([]byte(`{"type":"ack","tasks":[{"task_id":"t","next":1e3}]}`))
 	f.Add([]byte(`{"type":"ack","tasks":[],"type":"ping","id":"1"}`))
+	const at = `{"task_id":"t","attempt":1,"run_id":"","next":10}`
+	for _, tasks := range []string{
+		at + "," + at, at + ",", at + `]}{"a":[`, strings.Replace(at, "10", "010", 1), strings.Replace(at, "10", "-1", 1), strings.Replace(at, "10", "", 1),
+		strings.Replace(at, "10", "9223372036854775808", 1), strings.Replace(at, `"t"`, `"\u0074"`, 1), strings.Replace(at, `"t"`, `"t\"`, 1), strings.Replace(at, "}", `,"task_id":"u"}`, 1),
+	} {
+		f.Add([]byte(`{"type":"ack","tasks":[` + tasks + `]}`))
+	}
 	f.Fuzz(func(t *testing.T, p []byte) {
 		m, refused := DecodeClient(p)
 		if (m == nil) == (refused == nil) {
