@@ -80,6 +80,8 @@ type line interface {
 	halve()
 	// turn says that paused has changed.
 	turn()
+	// unread reports whether the peer has sent what was not read yet.
+	unread() bool
 	// cut says that the state is gone: reads and writes end at once, and finish follows.
 	cut()
 }

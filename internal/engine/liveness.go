@@ -41,7 +41,8 @@ func (c *conn) tick(now time.Duration) {
 	}
 }
 
-// checkLife pings a peer that has been silent and cuts off one that did not answer. mu is held.
+// checkLife pings a peer that has been silent and cuts off one that did not answer. One whose answer waits to be read
+// is not silent: then it is this process that is late. mu is held.
 func (c *conn) checkLife(now time.Duration) {
 	o := &c.s.e.o
 	heard := time.Duration(c.heard.Load())
@@ -50,7 +51,7 @@ func (c *conn) checkLife(now time.Duration) {
 	}
 	switch {
 	case c.pinged != 0 && !c.paused:
-		if now-c.pinged >= o.PongTime {
+		if now-c.pinged >= o.PongTime && !c.line.unread() {
 			c.drop(bySilence, ErrPeerSilent)
 		}
 	case c.q.empty() && now-max(heard, c.lastPing) >= o.PingEvery: // else a ping would only wait

@@ -55,6 +55,34 @@ func TestAnyByteIsASignOfLife(t *testing.T) {
 	})
 }
 
+// A machine with too much to do, or a process that was stopped for a while.
+func TestAPeerWhoseAnswerWaitsToBeReadIsNotSilent(t *testing.T) {
+	eachEngine(t, func(t *testing.T, build newEngine) {
+		held, late, heard := make(chan struct{}), make(chan struct{}), make(chan string, 1)
+		s := start(t, build, &hooks{message: func(_ ConnRef, _ ws.OpCode, p []byte) {
+			if string(p) != "hold" {
+				heard <- string(p)
+				return
+			}
+			close(held)
+			<-late
+		}}, Options{})
+		c := dial(t, s)
+		c.write(text("hold"))
+		<-held
+		s.later(15 * time.Second)
+		if got := c.read(); got != "ping:" {
+			t.Fatalf("read %q, want a ping", got)
+		}
+		c.write(text("here"))
+		s.later(25 * time.Second)
+		close(late)
+		if got := get(t, heard, "Message"); got != "here" {
+			t.Errorf("the Handler heard %q", got)
+		}
+	})
+}
+
 func TestPausedPeerIsPingedButNotJudged(t *testing.T) {
 	inBubble(t, &hooks{}, Options{}, func(t *testing.T, b *bubble) {
 		p := b.dial(false)

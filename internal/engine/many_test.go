@@ -175,10 +175,11 @@ func (s *sip) try(b []byte) (n int, err error) {
 	s.room -= n
 	return n, nil
 }
-func (s *sip) flush() { s.flushes++ }
-func (*sip) halve()   {}
-func (*sip) turn()    {}
-func (*sip) cut()     {}
+func (s *sip) flush()     { s.flushes++ }
+func (*sip) halve()       {}
+func (*sip) turn()        {}
+func (*sip) unread() bool { return false }
+func (*sip) cut()         {}
 
 // TestABatchThatGoesOutInPartIsQueuedFromThere takes each number of bytes at once.
 func TestABatchThatGoesOutInPartIsQueuedFromThere(t *testing.T) {

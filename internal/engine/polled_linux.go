@@ -152,6 +152,8 @@ func (p *polled) turn() {
 	}
 }
 
+func (p *polled) unread() bool { return unreadOn(int(p.fd)) }
+
 func (p *polled) cut() { p.post() }
 
 // post has the loop look at the connection soon. c.mu is held.

@@ -109,6 +109,13 @@ func (t *threads) turn() {
 	t.gate = nil
 }
 
+func (t *threads) unread() (some bool) {
+	if t.raw != nil {
+		_ = t.raw.Control(func(fd uintptr) { some = unreadOn(int(fd)) })
+	}
+	return some
+}
+
 // passGate waits while the connection is paused.
 func (t *threads) passGate() {
 	for {
