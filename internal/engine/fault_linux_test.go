@@ -227,7 +227,7 @@ func TestFailuresAtTheEndChangeNothing(t *testing.T) {
 
 // A socket that is never ready again is found by the times there are.
 func TestASocketThatIsNeverReadyIsFound(t *testing.T) {
-	o := Options{StallTime: 10 * tick, PingEvery: 10 * tick, PongTime: 10 * tick, sweep: tick}
+	o := Options{StallTime: 5 * tick, PingEvery: 10 * tick, PongTime: 10 * tick, sweep: tick}
 	for call, want := range map[string]error{"read": ErrPeerSilent, "write": ErrStalled} {
 		var fails script
 		o.sys = tamper(fails.judge)

@@ -41,8 +41,10 @@ func (c *conn) tick(now time.Duration) {
 	}
 }
 
-// checkLife pings a peer that has been silent and cuts off one that did not answer. One whose answer waits to be read
-// is not silent: then it is this process that is late. mu is held.
+// maxLate is how many times PongTime a peer is given whose answer waits to be read: this process is late then, not the peer.
+const maxLate = 12
+
+// checkLife pings a peer that has been silent and cuts off one that did not answer. mu is held.
 func (c *conn) checkLife(now time.Duration) {
 	o := &c.s.e.o
 	heard := time.Duration(c.heard.Load())
@@ -51,7 +53,7 @@ func (c *conn) checkLife(now time.Duration) {
 	}
 	switch {
 	case c.pinged != 0 && !c.paused:
-		if now-c.pinged >= o.PongTime && !c.line.unread() {
+		if late := now - c.pinged; late >= maxLate*o.PongTime || late >= o.PongTime && !c.line.unread() {
 			c.drop(bySilence, ErrPeerSilent)
 		}
 	case c.q.empty() && now-max(heard, c.lastPing) >= o.PingEvery: // else a ping would only wait

@@ -215,7 +215,7 @@ func TestALoopWithoutASpareDescriptorRests(t *testing.T) {
 	}
 	restore()
 	used := time.Duration(after.Utime.Nano() - before.Utime.Nano() + after.Stime.Nano() - before.Stime.Nano())
-	if used > 100*time.Millisecond {
+	if used > 500*time.Millisecond { // one loop that spins takes all of the second
 		t.Errorf("%v of CPU time in a second: the loops spin", used)
 	}
 	if got := c.response().StatusCode; got != 101 {

@@ -47,7 +47,7 @@ type Options struct {
 	StallTime   time.Duration // frames wait and the peer takes no byte: ErrStalled. 20 s
 
 	PingEvery time.Duration // after this long without a byte from the peer it is pinged; a stream, without a byte to it. 15 s
-	PongTime  time.Duration // then it must send a byte within this time, the host of a stream's peer take what was sent: ErrPeerSilent. 10 s
+	PongTime  time.Duration // then it must send a byte within this time, the host of a stream's peer take what was sent: ErrPeerSilent. Twelve times that while bytes of it wait to be read (Linux). 10 s
 	CloseTime time.Duration // to flush, and for the peer's part of the closing handshake. 5 s
 
 	sweep time.Duration // how often the times above are looked at; 1 s but in tests
