@@ -3,6 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -162,5 +166,26 @@ func TestChildrenAreFound(t *testing.T) {
 func TestMQTTStringsAreBehindTheirLength(t *testing.T) {
 	if got := mqttString("MQTT"); !bytes.Equal(got, []byte("\x00\x04MQTT")) {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestEndingsAreToldByTheirCausesAndSinceTheBegin(t *testing.T) {
+	netstat := "TcpExt: SyncookiesSent TCPTimeouts TCPAbortOnTimeout\nTcpExt: 7 %d %d\nIpExt: InNoRoutes\nIpExt: 0\n"
+	page := "# TYPE wscluster_connections_closed_total counter\nwscluster_connections_closed_total{cause=\"silent\"} %d\n"
+	told := func(timeouts, aborts, silent int) endings {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, page, silent) }))
+		defer s.Close()
+		e := endings{}
+		if err := errors.Join(e.addKernel(fmt.Appendf(nil, netstat, timeouts, aborts)), e.addWorker(t.Context(), s.Listener.Addr().String())); err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	before := told(3, 1, 2)
+	if got := told(3, 1, 2).since(before); got != "none" {
+		t.Errorf("got %q where nothing has ended", got)
+	}
+	if got, want := told(5, 1, 3).since(before), "kernel: TCPTimeouts 2, workers: silent 1"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

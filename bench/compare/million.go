@@ -63,6 +63,11 @@ func runMillion(ctx context.Context, clients int, name string, stdout, stderr io
 		return err
 	}
 
+	begun, err := endingsOf(ctx, c)
+	if err != nil {
+		return err
+	}
+
 	progress := report.NewProgress(stderr)
 	defer progress.End()
 	spec := crowd.Spec{Clients: clients, Channel: millionChannel, AtOnce: millionAtOnce, Within: millionWithin,
@@ -78,6 +83,13 @@ func runMillion(ctx context.Context, clients int, name string, stdout, stderr io
 		return err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
+	defer func() { // while the clients are still there
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endingsWithin)
+		defer cancel()
+		now, failed := endingsOf(ctx, c)
+		progress.Note("connections ended: " + now.since(begun))
+		err = errors.Join(err, failed)
+	}()
 	took, _, err := m.Connect(ctx)
 	if err != nil {
 		return err

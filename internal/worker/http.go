@@ -84,6 +84,7 @@ var (
 	descConns    = prometheus.NewDesc("wscluster_connections", "Open WebSocket connections and event streams.", nil, nil)
 	descStreams  = prometheus.NewDesc("wscluster_streams", "Of the open connections, those that are event streams.", nil, nil)
 	descSessions = prometheus.NewDesc("wscluster_sessions", "Sessions that this worker holds, by whether the client has a socket.", []string{"state"}, nil)
+	descClosed   = prometheus.NewDesc("wscluster_connections_closed_total", "Connections that have ended, by cause.", []string{"cause"}, nil)
 	descReady    = prometheus.NewDesc("wscluster_ready", "1 while new clients are welcome.", nil, nil)
 )
 
@@ -95,8 +96,12 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	if c.Ready() == nil {
 		ready = 1
 	}
-	ch <- prometheus.MustNewConstMetric(descConns, prometheus.GaugeValue, float64(c.engine.Conns()))
-	ch <- prometheus.MustNewConstMetric(descStreams, prometheus.GaugeValue, float64(c.engine.Stats().Streams))
+	sockets := c.engine.Stats()
+	ch <- prometheus.MustNewConstMetric(descConns, prometheus.GaugeValue, float64(sockets.Conns))
+	ch <- prometheus.MustNewConstMetric(descStreams, prometheus.GaugeValue, float64(sockets.Streams))
+	for cause, n := range sockets.Closes {
+		ch <- prometheus.MustNewConstMetric(descClosed, prometheus.CounterValue, float64(n), cause)
+	}
 	ch <- prometheus.MustNewConstMetric(descSessions, prometheus.GaugeValue, float64(attached), "attached")
 	ch <- prometheus.MustNewConstMetric(descSessions, prometheus.GaugeValue, float64(known-attached), "absent")
 	ch <- prometheus.MustNewConstMetric(descReady, prometheus.GaugeValue, ready)

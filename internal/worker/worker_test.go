@@ -389,7 +389,7 @@ func TestMetricsTellOfConnectionsSessionsAndEvents(t *testing.T) {
 	}
 	await(t, has("wscluster_connections 1", `wscluster_sessions{state="attached"} 1`, `wscluster_submits_total{outcome="accepted"} 1`, "wscluster_ready 1", "wscluster_mailbox_held_events 0"))
 	stop()
-	await(t, has("wscluster_connections 0", `wscluster_sessions{state="attached"} 0`, `wscluster_sessions{state="absent"} 1`))
+	await(t, has("wscluster_connections 0", `wscluster_connections_closed_total{cause="peer"} 1`, `wscluster_connections_closed_total{cause="silent"} 0`, `wscluster_sessions{state="attached"} 0`, `wscluster_sessions{state="absent"} 1`))
 }
 
 func TestAnEventThatCannotBeReadGoesToTheDeadOnes(t *testing.T) {
