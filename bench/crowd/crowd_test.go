@@ -144,6 +144,33 @@ func TestManySayWhatWentWrong(t *testing.T) {
 	}
 }
 
+func TestManyWhoseSocketsHaveEndedSaySoAtEachOrder(t *testing.T) {
+	var m *Many
+	t.Run("workers that end", func(t *testing.T) {
+		var err error
+		if m, err = Join(Spec{Clients: 2, Addrs: startWorkers(t, memory.New(memory.Options{}), "i1-w1"), Within: 10 * time.Second}); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := m.Connect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Expect(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+	})
+	for range 2 {
+		if _, err := m.Wait(t.Context(), 10*time.Second); err == nil || !strings.Contains(err.Error(), "client ") {
+			t.Errorf("wait: got %v, want how a client's socket ended", err)
+		}
+		if _, err := m.Echo(t.Context(), 2, 2_000); err == nil || !strings.Contains(err.Error(), "client ") {
+			t.Errorf("echo: got %v, want how a client's socket ended", err)
+		}
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestACrowdCountsWhatIsWrong is given frames without a socket.
 func TestACrowdCountsWhatIsWrong(t *testing.T) {
 	var answered []int64

@@ -40,9 +40,11 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 			return fmt.Errorf("read an order: %w", err)
 		}
 		t, err := c.do(ctx, o)
-		r := report{Sums: pack(t)}
+		var r report
 		if err != nil {
-			r = report{Error: err.Error()}
+			r.Error = err.Error()
+		} else {
+			r.Sums = pack(t)
 		}
 		if err := c.out.Encode(r); err != nil {
 			return fmt.Errorf("answer %s: %w", o.Do, err)
