@@ -31,7 +31,7 @@ const (
 	millionWarm    = 5 * time.Second
 	millionChannel = "all"
 	millionEcho    = 5_000 // pings a second at most: whether they are alive is asked, not how fast they are
-	millionBeat    = "5m"  // a million pings in each 15 s, with both ends here, would take both cores
+	millionBeat    = "10m" // the most there is: answers would wait behind a broadcast in the clients' processes, which two cores keep for longer than PongTime
 )
 
 // runMillion holds clients on as many real workers as it takes, each with a session and a subscription, and broadcasts to all
