@@ -20,7 +20,7 @@ type figure struct {
 
 // figures in the order in which they are measured.
 var figures = []figure{
-	cloneToFirstLogLine, idleMemory, idleGoroutines, unicastP50, eventsSingle, eventsBatched, connectRate,
+	cloneToFirstLogLine, idleMemory, idleGoroutines, unicastP50, eventsSingle, eventsBatched, eventsBesideHeld, connectRate,
 	adoption, handBack, killGap, rollingLost, rollingPeak, brokerKills,
 	acceptedP99, firstLineP99, trivialTask, logThroughput, logMemory, queuedTasks, taskList,
 	broadcastLast, broadcast100, broadcast1k, broadcast10k, slowSubscriber, slowMemory,

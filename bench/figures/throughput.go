@@ -68,66 +68,87 @@ func (l *lab) eventRates(ctx context.Context, of func(eventRates) sample) (sampl
 }
 
 func measureEventRates(ctx context.Context, l *lab) (rounds []eventRates, err error) {
+	err = l.withTakers(ctx, func(ctx context.Context, t *takersOf) error {
+		raw, err := dialRaw(t.cluster.Rabbit.URL(), rateEvents)
+		if err != nil {
+			return err
+		}
+		defer raw.close()
+		g, ctx := errgroup.WithContext(ctx)
+		receiving, stop := context.WithCancel(ctx)
+		single, batched := batch.New(t.link, batch.Options{Single: true}), batch.New(t.link, batch.Options{})
+		g.Go(func() error {
+			return raw.take(receiving, func([]byte, time.Time) (time.Duration, error) { return 0, nil })
+		})
+		g.Go(func() error { return single.Run(receiving) })
+		g.Go(func() error { return batched.Run(receiving) })
+		g.Go(func() error {
+			defer stop()
+			for i := range rateRounds + 1 {
+				var r eventRates
+				kinds := []func() error{
+					func() (err error) { r.raw, err = raw.rate(ctx, t.takers); return err },
+					func() (err error) { r.single, err = t.rate(ctx, single); return err },
+					func() (err error) { r.batched, err = t.rate(ctx, batched); return err },
+				}
+				for k := range kinds {
+					if err := kinds[(i+k)%len(kinds)](); err != nil {
+						return err
+					}
+				}
+				l.Logf("  %d events each: bare AMQP %.0f/s, single %.0f/s (%.2f), batched %.0f/s (%.2f)", rateEvents, r.raw, r.single, r.single/r.raw, r.batched, r.batched/r.raw)
+				if i > 0 { // the first warms up
+					rounds = append(rounds, r)
+				}
+			}
+			return nil
+		})
+		return g.Wait()
+	})
+	return rounds, err
+}
+
+// takersOf are takers of a private cluster of one worker, and a runner's link to its broker.
+type takersOf struct {
+	*takers
+	cluster *rig.Cluster
+	link    broker.Link
+}
+
+// withTakers calls measure while takers receive and acknowledge.
+func (l *lab) withTakers(ctx context.Context, measure func(context.Context, *takersOf) error) error {
 	c, err := l.Cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1"}})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer l.Stop(c)
-	raw, err := dialRaw(c.Rabbit.URL(), rateEvents)
-	if err != nil {
-		return nil, err
-	}
-	defer raw.close()
 	rabbit, err := amqp.New(amqp.Options{URLs: []string{c.Rabbit.URL()}, Window: bare.PublishWindow})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	link, err := rabbit.Join(ctx, broker.Runner("figures"))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer link.Close(context.WithoutCancel(ctx))
 	fleet, err := load.Connect(ctx, rateClients, c.Workers[0].Addr)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := fleet.Detach(); err != nil { // two goroutines acknowledge
 		fleet.Close()
-		return nil, err
+		return err
 	}
 	all := newTakers(fleet)
 	g, ctx := errgroup.WithContext(ctx)
 	receiving, stop := context.WithCancel(ctx)
-	single, batched := batch.New(link, batch.Options{Single: true}), batch.New(link, batch.Options{})
 	g.Go(func() error { return fleet.Serve(receiving, all.receive) })
 	g.Go(func() error { return all.acknowledgeLate(receiving) })
 	g.Go(func() error {
-		return raw.take(receiving, func([]byte, time.Time) (time.Duration, error) { return 0, nil })
-	})
-	g.Go(func() error { return single.Run(receiving) })
-	g.Go(func() error { return batched.Run(receiving) })
-	g.Go(func() error {
 		defer stop()
-		for i := range rateRounds + 1 {
-			var r eventRates
-			kinds := []func() error{
-				func() (err error) { r.raw, err = raw.rate(ctx, all); return err },
-				func() (err error) { r.single, err = all.rate(ctx, single); return err },
-				func() (err error) { r.batched, err = all.rate(ctx, batched); return err },
-			}
-			for k := range kinds {
-				if err := kinds[(i+k)%len(kinds)](); err != nil {
-					return err
-				}
-			}
-			l.Logf("  %d events each: bare AMQP %.0f/s, single %.0f/s (%.2f), batched %.0f/s (%.2f)", rateEvents, r.raw, r.single, r.single/r.raw, r.batched, r.batched/r.raw)
-			if i > 0 { // the first warms up
-				rounds = append(rounds, r)
-			}
-		}
-		return nil
+		return measure(ctx, &takersOf{all, c, link})
 	})
-	return rounds, g.Wait()
+	return g.Wait()
 }
 
 // takers are the clients: each has one task, whose events must come to it alone, once each and in order.

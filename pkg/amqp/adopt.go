@@ -25,7 +25,7 @@ func (l *link) AdoptMailbox(ctx context.Context, s socketmeta.ServerID, prefetch
 // ownMailbox takes the lock of the mailbox of s, makes its queues ready by prepare, and starts its
 // deliveries.
 func (l *link) ownMailbox(ctx context.Context, what string, s socketmeta.ServerID, prefetch int, prepare func(*mailbox) error) (_ broker.Mailbox, err error) {
-	m := &mailbox{link: l, server: s, queue: broker.MailboxQueue(s), came: make(chan struct{}, 1), unacked: openTags{tags: make(map[uint64]struct{})}}
+	m := &mailbox{link: l, server: s, queue: broker.MailboxQueue(s), prefetch: prefetch, came: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("%s %s: %w", what, m.queue, l.failed(err))
@@ -72,7 +72,9 @@ func (m *mailbox) open(prefetch int, prepare func(*mailbox) error) (err error) {
 	if err := m.start(m.run, m.release); err != nil {
 		return err
 	}
+	m.lane = &lane{ch: m.ch, limit: prefetch}
 	m.give(first)
+	m.giving.Go(m.look)
 	return nil
 }
 

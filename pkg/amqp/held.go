@@ -133,14 +133,21 @@ func (m *mailbox) receiveHeld(in <-chan amqp091.Delivery) (d amqp091.Delivery, e
 	return d, err
 }
 
-// openHeld opens the channel for the overflow. Its exceptions end the link, as those of the
-// mailbox's channel do.
-func (m *mailbox) openHeld() error {
-	return m.link.consuming.watched(func() (err error) {
-		if m.held, err = m.link.consuming.Channel(); err != nil {
+// openHeld opens the channel for the overflow.
+func (m *mailbox) openHeld() (err error) {
+	m.held, err = m.openBeside()
+	return err
+}
+
+// openBeside opens a channel that ends with the mailbox. Its exceptions end the link, as those of the
+// mailbox's first channel do. Called with calls held.
+func (m *mailbox) openBeside() (ch *amqp091.Channel, err error) {
+	err = m.link.consuming.watched(func() (err error) {
+		if ch, err = m.link.consuming.Channel(); err != nil {
 			return err
 		}
-		closes := m.held.NotifyClose(make(chan *amqp091.Error, 1))
+		m.beside = append(m.beside, ch)
+		closes := ch.NotifyClose(make(chan *amqp091.Error, 1))
 		m.giving.Go(func() {
 			select {
 			case err := <-closes:
@@ -150,4 +157,5 @@ func (m *mailbox) openHeld() error {
 		})
 		return nil
 	})
+	return ch, err
 }

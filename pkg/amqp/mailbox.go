@@ -18,13 +18,14 @@ const maxPrefetch = 65535 // 16 bits in basic.qos
 // outlasts a pause and which quorum queues need, and on classic queues also on an exclusive
 // consumer, against foreign programs.
 //
-// On a classic queue the prefetch counts for the whole channel. On a quorum queue it counts for
-// each consumer, and Resume makes another: there may then be twice as many unsettled deliveries.
+// On a classic queue the prefetch counts for a whole channel, of which there may be several (lane), and together they have no more. On a
+// quorum queue it counts for each consumer, and Resume makes another: there may then be twice as many unsettled deliveries.
 type mailbox struct {
 	*consumer       // nil until it is open
 	link      *link // the consumer's, also before it is open
 	server    socketmeta.ServerID
 	queue     string
+	prefetch  int
 	exclusive bool // the queue is classic
 	standsIn  bool // control messages for server are sent to us too
 
@@ -32,17 +33,20 @@ type mailbox struct {
 	came      chan struct{}         // cap 1: a delivery or a fence was received
 	fence     atomic.Pointer[fence] // the one that we wait for
 
-	acks    sync.Mutex // guards unacked
-	unacked openTags   // of the mailbox's channel; not of the overflow's
+	acks  sync.Mutex // guards what follows, and is held while the broker is told: a run must not overtake what is told alone before it
+	lanes []*lane    // in the order of their deliveries; not the overflow's channel
+	last  uint64     // the mailbox's tag of the last delivery
 
 	calls    sync.Mutex // one call to the broker at a time; guards what follows
 	paused   bool
+	lane     *lane            // by which deliveries come, once those of the one before have been given out
 	count    int              // of AMQP consumers so far
 	tag      string           // of the mailbox's last one
 	given    <-chan struct{}  // closed when that one's deliveries have been given out
 	giving   sync.WaitGroup   // whatever else runs until the mailbox ends
 	held     *amqp091.Channel // for the overflow; nil before the first TakeHeld
-	retiring bool             // we hold the identity of server
+	beside   []*amqp091.Channel
+	retiring bool // we hold the identity of server
 	unbound  bool
 }
 
@@ -61,30 +65,29 @@ func (m *mailbox) run() {
 	m.calls.Lock() // once it is free, nobody starts to give any more
 	defer m.calls.Unlock()
 	m.giving.Wait()
-	if m.held != nil {
-		_ = m.link.consuming.watched(m.held.Close) // fails only with the connection, as in closeChannel
+	for _, ch := range m.beside {
+		_ = m.link.consuming.watched(ch.Close) // fails only with the connection, as in closeChannel
 	}
 }
 
-// give gives out the deliveries of one AMQP consumer, after those of the one before. Called with
+// give gives out the deliveries of one AMQP consumer of the present lane, after those of the one before. Called with
 // calls held.
 func (m *mailbox) give(in <-chan amqp091.Delivery) {
-	before, given := m.given, make(chan struct{})
+	before, given, lane := m.given, make(chan struct{}), m.lane
 	m.given = given
 	m.giving.Go(func() {
 		defer close(given)
 		if before != nil {
 			<-before
 		}
+		m.useLane(lane)
 		for {
 			select {
 			case d, ok := <-in:
 				if !ok {
 					return
 				}
-				m.acks.Lock()
-				m.unacked.came(d.DeliveryTag)
-				m.acks.Unlock()
+				m.arrive(lane, &d)
 				if m.note(d) {
 					_ = m.settle(func() error { return m.acknowledge([]uint64{d.DeliveryTag}) }) // fails only with the link
 					continue
@@ -115,37 +118,13 @@ func (m *mailbox) note(d amqp091.Delivery) (fence bool) {
 	return fence
 }
 
-// Ack settles with one frame what nothing is open below, and the rest with a frame each.
+// Ack tells the broker at once what is a run from the first delivery of a lane on, and the rest by look.
 func (m *mailbox) Ack(tags ...uint64) error {
 	err := m.settle(func() error { return m.acknowledge(tags) })
 	if err == nil {
 		m.unsettled.Add(-int64(len(tags)))
 	}
 	return err
-}
-
-// acknowledge holds acks while it writes: a frame that settles all up to a tag must not overtake one that settles a tag below it.
-func (m *mailbox) acknowledge(tags []uint64) error {
-	m.acks.Lock()
-	defer m.acks.Unlock()
-	upTo := m.unacked.settle(tags)
-	if upTo != 0 {
-		if err := m.ch.Ack(upTo, true); err != nil {
-			return err
-		}
-	}
-	for _, tag := range tags {
-		var err error
-		if tag&heldTag != 0 {
-			err = m.held.Ack(tag&^heldTag, false)
-		} else if tag > upTo {
-			err = m.ch.Ack(tag, false)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (m *mailbox) Requeue(uint64) error {
@@ -188,7 +167,7 @@ func (m *mailbox) pause() error {
 	if m.paused {
 		return nil
 	}
-	err := m.link.consuming.watched(func() error { return m.ch.Cancel(m.tag, false) })
+	err := m.link.consuming.watched(func() error { return m.lane.ch.Cancel(m.tag, false) })
 	m.paused = err == nil
 	return err
 }
@@ -198,8 +177,11 @@ func (m *mailbox) resume() error {
 		return nil
 	}
 	return m.link.consuming.watched(func() error {
+		if err := m.allow(); err != nil {
+			return err
+		}
 		m.tag = m.nextTag()
-		in, err := m.ch.Consume(m.queue, m.tag, false, m.exclusive, false, false, nil)
+		in, err := m.lane.ch.Consume(m.queue, m.tag, false, m.exclusive, false, false, nil)
 		if err == nil {
 			m.paused = false
 			m.give(in)
