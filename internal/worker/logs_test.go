@@ -296,6 +296,57 @@ func TestWhatIsKnownOfTasksSurvivesARestartOfTheirRunner(t *testing.T) {
 	})
 }
 
+// A runner that was renamed has what it had: its runs are found, and it is asked for their logs, under the name of now.
+func TestARunnerOfAnotherNameServesWhatLiesInItsFolder(t *testing.T) {
+	c := newCluster(t)
+	w := c.worker("i1-w1")
+	dir := t.TempDir()
+	stop := c.runnerIn("r1", dir, kinds(lines(10, nil)))
+	client, leave := c.client(w)
+	task := submit(t, client, nil)
+	if _, err := task.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	leave()
+	stop()
+	c.runnerIn("r2", dir, kinds(lines(10, nil)))
+	path := "/v1/tasks/" + string(task.ID())
+	await(t, func() error {
+		if status, _, text := fetch(t, w, client, path); status != http.StatusOK || object(t, []byte(text))["runner"] != "r2" {
+			return fmt.Errorf("its status: %d %s", status, text)
+		}
+		return nil
+	})
+	if _, _, text := fetch(t, w, client, "/v1/tasks"); !strings.Contains(text, `"runner":"r2"`) || strings.Contains(text, `"runner":"r1"`) {
+		t.Errorf("the list: %s", text)
+	}
+	if status, _, text := fetch(t, w, client, path+"/log"); status != http.StatusOK || text != logText(1, 10) {
+		t.Errorf("its log: %d %q", status, text)
+	}
+	if status, _, text := fetch(t, w, client, path+"/log?format=ndjson&from_line=10"); status != http.StatusOK || object(t, []byte(text))["text"] != lineText(10) {
+		t.Errorf("its last line: %d %q", status, text)
+	}
+	s := newSocket(t, w.addr)
+	s.hello(client.State().Token)
+	read := func(runner string) map[string]any {
+		s.send(text, string(wire.EncodeClient(&wire.LogRead{Task: task.ID(), Runner: runner, From: 9})))
+		for {
+			_, p := s.read()
+			if m := object(t, p); m["type"] != "event" { // of an acknowledgement that was late
+				return m
+			}
+		}
+	}
+	for _, runner := range []string{"", "r2"} {
+		if m := read(runner); m["runner"] != "r2" || m["first_line"] != 9. || fmt.Sprint(m["lines"]) != fmt.Sprint([]string{lineText(9), lineText(10)}) {
+			t.Errorf("lines of the runner %q: %v", runner, m)
+		}
+	}
+	if m := read("r1"); m["code"] != string(wire.CodeLogUnavailable) { // as the started event said: our clients ask without a name then
+		t.Errorf("lines of the runner that was: %v", m)
+	}
+}
+
 func TestLinesThatNoRunnerHasAnyMoreAreMissingAndTheEndComesAllTheSame(t *testing.T) {
 	const n = 100
 	c := newCluster(t)

@@ -110,6 +110,7 @@ func (b *logbook) restore(name string) (*entry, error) {
 	if string(e.page.Run) != run || e.page.Client.IsZero() {
 		return nil, fmt.Errorf("it is of the run %.80q", e.page.Run)
 	}
+	e.page.Runner = b.runner // who has the log is asked for it, and had another name if it was renamed
 	if e.page.Ended == nil {
 		size, lines, err := countLines(b.path(e.page.Run, logSuffix), b.path(e.page.Run, indexSuffix))
 		if err != nil {

@@ -16,7 +16,7 @@ type RunInfo struct {
 	Status      RunStatus `json:"status"`
 	Attempt     int       `json:"attempt"`
 	Run         RunID     `json:"run_id"`
-	Runner      string    `json:"runner"`
+	Runner      string    `json:"runner"` // who has the run, its log too: by its name of now, if it was renamed
 	Submitted   Time      `json:"submitted_at"`
 	Started     Time      `json:"started_at"`
 	Ended       *Time     `json:"ended_at,omitempty"` // of a run that has ended
