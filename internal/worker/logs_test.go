@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -344,6 +346,50 @@ func TestARunnerOfAnotherNameServesWhatLiesInItsFolder(t *testing.T) {
 	}
 	if m := read("r1"); m["code"] != string(wire.CodeLogUnavailable) { // as the started event said: our clients ask without a name then
 		t.Errorf("lines of the runner that was: %v", m)
+	}
+}
+
+// It says 200 only when it has something to send.
+func TestALogThatItsRunnerHasNoMoreIsNotFound(t *testing.T) {
+	c := newCluster(t)
+	w := c.worker("i1-w1")
+	dir := t.TempDir()
+	c.runnerIn("r1", dir, kinds(taskrunner.HandlerFunc(func(_ context.Context, task *taskrunner.Task) (any, error) {
+		var p struct{ Lines int }
+		err := task.Params(&p)
+		for range p.Lines {
+			fmt.Fprintln(task.Log(), "a line")
+		}
+		return nil, err
+	})))
+	client, _ := c.client(w)
+	log := func(lines int) (path string) {
+		task := submit(t, client, map[string]int{"lines": lines})
+		if _, err := task.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return "/v1/tasks/" + string(task.ID()) + "/log"
+	}
+	some, none := log(3), log(0)
+	files, err := filepath.Glob(filepath.Join(dir, "runs", "*.log"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("logs on disk: %q, %v", files, err)
+	}
+	if err := os.Remove(files[0]); err != nil {
+		t.Fatal(err)
+	}
+	for _, ask := range []string{"", "?format=ndjson", "?format=ndjson&from_line=3"} {
+		for _, part := range []string{"", "bytes=7-"} {
+			status, header, text := fetch(t, w, client, some+ask, "Range", part)
+			if status != http.StatusNotFound || header.Get("Content-Type") != "application/problem+json" || object(t, []byte(text))["code"] != string(wire.CodeLogUnavailable) {
+				t.Errorf("%s %s: %d %v %q", ask, part, status, header, text)
+			}
+		}
+	}
+	for _, ask := range []string{"", "?format=ndjson"} {
+		if status, _, text := fetch(t, w, client, none+ask); status != http.StatusOK || text != "" {
+			t.Errorf("a log without a line%s: %d %q", ask, status, text)
+		}
 	}
 }
 

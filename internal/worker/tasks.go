@@ -180,7 +180,8 @@ func (w *Worker) showTask(rw http.ResponseWriter, r *http.Request) {
 
 // downloadLog answers with the log of a task: its latest run, or ?run_id=. As text it takes ranges
 // (RFC 9110 section 14) over what there is now, also while the task runs; with ?format=ndjson it is one object a line, from
-// ?from_line= on. It asks the runner for the next piece only when the last one was read.
+// ?from_line= on. It has the first piece before it says 200: a log that its runner lists and does not have is log_unavailable,
+// and a range further on costs a question more. It asks the runner for the next piece only when the last one was read.
 func (w *Worker) downloadLog(rw http.ResponseWriter, r *http.Request) {
 	client, id, ok := w.task(rw, r)
 	if !ok {
@@ -201,6 +202,10 @@ func (w *Worker) downloadLog(rw http.ResponseWriter, r *http.Request) {
 	rw.Header().Set("X-Content-Type-Options", "nosniff")
 	switch format := r.FormValue("format"); format {
 	case "", "text":
+		if err := log.fetch(); err != nil {
+			problem(rw, err)
+			return
+		}
 		if found.Status != wire.RunRunning {
 			rw.Header().Set("ETag", strconv.Quote(string(found.Run)))
 		}
@@ -221,8 +226,12 @@ type remoteLog struct {
 	client socketmeta.ClientID
 	info   *wire.RunInfo
 	at     int64
-	piece  []byte // read already, from at on
+	piece  []byte // read already
+	start  int64  // where it begins
 }
+
+// errShort says that a log ends before its size of when it was found: it was removed meanwhile, or cut.
+var errShort = wire.Errorf(wire.CodeLogUnavailable, "the log is shorter than it was, or is gone")
 
 var _ io.ReadSeeker = (*remoteLog)(nil)
 
@@ -237,7 +246,7 @@ func (l *remoteLog) Seek(offset int64, whence int) (int64, error) {
 	if offset < 0 {
 		return 0, errors.New("seek before the beginning")
 	}
-	l.at, l.piece = offset, nil
+	l.at = offset
 	return offset, nil
 }
 
@@ -245,23 +254,35 @@ func (l *remoteLog) Read(p []byte) (int, error) {
 	if l.at >= l.info.LogBytes {
 		return 0, io.EOF
 	}
-	if len(l.piece) == 0 {
-		chunk, err := l.get(wire.ReadLog{Offset: l.at})
-		if err != nil {
-			return 0, err
-		}
-		if l.piece = chunk.Data; len(l.piece) == 0 {
-			return 0, io.ErrUnexpectedEOF // it was removed, or is shorter than it was
-		}
+	if err := l.fetch(); err != nil {
+		return 0, err
 	}
-	n := copy(p, l.piece[:min(int64(len(l.piece)), l.info.LogBytes-l.at)])
-	l.piece, l.at = l.piece[n:], l.at+int64(n)
+	n := copy(p, l.piece[l.at-l.start:min(int64(len(l.piece)), l.info.LogBytes-l.start)])
+	l.at += int64(n)
 	return n, nil
 }
 
-func (l *remoteLog) get(q wire.ReadLog) (*wire.LogChunk, error) {
+// fetch has the piece read that has the byte at, unless that is there or behind the end.
+func (l *remoteLog) fetch() (err error) {
+	if l.at >= l.info.LogBytes || l.at >= l.start && l.at < l.start+int64(len(l.piece)) {
+		return nil
+	}
+	l.piece, err = l.get(wire.ReadLog{Offset: l.at})
+	l.start = l.at
+	return err
+}
+
+// get returns at least one byte. Errors are *wire.Error.
+func (l *remoteLog) get(q wire.ReadLog) ([]byte, error) {
 	q.Client, q.Task, q.Run, q.Max = l.client, l.info.Task, l.info.Run, wire.MaxLogChunk
-	return l.worker.mailbox.ReadLog(l.ctx, l.info.Runner, q)
+	chunk, err := l.worker.mailbox.ReadLog(l.ctx, l.info.Runner, q)
+	if err != nil {
+		return nil, err
+	}
+	if len(chunk.Data) == 0 {
+		return nil, errShort
+	}
+	return chunk.Data, nil
 }
 
 // serveLines writes the lines that there are, one object each.
@@ -277,12 +298,16 @@ func (l *remoteLog) serveLines(rw http.ResponseWriter, r *http.Request) {
 	rw.Header().Set("Content-Type", "application/x-ndjson")
 	out := json.NewEncoder(rw)
 	out.SetEscapeHTML(false)
-	for line <= l.info.LastLine {
-		chunk, err := l.get(wire.ReadLog{Line: line})
-		if err != nil || len(chunk.Data) == 0 {
+	for first := line; line <= l.info.LastLine; {
+		piece, err := l.get(wire.ReadLog{Line: line})
+		switch {
+		case err != nil && line == first:
+			problem(rw, err)
+			return
+		case err != nil:
 			panic(http.ErrAbortHandler) // the reader must not take half a log for a whole one
 		}
-		for text := range bytes.Lines(chunk.Data) {
+		for text := range bytes.Lines(piece) {
 			if line > l.info.LastLine {
 				return
 			}
