@@ -32,7 +32,7 @@ type settings struct {
 	SpoolDir       string        `config:"spool_dir" usage:"folder where logs are kept, and events wait while the broker takes none; empty means wscluster-<name> in the system's folder for temporary files"`
 	SpoolLimit     int64         `config:"spool_limit_bytes" usage:"bytes of events that may wait there, before builds do; 0 for none"`
 	LogLimit       int64         `config:"log_limit_bytes" usage:"bytes of all logs; beyond them those of the tasks that ended first are removed; 0 for none: then every line goes through the broker"`
-	LogAge         time.Duration `config:"log_age" usage:"how long the log of a task that has ended is kept"`
+	LogAge         time.Duration `config:"log_age" usage:"how long the log of a task that has ended is kept; it is removed within 5 minutes after"`
 	LogMax         int64         `config:"log_max_bytes" usage:"bytes of the log of one run; further output is counted and dropped"`
 	Batches        bool          `config:"batches" usage:"publish several events in one message where that delays none; false while a worker of a version without batches runs"`
 	Slots          int           `config:"slots" usage:"tasks that run at once"`

@@ -2,6 +2,7 @@ package taskrunner
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"math"
 	"os"
@@ -216,6 +217,32 @@ func TestTheRunsThatEndedFirstAreRemovedByNumberSizeAndAge(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAnOldLogGoesFromARunnerThatHasNothingToDo(t *testing.T) {
+	inWorld(t, func(w *world) {
+		dir := w.TempDir()
+		left := func() int {
+			files, err := filepath.Glob(filepath.Join(dir, "runs", "*"))
+			must(t, err)
+			return len(files)
+		}
+		defer w.run(&Runner{SpoolDir: dir, LogBytes: 1 << 20, LogAge: time.Hour, Kinds: map[string]Kind{"k": {Handler: HandlerFunc(
+			func(_ context.Context, task *Task) (any, error) {
+				_, err := fmt.Fprintln(task.Log(), "a line")
+				return nil, err
+			})}}})()
+		pass(time.Minute)
+		w.submit("t1", "k", nil)
+		pass(time.Hour)
+		if n := left(); n != 2 {
+			t.Errorf("%d files are there for as long as LogAge says, want the page and the log", n)
+		}
+		pass(tidyEvery)
+		if n := left(); n != 0 {
+			t.Errorf("%d files are left %v after it", n, tidyEvery)
+		}
+	})
 }
 
 func TestRunsAreFoundTheLatestFirstAndPageByPage(t *testing.T) {

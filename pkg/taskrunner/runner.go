@@ -44,7 +44,7 @@ type Runner struct {
 	SpoolDir    string             // where more of them wait, and logs are kept; "" means wscluster-<Name> in os.TempDir
 	SpoolBytes  int64              // of events that may wait there before handlers wait; 0 means 1 GiB, below 0 none do
 	LogBytes    int64              // of all logs there; beyond it those of the runs that ended first are removed; 0 means 10 GiB, below 0 none is kept: lines are durable events
-	LogAge      time.Duration      // after which the log of a run that has ended is removed; 0 means 7 days
+	LogAge      time.Duration      // after which the log of a run that has ended is removed, within 5 min; 0 means 7 days
 	MaxLogBytes int64              // of one log; further output is counted and dropped; 0 means 4 GiB
 	Channels    *channel.Publisher // publishes what tasks publish, and how they stand; of this Runner only, with its name; nil means one of its own
 	Log         *zap.Logger        // nil logs nothing
@@ -95,6 +95,7 @@ func (r *Runner) Run(ctx context.Context) error {
 
 	ticking := make(chan struct{})
 	keeping.Go(func() { s.keepTime(ticking) })
+	keeping.Go(func() { s.keepTidy(ticking) })
 
 	<-ctx.Done()
 	s.do(func(plan *scheduler, _ time.Time) { plan.stop() })

@@ -261,6 +261,24 @@ func (s *shift) keepTime(done <-chan struct{}) {
 	}
 }
 
+// tidyEvery is how often the logbook is looked through for what is too old: a log is there for so long after its age, at most.
+const tidyEvery = 5 * time.Minute
+
+// keepTidy removes old logs until done is closed, also while no run ends. It is not a part of keepTime: the scheduler would
+// take a disk that is slow to remove many files for a process that stood still.
+func (s *shift) keepTidy(done <-chan struct{}) {
+	tick := time.NewTicker(tidyEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			s.book.tidy(time.Now())
+		case <-done:
+			return
+		}
+	}
+}
+
 // holdSpool takes the spool's lock, unless somebody else has it.
 func (s *shift) holdSpool(plan *scheduler) {
 	id, err := s.spool.hold()
