@@ -2,8 +2,12 @@ package mailbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/wscluster/wscluster/pkg/broker"
 	"github.com/wscluster/wscluster/pkg/socketmeta"
@@ -53,6 +57,38 @@ func TestTheLatestRunSaysHowATaskStandsAndEndsBeforeItWereNone(t *testing.T) {
 		got = show(b.FindRuns(b.t.Context(), wire.FindRuns{Client: client, Limit: 10}))
 		if want := "3 failed true; "; got != want {
 			t.Errorf("in the list: %s, want %s", got, want)
+		}
+	})
+}
+
+func TestQuestionsBeyondTheBoundAreRefusedUntilOthersAreAnsweredOrLate(t *testing.T) {
+	inBubble(t, Options{}, func(b *bench) {
+		link, _ := announcer(b, "mute")
+		defer link.Close(context.Background())
+		read := func() wire.Code {
+			_, err := b.ReadLog(b.t.Context(), "mute", wire.ReadLog{Client: b.client, Task: "t", Max: wire.MinLogChunk})
+			e, ok := errors.AsType[*wire.Error](err)
+			if !ok {
+				b.t.Fatalf("got %v", err)
+			}
+			return e.Code
+		}
+		var waiting sync.WaitGroup
+		for range maxAsks {
+			waiting.Go(func() {
+				if code := read(); code != wire.CodeLogUnavailable {
+					b.t.Errorf("one of %d: %s", maxAsks, code)
+				}
+			})
+		}
+		synctest.Wait()
+		if code := read(); code != wire.CodeOverloaded {
+			b.t.Errorf("one more: %s", code)
+		}
+		waiting.Wait()
+		began := time.Now()
+		if code := read(); code != wire.CodeLogUnavailable || time.Since(began) != readWithin {
+			b.t.Errorf("once those were late: %s after %v", code, time.Since(began))
 		}
 	})
 }

@@ -168,6 +168,26 @@ func TestALogIsDownloadedFromAnyWorkerWholeByRangeAndByLineWhileItGrows(t *testi
 		}
 		return nil
 	})
+	byLine := func(from, last int) { // there is no line behind last
+		t.Helper()
+		_, header, text := fetch(t, w2, client, fmt.Sprintf("%s?format=ndjson&from_line=%d", path, from))
+		i := from
+		for line := range strings.Lines(text) {
+			var got struct {
+				Line int
+				Text string
+			}
+			if err := json.Unmarshal([]byte(line), &got); err != nil || got.Line != i || got.Text != lineText(i) {
+				t.Fatalf("line %d: %q, %v", i, line, err)
+			}
+			i++
+		}
+		if i != last+1 || header.Get("Content-Type") != "application/x-ndjson" {
+			t.Errorf("ndjson of lines %d to %d ended before line %d: %v", from, last, i, header)
+		}
+	}
+	byLine(1, n/2)
+	byLine(n/2+1, n/2)
 	close(gate)
 	if _, err := task.Wait(t.Context()); err != nil {
 		t.Fatal(err)
@@ -192,21 +212,7 @@ func TestALogIsDownloadedFromAnyWorkerWholeByRangeAndByLineWhileItGrows(t *testi
 	if status, _, _ := fetch(t, w2, client, path, "Range", fmt.Sprintf("bytes=%d-", len(whole))); status != http.StatusRequestedRangeNotSatisfiable {
 		t.Errorf("behind the end: %d", status)
 	}
-	_, _, text = fetch(t, w2, client, path+"?format=ndjson&from_line=3990")
-	i := 3990
-	for line := range strings.Lines(text) {
-		var got struct {
-			Line int
-			Text string
-		}
-		if err := json.Unmarshal([]byte(line), &got); err != nil || got.Line != i || got.Text != lineText(i) {
-			t.Fatalf("line %d: %q, %v", i, line, err)
-		}
-		i++
-	}
-	if i != n+1 {
-		t.Errorf("ndjson ended before line %d", i)
-	}
+	byLine(3990, n)
 }
 
 func TestALogIsForItsClientOnly(t *testing.T) {
