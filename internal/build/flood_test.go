@@ -83,6 +83,28 @@ func live() uint64 {
 	return m.HeapAlloc
 }
 
+// All that comes is counted, so that who is told of the limit is told how much is missing.
+func TestOutputBeyondTheLimitIsDroppedAndCounted(t *testing.T) {
+	var kept bytes.Buffer
+	limit, over := int64(10), 0
+	o := &output{log: &kept, limit: &limit, over: func() { over++ }}
+	for i, p := range []string{"12345", "67890", "abc\n", "defg"} {
+		if n, err := o.Write([]byte(p)); n != len(p) || err != nil {
+			t.Errorf("write %d: %d, %v", i, n, err)
+		}
+		if want := max(0, min(1, i-1)); over != want {
+			t.Errorf("behind write %d the limit was exceeded %d times, want %d", i, over, want)
+		}
+	}
+	o.end()
+	if kept.String() != "1234567890" || o.first != "1234567890" || limit != -8 {
+		t.Errorf("kept %q, saw %q, %d left", &kept, o.first, limit)
+	}
+	if err := tooMuch(10, limit); err.Code != wire.CodeOutputLimit || err.Message != "the task wrote 18 bytes of output and its recipe's output_limit_bytes is 10: 8 bytes were dropped" {
+		t.Errorf("its client is told %v", err)
+	}
+}
+
 // A line that never ends is looked at to a bound too.
 func TestOutputLooksAtTheBeginningOfALine(t *testing.T) {
 	limit, seen := int64(1<<30), ""

@@ -156,9 +156,11 @@ func (h *handler) step(ctx context.Context, t *taskrunner.Task, s boundStep, p p
 	began := time.Now()
 	code, err := p.run(limited, out)
 	out.end()
-	switch {
-	case context.Cause(limited) != nil: // also if the process took it with an exit code of 0
-		return StepResult{}, context.Cause(limited)
+	switch cause := context.Cause(limited); {
+	case errors.Is(cause, errOutput):
+		return StepResult{}, tooMuch(h.recipe.OutputLimitBytes, *out.limit)
+	case cause != nil: // also if the process took it with an exit code of 0
+		return StepResult{}, cause
 	case errors.Is(err, errLease):
 		return StepResult{}, fmt.Errorf("%w: %w", taskrunner.ErrGiveBack, err)
 	case err != nil:

@@ -2,6 +2,7 @@ package build
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"regexp"
@@ -19,7 +20,7 @@ const (
 // output is what one step says, on its way to the log.
 type output struct {
 	log   io.Writer
-	limit *int64 // bytes that the task may still write, shared by its steps
+	limit *int64 // bytes that the task may still write, shared by its steps; below 0, so many were dropped
 	over  func() // called once, when the limit is exceeded
 
 	match    *regexp.Regexp // nil: nothing is counted
@@ -31,26 +32,33 @@ type output struct {
 	begun []byte // of the line of now, at most maxSeen
 }
 
-// Write hands p on to the log as far as the limit lets it. The error is a *wire.Error with code
-// output_limit, or the log's.
+// Write hands p on to the log as far as the limit lets it, and drops and counts the rest. The error is the log's.
 func (o *output) Write(p []byte) (int, error) {
-	if *o.limit < 0 {
-		return 0, errOutput
-	}
 	rest := *o.limit
-	if *o.limit -= int64(len(p)); *o.limit < 0 {
-		p = p[:rest]
+	*o.limit -= int64(len(p))
+	if rest < 0 {
+		return len(p), nil
+	}
+	if *o.limit < 0 {
 		defer o.over()
 	}
-	n, err := o.log.Write(p)
-	o.see(p[:n])
-	if err == nil && *o.limit < 0 {
-		err = errOutput
+	kept := p[:min(int64(len(p)), rest)]
+	n, err := o.log.Write(kept)
+	o.see(kept[:n])
+	if err != nil {
+		return n, err
 	}
-	return n, err
+	return len(p), nil
 }
 
-var errOutput = &wire.Error{Code: wire.CodeOutputLimit, Message: "the task wrote more output than its kind allows"}
+// errOutput ends a step that has exceeded the limit; its client is told tooMuch, when all is counted.
+var errOutput = errors.New("more output than output_limit_bytes")
+
+// tooMuch is the end of a task that might write limit bytes, and of which -left were dropped.
+func tooMuch(limit, left int64) *wire.Error {
+	return &wire.Error{Code: wire.CodeOutputLimit, Message: fmt.Sprintf(
+		"the task wrote %d bytes of output and its recipe's output_limit_bytes is %d: %d bytes were dropped", limit-left, limit, -left)}
+}
 
 // see looks at whole lines.
 func (o *output) see(p []byte) {

@@ -66,7 +66,9 @@ func TestAStepLeavesNothingBehind(t *testing.T) {
 func TestOutputIsLimited(t *testing.T) {
 	kinds := kindsOf(t, Options{}, one("output_limit_bytes: 100000", "flood"))
 	o := do(t, kinds, "one", nil)
-	if o.failure.Code != wire.CodeOutputLimit {
+	var wrote, dropped int
+	_, err := fmt.Sscanf(o.failure.Message, "the task wrote %d bytes of output and its recipe's output_limit_bytes is 100000: %d bytes were dropped", &wrote, &dropped)
+	if o.failure.Code != wire.CodeOutputLimit || err != nil || dropped < 1 || wrote != 100_000+dropped {
 		t.Errorf("got %v", o.failure)
 	}
 	bytes := 0
