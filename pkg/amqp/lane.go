@@ -92,7 +92,7 @@ func (m *mailbox) look() {
 		if many++; m.tell() < keptMost {
 			many = 0
 		}
-		err := m.widen()
+		err := m.adjust()
 		if err == nil && many >= keptFor {
 			many = 0
 			err = m.changeLanes()
@@ -185,7 +185,8 @@ func (m *mailbox) nextLane() (*lane, error) {
 	return &lane{ch: ch}, nil
 }
 
-// allow gives the present lane what the others leave of the prefetch. Called with calls held.
+// allow gives the present lane what the others leave of the prefetch. What is on its way by those does not count until it has come: so the
+// prefetch may be exceeded by that until the next look. Called with calls held.
 func (m *mailbox) allow() error {
 	left := m.left()
 	if !m.exclusive || m.lane.limit == left {
@@ -204,16 +205,17 @@ func (m *mailbox) left() int {
 			n -= len(l.unacked.all)
 		}
 	}
-	return n
+	return max(1, n)
 }
 
-// widen gives the present lane what others do not need any more.
-func (m *mailbox) widen() error {
+// adjust gives the present lane what others do not need any more, and takes back what has come by them since it began.
+func (m *mailbox) adjust() error {
 	if !m.exclusive || !m.calls.TryLock() {
 		return nil
 	}
 	defer m.calls.Unlock()
-	if m.callable(context.Background()) != nil || m.left() < min(m.prefetch, m.lane.limit+keptMost) {
+	left := m.left()
+	if more := left - m.lane.limit; m.callable(context.Background()) != nil || more >= 0 && more < keptMost && left < m.prefetch {
 		return nil
 	}
 	return m.link.consuming.watched(m.allow)

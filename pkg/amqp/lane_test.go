@@ -57,6 +57,22 @@ func awaitLanes(t *testing.T, m *mailbox, want int) {
 	}
 }
 
+// awaitLimit waits until the present lane has so much of the prefetch.
+func awaitLimit(t *testing.T, m *mailbox, want int) {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		m.calls.Lock()
+		got := m.lane.limit
+		m.calls.Unlock()
+		if got == want {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the lane has %d of the prefetch, want %d", got, want)
+		}
+	}
+}
+
 // awaitUnsettled waits until the broker has so many deliveries of the mailbox of s as unsettled.
 func awaitUnsettled(t *testing.T, s socketmeta.ServerID, want int) {
 	t.Helper()
@@ -132,22 +148,42 @@ func TestALaneGetsThePrefetchThatAnotherOneNoLongerNeeds(t *testing.T) {
 	numbered(t, l, s, 0, kept)
 	tags := expectNumbered(t, m, 0, kept)
 	awaitLanes(t, m, 2)
-	limit := func() int {
-		m.calls.Lock()
-		defer m.calls.Unlock()
-		return m.lane.limit
-	}
-	if got := limit(); got != prefetch-kept {
-		t.Errorf("the new lane has %d of %d, want %d", got, prefetch, prefetch-kept)
-	}
+	awaitLimit(t, m, prefetch-kept)
 	if err := m.Ack(tags...); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(patience); limit() != prefetch; time.Sleep(10 * time.Millisecond) {
+	awaitLimit(t, m, prefetch)
+}
+
+func TestWhatCameByOneLaneIsGivenOutBeforeTheNextOneIsInUse(t *testing.T) {
+	const kept, unread = keptMost + 44, 600
+	s := server()
+	l := join(t, open(t, Options{}), broker.Worker(s))
+	m := own(t, l, s, 2000).(*mailbox)
+	numbered(t, l, s, 0, kept+unread)
+	expectNumbered(t, m, 0, kept)
+	lanes := func() (channels int, inUse bool) {
+		m.calls.Lock()
+		defer m.calls.Unlock()
+		m.acks.Lock()
+		defer m.acks.Unlock()
+		return 1 + len(m.beside), m.lanes[len(m.lanes)-1] == m.lane
+	}
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		if _, inUse := lanes(); !inUse {
+			break
+		}
 		if time.Now().After(end) {
-			t.Fatalf("the lane has %d, want %d", limit(), prefetch)
+			t.Fatal("the lane is not changed")
 		}
 	}
+	numbered(t, l, s, kept+unread, 10)
+	time.Sleep((keptFor + 2) * lookEvery) // in which it might be changed again
+	if n, inUse := lanes(); n != 2 || inUse {
+		t.Errorf("%d channels (the last is in use: %v) while the deliveries of the first are not given out, want 2 and false", n, inUse)
+	}
+	expectNumbered(t, m, kept, unread+10)
+	awaitLimit(t, m, 2000-kept-unread) // what was on its way when the lane was changed counts now
 }
 
 func TestWhatSeveralLanesKeepComesAgainInOrder(t *testing.T) {

@@ -18,7 +18,8 @@ const maxPrefetch = 65535 // 16 bits in basic.qos
 // outlasts a pause and which quorum queues need, and on classic queues also on an exclusive
 // consumer, against foreign programs.
 //
-// On a classic queue the prefetch counts for a whole channel, of which there may be several (lane), and together they have no more. On a
+// On a classic queue the prefetch counts for a whole channel, of which there may be several (lane), and together they have no more,
+// but for a moment when one is changed. On a
 // quorum queue it counts for each consumer, and Resume makes another: there may then be twice as many unsettled deliveries.
 type mailbox struct {
 	*consumer       // nil until it is open
