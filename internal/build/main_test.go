@@ -75,6 +75,15 @@ func program(what string, args []string) {
 			fmt.Println(os.Getpid(), child(false, "stubborn", "child"))
 		}
 		time.Sleep(2 * time.Minute) // if the test dies too
+	case "deaf": // says of a SIGTERM that it came, and stays, with a daemon
+		term := make(chan os.Signal, 10)
+		signal.Notify(term, syscall.SIGTERM)
+		daemon()
+		for sig := range term {
+			fmt.Println(sig)
+		}
+	case "daemon": // ends at once, and leaves a child that nobody has started; says who it was, and its child
+		fmt.Println(args[0], child(true, "stubborn", "child"))
 	case "leave": // stays, with a child outside its group
 		fmt.Println(os.Getpid(), child(true, "stubborn", "child"))
 		time.Sleep(2 * time.Minute)
@@ -92,6 +101,15 @@ func program(what string, args []string) {
 		os.Symlink(args[0], "deep/link")
 		os.Chmod("deep/er", 0o500)
 		os.Chmod("deep", 0o500)
+	}
+}
+
+// daemon forks twice.
+func daemon() {
+	cmd := exec.Command(os.Args[0], "daemon", strconv.Itoa(os.Getpid()))
+	cmd.Stdout = os.Stdout
+	if err := cmd.Run(); err != nil {
+		panic(err)
 	}
 }
 

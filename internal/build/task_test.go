@@ -4,9 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -56,66 +56,118 @@ func do(t *testing.T, kinds map[string]taskrunner.Kind, kind string, params any)
 // follow runs one task over a broker in memory, and hands each of its events to see, up to the final one.
 func follow(t *testing.T, kinds map[string]taskrunner.Kind, kind string, params any, see func(wire.Event)) {
 	t.Helper()
+	s, stop := newShop(t, kinds)
+	defer stop()
+	s.submit("t1", kind, params)
+	for e := range s.events() {
+		see(e)
+		if final(e) {
+			return
+		}
+	}
+}
+
+func final(e wire.Event) bool { return e.Type == wire.EventResult || e.Type == wire.EventError }
+
+// shop is a runner with one slot over a broker in memory, and a worker with a client that has tasks for it.
+type shop struct {
+	*testing.T
+	worker  broker.Link
+	mailbox broker.Mailbox
+	client  socketmeta.ClientID
+}
+
+// newShop returns one whose runner is up. stop ends all.
+func newShop(t *testing.T, kinds map[string]taskrunner.Kind) (s *shop, stop func()) {
+	t.Helper()
 	b := memory.New(memory.Options{Limits: memory.Limits{QueueBytes: 4 << 20}}) // a flood waits for its reader
 	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel()
-	up := make(chan struct{})
+	up, done := make(chan struct{}), make(chan struct{})
 	r := taskrunner.Runner{Name: "r", Broker: b, Kinds: kinds, Slots: 1, Grace: -1, SpoolBytes: -1, LogBytes: -1, OnState: func(s broker.State) {
 		if s.Phase == broker.Up {
 			close(up)
 		}
 	}}
-	wg.Go(func() {
+	go func() {
+		defer close(done)
 		if err := r.Run(ctx); err != nil {
 			t.Error(err)
 		}
-	})
+	}()
 	<-up
+	s = &shop{T: t, client: socketmeta.NewClientID()}
+	var err error
+	if s.worker, err = b.Join(ctx, broker.Worker("i1-w1")); err == nil {
+		s.mailbox, err = s.worker.OpenMailbox(ctx, "i1-w1", 100)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, func() {
+		_ = s.worker.Close(context.Background())
+		cancel()
+		<-done
+	}
+}
 
-	worker, err := b.Join(ctx, broker.Worker("i1-w1"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer worker.Close(context.Background())
-	mailbox, err := worker.OpenMailbox(ctx, "i1-w1", 100)
-	if err != nil {
-		t.Fatal(err)
-	}
+// submit is a submit of the client; nil params are none.
+func (s *shop) submit(id wire.TaskID, kind string, params any) {
+	s.Helper()
 	if params == nil {
 		params = struct{}{}
 	}
-	task := &wire.Task{Meta: socketmeta.Meta{Client: socketmeta.NewClientID(), Server: "i1-w1"}, Task: "t1", Kind: kind, Params: json.RawMessage(asJSON(params))}
-	body, err := wire.EncodeTask(task)
+	body := s.task(id, kind, json.RawMessage(asJSON(params)))
+	for !s.publish(broker.ToTasks(kind, wire.Normal), body) { // the runner opens its queues just after it is up
+	}
+}
+
+func (s *shop) task(id wire.TaskID, kind string, params json.RawMessage) []byte {
+	s.Helper()
+	body, err := wire.EncodeTask(&wire.Task{Meta: socketmeta.Meta{Client: s.client, Server: "i1-w1"}, Task: id, Kind: kind, Params: params})
 	if err != nil {
-		t.Fatal(err)
+		s.Fatal(err)
 	}
-	for { // the runner opens its queues just after it is up
-		receipt, err := worker.Publish(ctx, broker.ToTasks(kind, wire.Normal), broker.Message{Body: body})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if out, _ := broker.Await(ctx, receipt); out == broker.Stored {
-			break
-		}
+	return body
+}
+
+// cancel says in the ledger, as a worker does whose client names the kind, that the client wants a task to end.
+func (s *shop) cancel(id wire.TaskID, kind string) {
+	s.Helper()
+	body, err := wire.EncodeLedger(&wire.LedgerRecord{Op: wire.LedgerCancel, Task: id, Client: s.client.String(), Body: s.task(id, kind, nil)})
+	if err != nil || !s.publish(broker.ToLedger(), body) {
+		s.Fatal("no ledger", err)
 	}
-	for d := range mailbox.Deliveries() {
-		events, err := wire.DecodeEvents(d.Type, d.Correlation, d.Headers, d.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, e := range events {
-			see(e)
-			if e.Type == wire.EventResult || e.Type == wire.EventError {
-				return
+}
+
+func (s *shop) publish(to broker.Address, body []byte) (stored bool) {
+	s.Helper()
+	receipt, err := s.worker.Publish(context.Background(), to, broker.Message{Body: body})
+	if err != nil {
+		s.Fatal(err)
+	}
+	out, _ := broker.Await(context.Background(), receipt)
+	return out == broker.Stored
+}
+
+// events are all that come to the client.
+func (s *shop) events() iter.Seq[wire.Event] {
+	return func(yield func(wire.Event) bool) {
+		for d := range s.mailbox.Deliveries() {
+			events, err := wire.DecodeEvents(d.Type, d.Correlation, d.Headers, d.Body)
+			if err != nil {
+				s.Fatal(err)
+			}
+			for _, e := range events {
+				if !yield(e) {
+					return
+				}
+			}
+			if err := s.mailbox.Ack(d.Tag); err != nil {
+				s.Fatal(err)
 			}
 		}
-		if err := mailbox.Ack(d.Tag); err != nil {
-			t.Fatal(err)
-		}
+		s.Fatal("the mailbox was closed")
 	}
-	t.Fatal("the mailbox was closed")
 }
 
 func decode[T any](t *testing.T, b []byte) (v T) {
