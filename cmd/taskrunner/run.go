@@ -14,6 +14,7 @@ import (
 
 	"github.com/wscluster/wscluster/internal/build"
 	"github.com/wscluster/wscluster/internal/config"
+	"github.com/wscluster/wscluster/internal/guard"
 	"github.com/wscluster/wscluster/pkg/amqp"
 	"github.com/wscluster/wscluster/pkg/taskrunner"
 	"github.com/wscluster/wscluster/pkg/wire"
@@ -109,9 +110,13 @@ func run(ctx context.Context, s *settings, stderr io.Writer) error {
 	if err != nil {
 		return config.WithExit(config.ExitConfig, err)
 	}
-	kinds, err := kinds(s, log)
+	cgroup, noCgroup := guard.OpenCgroup()
+	kinds, err := kinds(s, cgroup, log)
 	if err != nil {
 		return config.WithExit(config.ExitConfig, err)
+	}
+	if noCgroup != nil {
+		log.Warn("a step that kills its guard can leave processes behind", zap.Error(noCgroup))
 	}
 	rabbit, err := amqp.New(amqp.Options{URLs: s.AMQPURL, Log: log})
 	if err != nil {
@@ -145,7 +150,7 @@ func orNone[T ~int64](n T) T {
 
 // kinds reads the recipes. Of the shipped ones it leaves out, with a warning, what cannot run on
 // this machine; those that were asked for must all run.
-func kinds(s *settings, log *zap.Logger) (map[string]taskrunner.Kind, error) {
+func kinds(s *settings, cgroup *guard.Cgroup, log *zap.Logger) (map[string]taskrunner.Kind, error) {
 	recipes, err := build.Shipped()
 	if len(s.Recipes) > 0 {
 		recipes, err = build.ReadRecipes(s.Recipes)
@@ -153,7 +158,7 @@ func kinds(s *settings, log *zap.Logger) (map[string]taskrunner.Kind, error) {
 	if err != nil {
 		return nil, err
 	}
-	kinds, err := build.Kinds(recipes, build.Options{WorkDir: s.WorkDir, RepoRoots: s.RepoRoots, Log: log})
+	kinds, err := build.Kinds(recipes, build.Options{WorkDir: s.WorkDir, RepoRoots: s.RepoRoots, Cgroup: cgroup, Log: log})
 	if err != nil && (len(s.Recipes) > 0 || kinds == nil) {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/wscluster/wscluster/internal/config"
+	"github.com/wscluster/wscluster/internal/guard"
 )
 
 func TestMain(m *testing.M) {
@@ -113,6 +114,13 @@ func TestWithoutABrokerItTriesUntilItIsStopped(t *testing.T) {
 	code := config.Execute(ctx, command(), configured(t, "grace: 0s\nwork_dir: "+t.TempDir()+"\n"), io.Discard, &stderr)
 	if code != config.ExitOK || !strings.Contains(stderr.String(), stderr.text) {
 		t.Errorf("exit code %d, stderr %q", code, stderr.String())
+	}
+	want := 0
+	if _, err := guard.OpenCgroup(); err != nil {
+		want = 1
+	}
+	if said := strings.Count(stderr.String(), "Delegate=yes"); said != want {
+		t.Errorf("said %d times how to get control groups, want %d: %s", said, want, stderr.String())
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/wscluster/wscluster/internal/auth"
 	"github.com/wscluster/wscluster/internal/build"
 	"github.com/wscluster/wscluster/internal/config"
+	"github.com/wscluster/wscluster/internal/guard"
 	"github.com/wscluster/wscluster/internal/worker"
 	"github.com/wscluster/wscluster/pkg/broker/memory"
 	"github.com/wscluster/wscluster/pkg/socketmeta"
@@ -73,7 +74,11 @@ func dev(ctx context.Context, s devSettings, stdout, stderr io.Writer) error {
 		return err
 	}
 	suggest(recipes, repo)
-	kinds, err := build.Kinds(recipes, build.Options{WorkDir: s.WorkDir, RepoRoots: []string{repo}, Log: log})
+	cgroup, err := guard.OpenCgroup()
+	if err != nil {
+		log.Info("a step that kills its guard can leave processes behind", zap.Error(err)) // the user's own builds
+	}
+	kinds, err := build.Kinds(recipes, build.Options{WorkDir: s.WorkDir, RepoRoots: []string{repo}, Cgroup: cgroup, Log: log})
 	if err != nil {
 		log.Warn("some kinds cannot run here", zap.Error(err))
 	}

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/wscluster/wscluster/internal/guard"
 	"github.com/wscluster/wscluster/pkg/taskrunner"
 	"github.com/wscluster/wscluster/pkg/wire"
 	"go.uber.org/zap"
@@ -33,8 +34,9 @@ type handler struct {
 	recipe *Recipe
 	params *params
 	steps  []boundStep
-	parent string   // of the workspaces
-	env    []string // the runner's
+	parent string        // of the workspaces
+	env    []string      // the runner's
+	cgroup *guard.Cgroup // the runner's; nil if it has none
 	log    *zap.Logger
 }
 
@@ -56,7 +58,7 @@ func newHandler(r *Recipe, o Options) (*handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &handler{recipe: r, params: params, parent: o.WorkDir, env: o.Environ, log: o.Log}
+	h := &handler{recipe: r, params: params, parent: o.WorkDir, env: o.Environ, cgroup: o.Cgroup, log: o.Log}
 	for _, s := range r.Steps {
 		b := boundStep{Step: s}
 		if b.path, err = exec.LookPath(s.Argv[0]); err != nil {
@@ -103,7 +105,7 @@ func (h *handler) Run(ctx context.Context, t *taskrunner.Task) (_ any, err error
 		if err != nil {
 			return nil, fmt.Errorf("step %q cannot begin: %w", s.Name, err)
 		}
-		p := process{path: s.path, argv: argvs[i], env: env, dir: dir, grace: h.recipe.Grace, lease: t.Lease}
+		p := process{path: s.path, argv: argvs[i], env: env, dir: dir, grace: h.recipe.Grace, lease: t.Lease, cgroup: h.cgroup}
 		out := &output{log: t.Log(), limit: &left, match: s.match}
 		if s.Progress != nil {
 			total := counts[s.Progress.TotalOf]

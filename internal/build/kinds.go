@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/wscluster/wscluster/internal/guard"
 	"github.com/wscluster/wscluster/pkg/taskrunner"
 	"go.uber.org/zap"
 )
@@ -17,10 +18,11 @@ var shipped embed.FS
 
 // Options says where recipes run. The zero value is a good default.
 type Options struct {
-	WorkDir   string      // where each task gets a directory of its own; "" means the system's for temporary files
-	RepoRoots []string    // directories that local-repository parameters may lie in; none means no repository
-	Environ   []string    // what recipes may copy from; nil means the process's own
-	Log       *zap.Logger // nil logs nothing
+	WorkDir   string        // where each task gets a directory of its own; "" means the system's for temporary files
+	RepoRoots []string      // directories that local-repository parameters may lie in; none means no repository
+	Environ   []string      // what recipes may copy from; nil means the process's own
+	Cgroup    *guard.Cgroup // where each step gets a control group of its own; nil means guards alone (docs/adr/0013)
+	Log       *zap.Logger   // nil logs nothing
 }
 
 // Shipped returns the recipes that come with wscluster: go-build and make.

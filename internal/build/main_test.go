@@ -82,6 +82,10 @@ func program(what string, args []string) {
 		for sig := range term {
 			fmt.Println(sig)
 		}
+	case "patricide": // kills its guard, with a daemon
+		daemon()
+		syscall.Kill(os.Getppid(), syscall.SIGKILL)
+		time.Sleep(2 * time.Minute)
 	case "daemon": // ends at once, and leaves a child that nobody has started; says who it was, and its child
 		fmt.Println(args[0], child(true, "stubborn", "child"))
 	case "leave": // stays, with a child outside its group

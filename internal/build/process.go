@@ -29,12 +29,13 @@ var errLease = errors.New("the program was ended by its guard: the runner had no
 
 // process is one program to be run to its end.
 type process struct {
-	path  string // absolute
-	argv  []string
-	env   []string
-	dir   string
-	grace time.Duration        // from SIGTERM to SIGKILL
-	lease func() time.Duration // how long it may go on from now without this runner
+	path   string // absolute
+	argv   []string
+	env    []string
+	dir    string
+	grace  time.Duration        // from SIGTERM to SIGKILL
+	lease  func() time.Duration // how long it may go on from now without this runner
+	cgroup *guard.Cgroup        // nil if there is none
 }
 
 // run starts p behind a guard and copies its output, both streams in the order written, to out. It
@@ -44,7 +45,8 @@ type process struct {
 //
 // When ctx ends, the program's process group gets SIGTERM and, after the grace, SIGKILL. Whatever it
 // leaves behind when it ends is killed, in whatever group or session, and so is everything when this
-// process dies or the lease is over. After an error of out the rest of the output is read and thrown
+// process dies or the lease is over. Without a cgroup that ends with the guard: a program that kills it dies
+// itself, and what it has started goes on. After an error of out the rest of the output is read and thrown
 // away, so that the program does not block on it.
 func (p process) run(ctx context.Context, out io.Writer) (code int, err error) {
 	var pipes pipes
@@ -55,14 +57,18 @@ func (p process) run(ctx context.Context, out io.Writer) (code int, err error) {
 	if pipes.err != nil {
 		return 0, pipes.err
 	}
+	leaf, err := p.cgroup.Leaf()
+	if err != nil {
+		return 0, fmt.Errorf("make a control group for %s: %w", p.path, err)
+	}
 	cmd := &exec.Cmd{
 		Path: "/proc/self/exe", // also once another program has taken its place on disk
-		Args: append([]string{guard.Name, p.lease().String(), p.grace.String(), p.path}, p.argv...),
+		Args: append([]string{guard.Name, p.lease().String(), p.grace.String(), leaf.Path(), p.path}, p.argv...),
 		Env:  p.env, Dir: p.dir, Stdin: wordsOut, Stdout: outputIn, Stderr: outputIn, ExtraFiles: []*os.File{statusIn},
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
 	}
 	if err := cmd.Start(); err != nil {
-		return 0, fmt.Errorf("start the guard of %s: %w", p.path, err)
+		return 0, fmt.Errorf("start the guard of %s: %w", p.path, errors.Join(err, leaf.End()))
 	}
 	for _, f := range []*os.File{wordsOut, outputIn, statusIn} {
 		_ = f.Close() // the guard has them
@@ -77,10 +83,14 @@ func (p process) run(ctx context.Context, out io.Writer) (code int, err error) {
 	close(gone)
 	telling.Wait()
 	waited := cmd.Wait()
+	left := leaf.End() // the guard has done so, unless it was killed
 	ended.Store(true)
 	// Wakes a read that began before that. An error would mean that it is closed.
 	_ = output.SetReadDeadline(time.Now().Add(drain))
 	copying.Wait()
+	if left != nil {
+		return 0, left
+	}
 	return p.outcome(last, waited)
 }
 

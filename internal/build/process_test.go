@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wscluster/wscluster/internal/guard"
 	"github.com/wscluster/wscluster/pkg/wire"
 )
 
@@ -153,13 +154,13 @@ steps:
 }
 
 // guarded starts the test program behind a guard, without a runner. line waits for its next line.
-func guarded(t *testing.T, lease func() time.Duration, what string) (line func() string, ended func() (int, error)) {
+func guarded(t *testing.T, cgroup *guard.Cgroup, lease func() time.Duration, what string) (line func() string, ended func() (int, error)) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := process{path: self, argv: []string{self, what}, env: []string{programVariable + "=1"}, dir: t.TempDir(), grace: time.Minute, lease: lease}
+	p := process{path: self, argv: []string{self, what}, env: []string{programVariable + "=1"}, dir: t.TempDir(), grace: time.Minute, lease: lease, cgroup: cgroup}
 	r, w := io.Pipe()
 	code, failed, done := 0, error(nil), make(chan struct{})
 	go func() {
@@ -181,7 +182,7 @@ func guarded(t *testing.T, lease func() time.Duration, what string) (line func()
 
 func TestAProgramIsEndedWhenItsLeaseIsOver(t *testing.T) {
 	until := time.Now().Add(2 * time.Second)
-	line, ended := guarded(t, func() time.Duration { return time.Until(until) }, "stubborn")
+	line, ended := guarded(t, nil, func() time.Duration { return time.Until(until) }, "stubborn")
 	all := pids(t, line())
 	if _, err := ended(); !errors.Is(err, errLease) || time.Now().Before(until) {
 		t.Errorf("ended by %v, %v before its lease", err, time.Until(until))
@@ -190,7 +191,7 @@ func TestAProgramIsEndedWhenItsLeaseIsOver(t *testing.T) {
 }
 
 func TestAProgramDoesNotOutliveItsGuard(t *testing.T) {
-	line, ended := guarded(t, func() time.Duration { return time.Hour }, "stubborn")
+	line, ended := guarded(t, nil, func() time.Duration { return time.Hour }, "stubborn")
 	all := pids(t, line())
 	if err := syscall.Kill(parentOf(t, all[0]), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -199,7 +200,20 @@ func TestAProgramDoesNotOutliveItsGuard(t *testing.T) {
 		t.Errorf("got %d, %v", code, err)
 	}
 	wantGone(t, all[0])
-	_ = syscall.Kill(all[1], syscall.SIGKILL) // its child: nobody is left to end that
+	_ = syscall.Kill(all[1], syscall.SIGKILL) // its child: nobody is left to end that without a control group
+}
+
+func TestAProgramThatKillsItsGuardLeavesNothingBehind(t *testing.T) {
+	cgroup, err := guard.OpenCgroup()
+	if err != nil {
+		t.Skip(err)
+	}
+	line, ended := guarded(t, cgroup, func() time.Duration { return time.Hour }, "patricide")
+	all := pids(t, line())
+	if code, err := ended(); err == nil || !strings.Contains(err.Error(), "has died") {
+		t.Errorf("got %d, %v", code, err)
+	}
+	wantGone(t, all...)
 }
 
 // TestNothingOutlivesItsRunner: a runner that is killed (SIGKILL) tells nobody.

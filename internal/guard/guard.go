@@ -22,7 +22,8 @@ import (
 // name. The kernel makes it the parent of all that the program leaves behind (PR_SET_CHILD_SUBREAPER),
 // so nothing outlives it, whatever forks twice or takes a session of its own. It ends all of it when
 // the program ends, when the runner says so or is dead, and when the runner has not said for too long
-// that it may go on.
+// that it may go on. Where there are control groups the program has one (Leaf), which ends with it, even if the guard
+// was killed.
 //
 // The runner writes lines to its standard input: "lease" and the milliseconds for which the program may
 // go on, and "term". The guard writes how it ended to descriptor 3: "exit N", "signal N", "fenced", or
@@ -41,14 +42,17 @@ const (
 // init is where a guard lives, in every program that has this package.
 func init() {
 	if os.Args[0] == Name {
-		runGuard(os.Args[1:])
+		if len(os.Args) > 1 { // else somebody tries whether one can be started (openCgroup)
+			runGuard(os.Args[1:])
+		}
 		unix.Exit(0) // at once: the end of the program that it is a part of is none of its business
 	}
 }
 
 // guard is the state of one.
 type guard struct {
-	pid   int // of the program
+	pid   int    // of the program
+	leaf  string // the control group that it is in; "" if it has none
 	grace time.Duration
 	until deadline
 
@@ -56,8 +60,8 @@ type guard struct {
 	why  string           // it was ended by the guard
 }
 
-// runGuard starts the program that the arguments name: the lease and the grace as time.Duration, its
-// path, and its argument vector.
+// runGuard starts the program that the arguments name: the lease and the grace as time.Duration, the path of
+// its leaf or "", its own path, and its argument vector.
 func runGuard(args []string) {
 	status := os.NewFile(Status, "status")
 	unix.CloseOnExec(Status)
@@ -69,7 +73,7 @@ func runGuard(args []string) {
 }
 
 func guardOver(args []string) (status string, err error) {
-	g := guard{}
+	g := guard{leaf: args[2]}
 	lease, err := time.ParseDuration(args[0])
 	if err == nil {
 		g.grace, err = time.ParseDuration(args[1])
@@ -84,7 +88,7 @@ func guardOver(args []string) (status string, err error) {
 	children := make(chan os.Signal, 1)
 	signal.Notify(children, unix.SIGCHLD)
 	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP) // the runner decides, or its death does
-	if g.pid, err = startProgram(args[2], args[3:]); err != nil {
+	if g.pid, err = startProgram(g.leaf, args[3], args[4:]); err != nil {
 		return "", err
 	}
 	words := make(chan string)
@@ -94,7 +98,8 @@ func guardOver(args []string) (status string, err error) {
 			words <- in.Text()
 		}
 	}()
-	ended, left := g.watch(words, children), g.clear()
+	ended := g.watch(words, children)
+	left := errors.Join(endLeaf(g.leaf), g.clear())
 	switch {
 	case left != nil:
 		return "", left
@@ -106,18 +111,24 @@ func guardOver(args []string) (status string, err error) {
 	return fmt.Sprint("exit ", ended.ExitStatus()), nil
 }
 
-// startProgram starts it in a process group of its own. It dies with this thread, which is the main one
-// and as old as the process.
-func startProgram(path string, argv []string) (pid int, err error) {
+// startProgram starts it in its leaf, and in a process group of its own. It dies with this thread, which is the
+// main one and as old as the process.
+func startProgram(leaf, path string, argv []string) (pid int, err error) {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return 0, err
 	}
 	defer null.Close()
-	p, err := os.StartProcess(path, argv, &os.ProcAttr{
-		Env: os.Environ(), Files: []*os.File{null, os.Stdout, os.Stderr},
-		Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
-	})
+	sys := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if leaf != "" {
+		dir, err := os.Open(leaf)
+		if err != nil {
+			return 0, err
+		}
+		defer dir.Close()
+		sys.UseCgroupFD, sys.CgroupFD = true, int(dir.Fd()) // it is never outside, not even to be moved
+	}
+	p, err := os.StartProcess(path, argv, &os.ProcAttr{Env: os.Environ(), Files: []*os.File{null, os.Stdout, os.Stderr}, Sys: sys})
 	if err != nil {
 		return 0, err
 	}
@@ -174,6 +185,9 @@ func (g *guard) hear(word string) {
 func (g *guard) kill(why string) {
 	g.why = why
 	signalGroup(g.pid, unix.SIGKILL)
+	if g.leaf != "" {
+		_ = killLeaf(g.leaf) // also what is another user's; endLeaf says what went wrong
+	}
 }
 
 // clear ends what the program has left behind. Each one's children become the guard's own when it dies.
