@@ -226,9 +226,10 @@ func slowRound(ctx context.Context, l *lab, slow, messages int) (each float64, e
 		return 0, err
 	}
 	defer idle.Close()
-	grown := watch(ctx, c.Workers[:1])
+	stopWatch := watch(ctx, c.Workers[0].PID())
 	_, err = a.steady(ctx, 1_000, messages)
-	return grown()[0] * 1024 / float64(slow), err
+	most, lost := stopWatch()
+	return most[0] * 1024 / float64(slow), errors.Join(err, lost)
 }
 
 // audition is clients that are subscribed to broadcastChannel, each of which must get every message once, in order.

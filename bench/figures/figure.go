@@ -22,7 +22,7 @@ type figure struct {
 var figures = []figure{
 	cloneToFirstLogLine, idleMemory, idleGoroutines, unicastP50, eventsSingle, eventsBatched, eventsBesideHeld, connectRate,
 	adoption, handBack, killGap, rollingLost, rollingPeak, brokerKills,
-	acceptedP99, firstLineP99, trivialTask, logThroughput, logMemory, queuedTasks, taskList,
+	acceptedP99, firstLineP99, trivialTask, logThroughput, logMemory, logBrokerMemory, queuedTasks, taskList,
 	broadcastLast, broadcast100, broadcast1k, broadcast10k, slowSubscriber, slowMemory,
 	handshakeGorilla, handshakeCoder, broadcastCPU, broadcastCPU16, halfFrames,
 	liveClients,

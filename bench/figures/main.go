@@ -37,6 +37,8 @@ type lab struct {
 	kills   *kills   // nil until they are measured
 	rolling *rolling // nil until it is measured
 
+	growth *growth // nil until it is measured
+
 	rates []eventRates // nil until they are measured
 	idle  []idleRound  // as far as they are measured
 
