@@ -2,6 +2,7 @@ package build
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,9 +20,10 @@ import (
 )
 
 const (
-	drain      = time.Second // for output once the guard has ended: what nobody could kill may hold the other end
-	leaseEvery = time.Second // between two words to the guard that all is well
-	maxStatus  = 4 << 10     // bytes of a guard's last word
+	drain      = time.Second      // for output once the guard has ended: what nobody could kill may hold the other end
+	leaseEvery = time.Second      // between two words to the guard that all is well
+	maxStatus  = 4 << 10          // bytes of a guard's last word
+	patience   = 30 * time.Second // with a guard, beyond the grace: it gives up after 20 s on what does not die
 )
 
 // errLease says that a guard ended its program since the runner did not renew its lease.
@@ -34,6 +36,7 @@ type process struct {
 	env    []string
 	dir    string
 	grace  time.Duration        // from SIGTERM to SIGKILL
+	late   time.Duration        // beyond the grace, until the guard is killed; 0 means patience
 	lease  func() time.Duration // how long it may go on from now without this runner
 	cgroup *guard.Cgroup        // nil if there is none
 }
@@ -46,7 +49,8 @@ type process struct {
 // When ctx ends, the program's process group gets SIGTERM and, after the grace, SIGKILL. Whatever it
 // leaves behind when it ends is killed, in whatever group or session, and so is everything when this
 // process dies or the lease is over. Without a cgroup that ends with the guard: a program that kills it dies
-// itself, and what it has started goes on. After an error of out the rest of the output is read and thrown
+// itself, and what it has started goes on. A program can stop its guard too (SIGSTOP): the guard is killed 30 s
+// after the grace. After an error of out the rest of the output is read and thrown
 // away, so that the program does not block on it.
 func (p process) run(ctx context.Context, out io.Writer) (code int, err error) {
 	var pipes pipes
@@ -79,6 +83,7 @@ func (p process) run(ctx context.Context, out io.Writer) (code int, err error) {
 	copying.Go(func() { copyOutput(out, output, &ended) })
 	gone := make(chan struct{})
 	telling.Go(func() { p.tell(ctx, words, gone) })
+	telling.Go(func() { p.outlast(ctx, cmd.Process, gone) })
 	last, _ := bufio.NewReader(io.LimitReader(status, maxStatus)).ReadString('\n') // "" from one that was killed
 	close(gone)
 	telling.Wait()
@@ -110,6 +115,20 @@ func (p process) tell(ctx context.Context, words io.Writer, gone <-chan struct{}
 		case <-tick.C:
 			_, _ = fmt.Fprintf(words, "lease %d\n", p.lease().Milliseconds())
 		}
+	}
+}
+
+// outlast kills a guard that does not come to an end after ctx has: it stands still. tell may wait for it.
+func (p process) outlast(ctx context.Context, proc *os.Process, gone <-chan struct{}) {
+	select {
+	case <-gone:
+		return
+	case <-ctx.Done():
+	}
+	select {
+	case <-gone:
+	case <-time.After(p.grace + cmp.Or(p.late, patience)):
+		_ = proc.Kill()
 	}
 }
 

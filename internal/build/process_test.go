@@ -2,6 +2,7 @@ package build
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -153,19 +154,23 @@ steps:
 	}
 }
 
-// guarded starts the test program behind a guard, without a runner. line waits for its next line.
-func guarded(t *testing.T, cgroup *guard.Cgroup, lease func() time.Duration, what string) (line func() string, ended func() (int, error)) {
+// guarded starts the test program behind a guard, without a runner, as p says: its lease is an hour if it has none. line
+// waits for its next line.
+func guarded(ctx context.Context, t *testing.T, p process, what string) (line func() string, ended func() (int, error)) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := process{path: self, argv: []string{self, what}, env: []string{programVariable + "=1"}, dir: t.TempDir(), grace: time.Minute, lease: lease, cgroup: cgroup}
+	p.path, p.argv, p.env, p.dir = self, []string{self, what}, []string{programVariable + "=1"}, t.TempDir()
+	if p.lease == nil {
+		p.lease = func() time.Duration { return time.Hour }
+	}
 	r, w := io.Pipe()
 	code, failed, done := 0, error(nil), make(chan struct{})
 	go func() {
 		defer close(done)
-		code, failed = p.run(t.Context(), w)
+		code, failed = p.run(ctx, w)
 		w.Close()
 	}()
 	t.Cleanup(func() { <-done })
@@ -182,7 +187,7 @@ func guarded(t *testing.T, cgroup *guard.Cgroup, lease func() time.Duration, wha
 
 func TestAProgramIsEndedWhenItsLeaseIsOver(t *testing.T) {
 	until := time.Now().Add(2 * time.Second)
-	line, ended := guarded(t, nil, func() time.Duration { return time.Until(until) }, "stubborn")
+	line, ended := guarded(t.Context(), t, process{grace: time.Minute, lease: func() time.Duration { return time.Until(until) }}, "stubborn")
 	all := pids(t, line())
 	if _, err := ended(); !errors.Is(err, errLease) || time.Now().Before(until) {
 		t.Errorf("ended by %v, %v before its lease", err, time.Until(until))
@@ -191,7 +196,7 @@ func TestAProgramIsEndedWhenItsLeaseIsOver(t *testing.T) {
 }
 
 func TestAProgramDoesNotOutliveItsGuard(t *testing.T) {
-	line, ended := guarded(t, nil, func() time.Duration { return time.Hour }, "stubborn")
+	line, ended := guarded(t.Context(), t, process{}, "stubborn")
 	all := pids(t, line())
 	if err := syscall.Kill(parentOf(t, all[0]), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -208,12 +213,30 @@ func TestAProgramThatKillsItsGuardLeavesNothingBehind(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
-	line, ended := guarded(t, cgroup, func() time.Duration { return time.Hour }, "patricide")
+	line, ended := guarded(t.Context(), t, process{cgroup: cgroup}, "patricide")
 	all := pids(t, line())
 	if code, err := ended(); err == nil || !strings.Contains(err.Error(), "has died") {
 		t.Errorf("got %d, %v", code, err)
 	}
 	wantGone(t, all...)
+}
+
+// TestAProgramWhoseGuardWasStoppedIsEndedAllTheSame: it does not take its place for ever.
+func TestAProgramWhoseGuardWasStoppedIsEndedAllTheSame(t *testing.T) {
+	cgroup, _ := guard.OpenCgroup() // the program itself ends without too
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	line, ended := guarded(ctx, t, process{cgroup: cgroup, grace: time.Millisecond, late: 500 * time.Millisecond}, "stubborn")
+	all := pids(t, line())
+	if err := syscall.Kill(parentOf(t, all[0]), syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if code, err := ended(); err == nil || !strings.Contains(err.Error(), "has died") {
+		t.Errorf("got %d, %v", code, err)
+	}
+	wantGone(t, all[0])
+	_ = syscall.Kill(all[1], syscall.SIGKILL) // its child: nobody is left to end that without a control group
 }
 
 // TestNothingOutlivesItsRunner: a runner that is killed (SIGKILL) tells nobody.
