@@ -98,6 +98,7 @@ func silent(t *testing.T, m broker.Mailbox) {
 }
 
 func TestAMailboxThatKeepsMuchGoesOnInAnotherLane(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	const prefetch, kept = 1000, keptMost + 44
 	s := server()
 	l := join(t, open(t, Options{}), broker.Worker(s))
@@ -141,6 +142,7 @@ func TestAMailboxThatKeepsMuchGoesOnInAnotherLane(t *testing.T) {
 }
 
 func TestALaneGetsThePrefetchThatAnotherOneNoLongerNeeds(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	const prefetch, kept = 1000, keptMost + 44
 	s := server()
 	l := join(t, open(t, Options{}), broker.Worker(s))
@@ -156,6 +158,7 @@ func TestALaneGetsThePrefetchThatAnotherOneNoLongerNeeds(t *testing.T) {
 }
 
 func TestWhatCameByOneLaneIsGivenOutBeforeTheNextOneIsInUse(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	const kept, unread = keptMost + 44, 600
 	s := server()
 	l := join(t, open(t, Options{}), broker.Worker(s))
@@ -187,6 +190,7 @@ func TestWhatCameByOneLaneIsGivenOutBeforeTheNextOneIsInUse(t *testing.T) {
 }
 
 func TestWhatSeveralLanesKeepComesAgainInOrder(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	const kept = keptMost + 44
 	s := server()
 	b := open(t, Options{})
