@@ -47,8 +47,8 @@ const (
 	rateRounds  = 5
 	rateWithin  = time.Minute
 	ackEvery    = 32
-	ackPause    = 100 * time.Millisecond
-	ackLook     = 10 * time.Millisecond // how exact the pause is
+	ackPause    = 50 * time.Millisecond
+	ackLook     = 5 * time.Millisecond // how exact the pause is
 )
 
 // eventRates is one round, events a second.

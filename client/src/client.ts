@@ -19,7 +19,7 @@ import type { Accepted, ClientMessage, ClientRequest, Position, Priority, Refuse
  * passed since, or when ackEvery events are not acknowledged, whichever is first; and when the page goes away.
  */
 export const ackEvery = 32;
-export const ackMs = 100;
+export const ackMs = 50;
 /** Tasks that are over, as many as are remembered. */
 export const maxOver = 200;
 /** A socket that lived this long ends a row of retries. */

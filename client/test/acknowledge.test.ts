@@ -3,17 +3,17 @@ import { test } from 'node:test';
 import { openOn } from './page.ts';
 import { World, event, run2, settled } from './world.ts';
 
-test('a position is acknowledged at once, the next 100 ms later, and sooner after 32 events', async () => {
+test('a position is acknowledged at once, the next 50 ms later, and sooner after 32 events', async () => {
   const w = new World();
   const { client } = await openOn(w);
   client.submit('make', {}, { taskId: 't' });
   const told = async () => (await settled(), w.socket.of('ack').map((a) => a.tasks[0]?.next));
   w.socket.give(event(1, 0));
   assert.deepEqual(await told(), [2]);
-  await w.advance(60);
+  await w.advance(30);
   w.socket.give(event(2, 1));
   w.socket.give(event(3, 2));
-  await w.advance(39);
+  await w.advance(19);
   assert.deepEqual(await told(), [2]);
   await w.advance(1);
   assert.deepEqual(await told(), [2, 4], 'counted from the acknowledgement before, not from the event');
@@ -22,11 +22,11 @@ test('a position is acknowledged at once, the next 100 ms later, and sooner afte
   w.socket.give(event(35, 34));
   assert.deepEqual(await told(), [2, 4, 36]);
   w.socket.give(event(36, 35));
-  await w.advance(99);
+  await w.advance(49);
   assert.deepEqual(await told(), [2, 4, 36], 'counted from the one that 32 events made');
   await w.advance(1);
   assert.deepEqual(await told(), [2, 4, 36, 37]);
-  await w.advance(100);
+  await w.advance(50);
   w.socket.give(event(37, 36));
   assert.deepEqual(await told(), [2, 4, 36, 37, 38]);
   await w.advance(10_000);

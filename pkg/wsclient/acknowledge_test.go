@@ -24,22 +24,22 @@ func TestAcknowledgesAtOnceThenByTimeOrNumber(t *testing.T) {
 		}
 		numbers(t, task, 1)
 		ack(2, 0)
-		time.Sleep(60 * time.Millisecond)
+		time.Sleep(30 * time.Millisecond)
 		numbers(t, task, 1)
 		p.silent()
-		ack(3, 100*time.Millisecond) // since the one before, not since the event
+		ack(3, 50*time.Millisecond) // since the one before, not since the event
 		numbers(t, task, 31)
 		p.silent()
 		numbers(t, task, 1)
-		ack(35, 100*time.Millisecond)
+		ack(35, 50*time.Millisecond)
 		numbers(t, task, 1)
 		p.silent()
-		ack(36, 200*time.Millisecond) // since the one that 32 events made
+		ack(36, 100*time.Millisecond) // since the one that 32 events made
 		p.silent()
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond)
 		p.silent() // nothing is owed
 		numbers(t, task, 1)
-		ack(37, 300*time.Millisecond)
+		ack(37, 150*time.Millisecond)
 	})
 }
 

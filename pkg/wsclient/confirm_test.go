@@ -24,7 +24,7 @@ func TestAResumedSessionIsConfirmedOnceItsTokenIsKept(t *testing.T) {
 		p.events(step(1, 0), step(2, 1))
 		numbers(t, task, 1)
 		p.acked(2)
-		numbers(t, task, 1) // to be acknowledged in 100 ms
+		numbers(t, task, 1) // to be acknowledged in 50 ms
 		go func() { _, _ = c.SubmitAs(t.Context(), "u", "count", nil) }()
 		receive[*wire.Submit](p)
 		c.Cut()

@@ -46,7 +46,7 @@ type Options struct {
 
 	// What the application is done with is acknowledged at once if the last acknowledgement went out
 	// AckDelay ago or more; else when AckDelay has passed since, or when AckEvery events are not
-	// acknowledged, whichever is first; and when Run ends. 0 means 32 and 100 ms.
+	// acknowledged, whichever is first; and when Run ends. 0 means 32 and 50 ms.
 	AckEvery int
 	AckDelay time.Duration
 
@@ -131,7 +131,7 @@ func (o Options) withDefaults() Options {
 	o.BaseDelay = cmp.Or(o.BaseDelay, 100*time.Millisecond)
 	o.MaxDelay = cmp.Or(o.MaxDelay, 10*time.Second)
 	o.AckEvery = cmp.Or(o.AckEvery, 32)
-	o.AckDelay = cmp.Or(o.AckDelay, 100*time.Millisecond)
+	o.AckDelay = cmp.Or(o.AckDelay, 50*time.Millisecond)
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
