@@ -119,9 +119,10 @@ func newScheduler(self string, slots int, kinds map[string]Kind, newRun func() w
 func (s *scheduler) order(o order) { s.orders = append(s.orders, o) }
 
 // from is the offset at which to read the ledger over a new link. What was not read for too long is
-// read from its start: records of the present may have been forgotten in between.
+// read from its start: records of the present may have been forgotten in between. So is what was never read
+// up to a link.
 func (s *scheduler) from(now time.Time) int64 {
-	if !s.alive.IsZero() && now.Sub(s.alive) > staleAfter {
+	if now.Sub(s.alive) > staleAfter {
 		s.ledger, s.next = newLedger(), 0
 	}
 	return s.next

@@ -214,3 +214,25 @@ func TestATaskThatComesWithoutAPlaceGoesToAnotherRunner(t *testing.T) {
 		w.wantQueues(none)
 	})
 }
+
+func TestALedgerThatWasNotReadForSixHoursOrNotUpToALinkIsReadFromItsStart(t *testing.T) {
+	for _, c := range []struct {
+		current bool // the first link's mark was read
+		gone    time.Duration
+		from    int64
+	}{{true, staleAfter, 2}, {true, staleAfter + 1, 0}, {false, time.Second, 0}} {
+		s := newScheduler("r1", 1, map[string]Kind{"k": {}}, wire.NewRunID)
+		s.from(epoch)
+		s.join(epoch)
+		second := record("free t 1 r2 7")
+		if c.current {
+			second = s.orders[0].record
+		}
+		s.read(record("claim t 1 r2 7"), 0, epoch)
+		s.read(second, 1, epoch)
+		s.part()
+		if from, knows := s.from(epoch.Add(c.gone)), s.ledger.knows(ledgerKey("t")); from != c.from || knows != (c.from > 0) {
+			t.Errorf("%+v: reads from %d, and knows what was before: %v", c, from, knows)
+		}
+	}
+}
