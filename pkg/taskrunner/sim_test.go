@@ -35,12 +35,16 @@ type sim struct {
 	now  time.Time
 	tell func(format string, args ...any)
 
-	stream  []*wire.LedgerRecord
+	stream  []simRecord
+	first   int64      // the offset of the first record that the stream has not forgotten
+	segment int64      // records that are forgotten at once
+	truth   *ledger    // of all records, also of those
 	ready   []*simTask // the queue
 	dead    []*simTask // what the broker has given up
 	tasks   map[wire.TaskID]*simTask
 	runners []*simRunner
 	ids     int
+	long    bool
 	faults  bool
 	died    bool // some runner was killed, or lost its link
 	err     error
@@ -48,13 +52,16 @@ type sim struct {
 
 type simTask struct {
 	task       *wire.Task
+	done       int64 // the offset of the record that it has ended; 0 if there is none
 	deliveries int
 	finals     int
 	tries      int
 	copies     int
 	executing  int // processes, of whatever runner
 	canceledAt time.Time
+	forgotten  bool // by the stream, while it was open and nobody was there for long enough to write it again
 	told       bool // that it is canceled, by who did not run it
+	again      bool // it may be begun though it is done: nobody can know that any more
 }
 
 // simRunner is a place where a runner of one name lives, or does not.
@@ -63,8 +70,10 @@ type simRunner struct {
 	spool    string
 	plan     *scheduler // nil while it is dead
 	frozen   bool
-	linked   bool  // as the broker sees it
-	end      int64 // of what it can read of the ledger without a link
+	linked   bool      // as the broker sees it
+	next     int64     // the offset of the record that it reads next
+	fresh    time.Time // when it began to read the ledger from its start
+	end      int64     // of what it can read of the ledger without a link
 	noticeAt time.Time
 	joinAt   time.Time
 	killedAt time.Time // of what it executes: the guards' doing
@@ -100,9 +109,9 @@ var simStart = time.Unix(1_000_000_000, 0)
 
 func (w *sim) within(d time.Duration) time.Duration { return time.Duration(w.Int64N(int64(d))) }
 
-// simulate runs one schedule: faults for an hour, and then time to end everything.
+// simulate runs one schedule: faults for an hour, in a long one for twenty, and then time to end everything.
 func simulate(seed uint64, tell func(format string, args ...any)) error {
-	w := &sim{Rand: rand.New(rand.NewPCG(seed, 7)), now: simStart, tasks: map[wire.TaskID]*simTask{}, faults: true}
+	w := &sim{Rand: rand.New(rand.NewPCG(seed, 7)), now: simStart, truth: newLedger(), tasks: map[wire.TaskID]*simTask{}, faults: true}
 	w.tell = func(format string, args ...any) {
 		tell("%10v "+format, append([]any{w.now.Sub(simStart).Round(time.Millisecond)}, args...)...)
 	}
@@ -116,15 +125,22 @@ func simulate(seed uint64, tell func(format string, args ...any)) error {
 	if w.IntN(8) == 0 { // more tasks than places
 		rare = 20 + w.IntN(30)
 	}
-	for w.now.Sub(simStart) < 4*time.Hour && w.err == nil {
-		w.faults = !quiet && w.now.Sub(simStart) < time.Hour
-		if w.now.Sub(simStart) < time.Hour && w.IntN(rare) == 0 {
+	busy, end, fault := time.Hour, 4*time.Hour, 60
+	if w.long = seed%simLong == 0; w.long {
+		busy, end, fault = 20*time.Hour, 160*time.Hour, 8
+		rare = 1 + w.IntN(3)
+		w.segment = 1 + w.Int64N(20)
+	}
+	for w.now.Sub(simStart) < end && w.err == nil {
+		w.faults = !quiet && w.now.Sub(simStart) < busy
+		moment := !w.long || w.IntN(100) == 0 || w.IntN(100) == 0 && w.pass()
+		if moment && w.now.Sub(simStart) < busy && w.IntN(rare) == 0 {
 			w.submit()
 		}
-		if len(w.tasks) > 0 && w.IntN(3*rare) == 0 {
-			w.cancel(w.tasks[wire.TaskID(fmt.Sprint("t", 1+w.IntN(len(w.tasks))))])
+		if moment && len(w.tasks) > 0 && w.IntN(3*rare) == 0 {
+			w.cancel(w.anyTask())
 		}
-		if w.faults && w.IntN(60) == 0 {
+		if moment && w.faults && w.IntN(fault) == 0 {
 			w.fault()
 		}
 		r := w.runners[w.IntN(len(w.runners))]
@@ -133,7 +149,7 @@ func simulate(seed uint64, tell func(format string, args ...any)) error {
 			w.now = w.now.Add(w.within(3 * time.Second))
 			w.tick()
 		}
-		if !w.faults && w.over() {
+		if w.now.Sub(simStart) > busy && w.over() {
 			break
 		}
 	}
@@ -143,7 +159,7 @@ func simulate(seed uint64, tell func(format string, args ...any)) error {
 	for _, id := range slices.Sorted(maps.Keys(w.tasks)) {
 		t := w.tasks[id]
 		switch {
-		case t.finals == 0:
+		case t.finals == 0 && !t.forgotten:
 			return fmt.Errorf("%s has no end; %d tries, %d ready, %d dead", id, t.tries, len(w.ready), len(w.dead))
 		case !w.died && (t.finals > 1 || t.tries > 1):
 			return fmt.Errorf("%s ran %d times and ended %d times, and nothing had failed", id, t.tries, t.finals)
@@ -159,14 +175,21 @@ func (w *sim) over() bool {
 			return false
 		}
 	}
-	return len(w.ready)+len(w.dead) == 0 && w.now.Sub(simStart) > time.Hour
+	return len(w.ready)+len(w.dead) == 0
+}
+
+func (w *sim) anyTask() *simTask {
+	return w.tasks[wire.TaskID(fmt.Sprint("t", 1+w.IntN(len(w.tasks))))]
 }
 
 func (w *sim) submit() {
 	id := wire.TaskID(fmt.Sprint("t", len(w.tasks)+1))
 	var t *simTask
-	if len(w.tasks) > 0 && w.IntN(4) == 0 { // a copy of an earlier one
-		t = w.tasks[wire.TaskID(fmt.Sprint("t", 1+w.IntN(len(w.tasks))))]
+	if len(w.tasks) > 0 && (w.IntN(4) == 0 || w.long && time.Duration(len(w.tasks)) > 8*w.now.Sub(simStart)/time.Hour) { // a copy of an earlier one
+		t = w.anyTask()
+		for i := 0; w.long && t.executing == 0 && i < 9; i++ {
+			t = w.anyTask()
+		}
 		t.copies++
 	} else {
 		t = &simTask{task: &wire.Task{Meta: socketmeta.Meta{Client: socketmeta.ClientID{6: 0x70, 8: 0x80, 15: 1}, Server: "i1-w1"}, Task: id, Kind: "k", Submitted: wire.Time{Time: simStart}}}
@@ -189,7 +212,7 @@ func (w *sim) cancel(t *simTask) {
 			t.canceledAt = w.now
 		}
 	}
-	w.stream = append(w.stream, r)
+	w.append(r)
 }
 
 func (w *sim) start(r *simRunner) {
@@ -213,18 +236,18 @@ func (w *sim) fault() {
 		if w.IntN(3) == 0 {
 			r.spool += "'"
 		}
-		r.joinAt = w.now.Add(w.within(10 * time.Minute))
+		r.joinAt = w.now.Add(w.away(r, 10*time.Minute))
 	case 1: // stopped, longer or shorter
 		w.tell("%s stands still", r.name)
 		r.frozen = true
-		r.noticeAt = w.now.Add(w.within(6 * time.Minute)) // it wakes
+		r.noticeAt = w.now.Add(w.away(r, 6*time.Minute)) // it wakes
 		r.killedAt = r.plan.alive.Add(2 * time.Minute)
 	case 2, 3: // its link goes, and it sees that at once or later; the next one comes soon or not
 		w.cut(r)
 		r.noticeAt = w.now.Add(w.within(simNotice))
 		r.joinAt = r.noticeAt.Add(w.within(10 * time.Second))
-		if w.IntN(3) == 0 {
-			r.joinAt = r.noticeAt.Add(w.within(10 * time.Minute))
+		if w.IntN(3) == 0 || w.long {
+			r.joinAt = r.noticeAt.Add(w.away(r, 10*time.Minute))
 		}
 	case 4: // the broker dies
 		w.tell("the broker dies")
@@ -250,8 +273,9 @@ func (w *sim) fault() {
 // cut ends a link as the broker sees it: what the runner holds is ready again.
 func (w *sim) cut(r *simRunner) {
 	w.tell("%s has no link", r.name)
-	if r.linked {
-		r.end = min(int64(len(w.stream)), r.plan.next+w.Int64N(20))
+	was := r.linked
+	if was {
+		r.end = min(int64(len(w.stream)), r.next+w.Int64N(20))
 	}
 	r.linked = false
 	for _, tag := range slices.Sorted(maps.Keys(r.held)) {
@@ -260,8 +284,8 @@ func (w *sim) cut(r *simRunner) {
 	clear(r.held)
 	sent := w.IntN(len(r.out) + 1) // the last words, which the broker may have read
 	for _, o := range r.out[:sent] {
-		if o.verb == write {
-			w.stream = append(w.stream, o.record)
+		if was && o.verb == write {
+			w.append(o.record)
 		}
 	}
 	r.out = nil
@@ -318,7 +342,10 @@ func (w *sim) step(r *simRunner) {
 	}
 	if r.plan.mark == "" && w.now.After(r.joinAt) {
 		w.tell("%s has a link", r.name)
-		r.plan.from(w.now)
+		from := r.plan.from(w.now)
+		if r.next = max(from, w.first); from == 0 {
+			r.fresh = w.now
+		}
 		r.plan.spool = r.spool
 		r.linked, r.paused, r.held, r.out = true, false, map[uint64]simHold{}, nil
 		r.plan.join(w.now)
@@ -330,8 +357,12 @@ func (w *sim) step(r *simRunner) {
 			if !r.linked {
 				end = r.end
 			}
-			if r.plan.mark != "" && r.plan.next < end {
-				r.plan.read(w.stream[r.plan.next], r.plan.next, w.now)
+			if r.plan.mark != "" && r.next < end {
+				current := r.plan.current
+				r.plan.read(w.stream[r.next].LedgerRecord, r.next, w.now)
+				if r.next++; !current && r.plan.current {
+					w.compare(r)
+				}
 			}
 		case 1:
 			if !r.linked {
@@ -392,7 +423,7 @@ func (w *sim) collect(r *simRunner) {
 			if o.job.dead == "" && o.job.attempt >= wire.DeadAttempt {
 				w.fail("%s runs %s, which is dead", r.name, t.task.Task)
 			}
-			if t.told && o.job.dead == "" && !o.job.canceled {
+			if t.told && !t.again && o.job.dead == "" && !o.job.canceled {
 				w.fail("%s runs %s, whose client was told that it is canceled", r.name, t.task.Task)
 			}
 			if o.job.dead == "" {
@@ -405,6 +436,9 @@ func (w *sim) collect(r *simRunner) {
 			length := w.within(20 * time.Second)
 			if w.IntN(4) == 0 {
 				length = w.within(15 * time.Minute)
+			}
+			if w.long && w.IntN(4) == 0 {
+				length = 6*time.Hour + w.within(12*time.Hour)
 			}
 			if o.job.canceled || o.job.dead != "" {
 				length = 0
@@ -432,7 +466,7 @@ func (w *sim) carryOut(r *simRunner, o order) {
 	switch o.verb {
 	case write:
 		w.tell("%s writes %s %s %d", r.name, o.record.Op, o.record.Task, o.record.Attempt)
-		w.stream = append(w.stream, o.record)
+		w.append(o.record)
 	case settle:
 		delete(r.held, o.hold.tag)
 	case requeue:
