@@ -38,7 +38,9 @@ const (
 )
 
 // submit notes that the client asks for a task, by its socket or otherwise. Only a task that this session saw accepted is
-// known to be stored: anything else is published, at worst once more.
+// known to be stored: anything else is published, at worst once more. So other contents are a conflict only for what was
+// submitted here: of a task that is known by its events or by the client's positions nobody here knows the contents, and
+// runners drop what has an ID that they know (docs/adr/0002).
 func (c *core) submit(m *wire.Submit, bySocket bool) claim {
 	d := digestOf(m)
 	c.begin()

@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"sync"
@@ -161,6 +162,72 @@ func TestFault34ATaskSubmittedToTwoWorkersAtOnceEndsOnceForItsClient(t *testing.
 					t.Errorf("%d events of unknown tasks, %d open tasks", s.Unknown, len(c.Tasks()))
 				}
 			})
+		})
+	}
+}
+
+// The promise of conflict ends with the session's memory at one worker (docs/adr/0002). Then runners know the task
+// by its client and ID: they run what was asked for first, and nothing of the second.
+func TestOtherContentsUnderATasksIDAreAConflictAtItsWorkerAndRunNowhere(t *testing.T) {
+	for name, elsewhere := range map[string]func(b *bubble, w *lodger) *lodger{
+		"the session moves":     func(b *bubble, _ *lodger) *lodger { return b.worker("i1-w2") },
+		"the worker is started": func(b *bubble, w *lodger) *lodger { b.kill(w); return b.worker(w.id) },
+	} {
+		inBubble(t, func(b *bubble) {
+			gate := make(chan struct{})
+			var ran atomic.Value
+			var runs atomic.Int64
+			b.runner("r1", kinds(taskrunner.HandlerFunc(func(_ context.Context, t *taskrunner.Task) (any, error) {
+				runs.Add(1)
+				var params json.RawMessage
+				err := t.Params(&params)
+				ran.Store(string(params))
+				<-gate
+				return nil, err
+			})))
+			first := b.worker("i1-w1")
+			s := b.bare(first, "")
+			s.say(&wire.Hello{})
+			m := s.meta()
+			ask := func(s *bareSocket, params string) (answers []string, ends int) {
+				s.say(&wire.Submit{Task: "t", Kind: "k", Params: json.RawMessage(params)})
+				b.pass(time.Minute)
+				ms, _ := s.all()
+				for _, m := range ms {
+					switch m := m.(type) {
+					case *wire.Accepted:
+						answers = append(answers, "accepted")
+					case *wire.Refused:
+						answers = append(answers, string(m.Code))
+					case *wire.Event:
+						if m.Last {
+							ends++
+						}
+					}
+				}
+				return answers, ends
+			}
+			for _, c := range [][2]string{{`{"n":1}`, "accepted"}, {`{"n":2}`, "conflict"}} {
+				if got, _ := ask(s, c[0]); !slices.Equal(got, []string{c[1]}) {
+					t.Errorf("%s: %s is answered with %v, want %s", name, c[0], got, c[1])
+				}
+			}
+			s = b.bare(elsewhere(b, first), "")
+			s.say(&wire.Hello{Token: m.Token, Tasks: []wire.Position{{Task: "t"}}})
+			if m = s.meta(); !m.Resumed {
+				t.Fatalf("%s: got %+v, want the session", name, m)
+			}
+			s.say(&wire.Confirm{Epoch: m.Epoch})
+			if got, _ := ask(s, `{"n":2}`); !slices.Equal(got, []string{"accepted"}) {
+				t.Errorf("%s: other contents are answered with %v, want accepted", name, got)
+			}
+			close(gate)
+			if _, ends := ask(s, `{"n":2}`); runs.Load() != 1 || ran.Load() != `{"n":1}` || ends != 1 {
+				t.Errorf("%s: %d runs, of %v, and %d ends; want one, of the first", name, runs.Load(), ran.Load(), ends)
+			}
+			if ready, unsettled := b.broker.Depth(broker.TasksQueue("k", wire.Normal)); ready+unsettled > 0 {
+				t.Errorf("%s: %d tasks are left", name, ready+unsettled)
+			}
 		})
 	}
 }

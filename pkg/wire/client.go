@@ -37,7 +37,8 @@ type Position struct {
 }
 
 // Submit asks for a task. It is idempotent: the same task ID with the same contents is accepted
-// again and runs once; with other contents it is a conflict.
+// again and runs once; with other contents it is a conflict. Once the session has moved or its worker was
+// started anew those are accepted too, and only the contents that a runner claims first are run (docs/adr/0002).
 type Submit struct {
 	ID     string          `json:"id,omitempty"` // echoed in the reply
 	Task   TaskID          `json:"task_id"`
