@@ -1,6 +1,8 @@
 package taskrunner
 
 import (
+	"hash/fnv"
+	"io"
 	"maps"
 	"time"
 
@@ -13,8 +15,8 @@ import (
 // has no link for so long, so it has given its runs up. Of this runner itself, if it runs the task not:
 // at once if the process that did had the lock of the spool that this one has, for then it is dead, else
 // after the same time with this link, during which nobody else had this name. A task that was taken over
-// before waits, twice as long each time, for it may be what kills its runners; one that was given up and is
-// only to be ended does not.
+// before waits, twice as long each time, for it may be what kills its runners, and apart from those that were lost with
+// it; one that was given up and is only to be ended does not.
 func (s *scheduler) orphaned(o *standing, now time.Time) bool {
 	switch {
 	case !s.takes(o), s.jobs[keyOf(o.task)] != nil, s.owed[keyOf(o.task)] != nil:
@@ -25,6 +27,8 @@ func (s *scheduler) orphaned(o *standing, now time.Time) bool {
 		return false
 	case o.free:
 		return true
+	case now.Sub(o.heard) < pause(o.attempt)+spread(o):
+		return false
 	case o.runner == s.self:
 		return o.spool != "" && o.spool == s.spool || now.Sub(s.joined) >= o.fence+margin
 	default:
@@ -46,6 +50,15 @@ func pause(attempt int) time.Duration {
 		return 0
 	}
 	return min(time.Second<<min(attempt-1, 6), time.Minute)
+}
+
+// spread is what a task whose runner was lost waits for beside its pause: up to half of that, by its last run. Tasks that
+// were lost together would else begin together each time, and one that kills its runners would take all of them along.
+func spread(o *standing) time.Duration {
+	const parts = 1000
+	h := fnv.New32a()
+	_, _ = io.WriteString(h, string(o.run)) // never fails
+	return pause(o.attempt) / 2 / parts * time.Duration(h.Sum32()%parts)
 }
 
 // probed says whether the control key of a runner was returned, or else had somebody.

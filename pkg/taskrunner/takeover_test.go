@@ -193,6 +193,62 @@ func TestATaskThatKillsItsRunnersEndsAtTheLimit(t *testing.T) {
 	})
 }
 
+// TestATaskThatKillsItsRunnerLetsItsNeighboursEnd: of tasks that began together one kills their runner as soon as it
+// begins, whenever that is started again.
+func TestATaskThatKillsItsRunnerLetsItsNeighboursEnd(t *testing.T) {
+	const killer, step = "killer", 100 * time.Millisecond
+	names := []string{killer, "a", "b", "c"}
+	for try := range 50 {
+		ids := 1000 * try
+		newRun := func() wire.RunID { ids++; return runID(ids) }
+		now := simStart
+		var stream []*wire.LedgerRecord
+		for _, name := range names {
+			claim := record("claim " + name + " 1 r1 0")
+			claim.Run, claim.Spool = newRun(), "s"
+			stream = append(stream, claim)
+		}
+		ended := map[wire.TaskID]int{} // in which attempt
+		for len(ended) < len(names) {
+			s := newScheduler("r1", len(names), map[string]Kind{"k": {}}, newRun)
+			s.spool = "s"
+			s.join(now)
+			begun := map[*job]time.Time{}
+			for dead := false; !dead && len(ended) < len(names); now = now.Add(step) {
+				s.tick(now)
+				for s.next < int64(len(stream)) {
+					s.read(stream[s.next], s.next, now)
+				}
+				for j, at := range begun {
+					if now.Sub(at) >= 3*time.Second || j.attempt > DefaultAttempts {
+						delete(begun, j)
+						ended[j.task.Task] = j.attempt
+						s.over(j, true, now)
+					}
+				}
+				for _, o := range s.orders {
+					switch {
+					case o.verb == write:
+						stream = append(stream, o.record)
+					case o.verb == begin:
+						begun[o.job] = now
+						dead = dead || o.job.task.Task == killer && o.job.attempt <= DefaultAttempts
+					}
+				}
+				s.orders = nil
+			}
+		}
+		for _, name := range names[1:] {
+			if n := ended[wire.TaskID(name)]; n > DefaultAttempts {
+				t.Errorf("try %d: %s was begun %d times without an end, as the killer was", try, name, DefaultAttempts)
+			}
+		}
+		if n := ended[killer]; n != DefaultAttempts+1 {
+			t.Errorf("try %d: the killer ended in attempt %d", try, n)
+		}
+	}
+}
+
 func TestATaskThatComesWithoutAPlaceGoesToAnotherRunner(t *testing.T) {
 	inWorld(t, func(w *world) {
 		long := HandlerFunc(func(context.Context, *Task) (any, error) { time.Sleep(time.Hour / 2); return nil, nil })
