@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -203,11 +204,14 @@ func (c *crowd) on(server string) (all []*guest) {
 // returns when all are accepted.
 func (c *crowd) ask(lines int, every time.Duration, guests ...*guest) {
 	c.t.Helper()
-	c.submit("countdown", map[string]any{"lines": lines, "interval_ms": every.Milliseconds()}, lines, guests...)
+	c.submit("countdown", same(map[string]any{"lines": lines, "interval_ms": every.Milliseconds()}), lines, guests...)
 }
 
+// same are the parameters of any task.
+func same(params any) func(wire.TaskID) any { return func(wire.TaskID) any { return params } }
+
 // submit is ask for a task of any kind, which will write so many lines.
-func (c *crowd) submit(kind string, params any, lines int, guests ...*guest) {
+func (c *crowd) submit(kind string, params func(wire.TaskID) any, lines int, guests ...*guest) {
 	c.t.Helper()
 	if guests == nil {
 		guests = c.all
@@ -226,14 +230,14 @@ func (c *crowd) submit(kind string, params any, lines int, guests ...*guest) {
 	}
 }
 
-func (g *guest) submit(kind string, params any, lines int) error {
+func (g *guest) submit(kind string, params func(wire.TaskID) any, lines int) error {
 	id := g.newErrand(lines)
 	g.mu.Lock()
 	client := g.client
 	g.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), homeWithin)
 	defer cancel()
-	_, err := client.SubmitAs(ctx, id, kind, params)
+	_, err := client.SubmitAs(ctx, id, kind, params(id))
 	return err
 }
 
@@ -383,6 +387,16 @@ func (g *guest) describe(r *errand) string {
 	meta := g.client.Meta()
 	return fmt.Sprintf("guest %d (client %v on %s, epoch %d, %+v): task %s of %d lines is at line %d, %d events, %+v",
 		g.id, meta.Client, meta.Server, meta.Epoch, g.client.Stats(), r.at.Task, r.lines, r.line, have, r.at)
+}
+
+// tasks are those of all guests.
+func (c *crowd) tasks() (all []wire.TaskID) {
+	for _, g := range c.all {
+		g.mu.Lock()
+		all = slices.AppendSeq(all, maps.Keys(g.errand))
+		g.mu.Unlock()
+	}
+	return all
 }
 
 // has returns how many durable events of a task came, and whether it has ended.

@@ -171,7 +171,7 @@ func TestFault29FiftyThousandHeldEventsSurviveTheirWorker(t *testing.T) {
 	c := start(t, rig.ClusterOptions{WorkerSettings: []string{"WSCLUSTER_MAX_HELD=65535"}}, "i1-w1", "i1-w2", "i2-w1")
 	crowd := gather(t, guests, c.Worker("i1-w1").Addr)
 	gate := c.flood(each)
-	crowd.submit("flood", nil, 0)
+	crowd.submit("flood", same(nil), 0)
 	for _, g := range crowd.all {
 		g.away()
 	}

@@ -24,6 +24,10 @@ import (
 var root, bin string
 
 func TestMain(m *testing.M) {
+	if kind := os.Getenv(programVariable); kind != "" {
+		program(kind, os.Args[1:])
+		return
+	}
 	os.Exit(func() int {
 		var err error
 		if root, err = rig.Root(); err != nil {

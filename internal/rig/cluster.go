@@ -70,7 +70,7 @@ func StartCluster(ctx context.Context, o ClusterOptions) (_ *Cluster, err error)
 		}
 	}
 	for _, name := range o.Runners {
-		if err = c.newRunner(name); err != nil {
+		if _, err = c.newRunner(name); err != nil {
 			return nil, err
 		}
 	}
@@ -128,16 +128,16 @@ func (c *Cluster) newWorker(id string) (w *Member, err error) {
 	return w, c.equip(w, "wsworker", "worker", len(c.Workers)-1, append(settings, c.options.WorkerSettings...))
 }
 
-// newRunner adds a runner that is not started yet.
-func (c *Cluster) newRunner(name string) error {
-	r := &Member{Name: name}
+// newRunner adds a runner that is not started yet. Of its own settings and those of all runners its own count.
+func (c *Cluster) newRunner(name string, own ...string) (r *Member, err error) {
+	r = &Member{Name: name}
 	c.Runners = append(c.Runners, r)
 	work, spool := filepath.Join(c.options.Dir, "work-"+name), filepath.Join(c.options.Dir, "spool-"+name)
 	if err := os.Mkdir(work, 0o700); err != nil {
-		return err
+		return nil, err
 	}
 	settings := []string{"WSCLUSTER_NAME=" + name, "WSCLUSTER_REPO_ROOTS=" + strings.Join(c.options.Repos, ","), "WSCLUSTER_WORK_DIR=" + work, "WSCLUSTER_SPOOL_DIR=" + spool}
-	return c.equip(r, "taskrunner", "runner", len(c.Runners)-1, append(settings, c.options.RunnerSettings...))
+	return r, c.equip(r, "taskrunner", "runner", len(c.Runners)-1, slices.Concat(settings, c.options.RunnerSettings, own))
 }
 
 // equip gives m its program, its settings and its way to RabbitMQ. Each begins with another node,
@@ -198,6 +198,22 @@ func (c *Cluster) AddWorker(ctx context.Context, id string) (_ *Member, err erro
 		return nil, fmt.Errorf("%w; HAProxy was told its address, and answered %q", err, answer)
 	}
 	return w, nil
+}
+
+// AddRunner starts one more runner, with further "KEY=value" settings of its own, and returns once it takes tasks.
+// After an error Stop ends what there is of it.
+func (c *Cluster) AddRunner(ctx context.Context, name string, own ...string) (*Member, error) {
+	r, err := c.newRunner(name, own...)
+	if err == nil {
+		err = r.Start()
+	}
+	if err == nil {
+		err = r.Await(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("add runner %s: %w", name, err)
+	}
+	return r, nil
 }
 
 func (o ClusterOptions) program(name, member string, env []string) Program {

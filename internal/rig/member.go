@@ -100,6 +100,15 @@ func (m *Member) Double() (*Member, error) {
 	return d, errors.Join(err, err2)
 }
 
+// Renamed returns another member with the settings of runner m, its folders and its ways to RabbitMQ, but another
+// name. It is not started yet, and not part of the cluster: whoever starts it ends it.
+func (m *Member) Renamed(name string) *Member {
+	r := &Member{Name: name, Proxy: m.Proxy, program: m.program}
+	r.program.Name = name
+	r.program.Env = append(slices.Clone(m.program.Env), "WSCLUSTER_NAME="+name) // the later of two counts
+	return r
+}
+
 // end ends what there is of the member, and returns when it is gone.
 func (m *Member) end() (err error) {
 	if m.Process != nil {
