@@ -16,6 +16,7 @@ import (
 
 	"github.com/wscluster/wscluster/internal/rig"
 	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/taskrunner"
 	"github.com/wscluster/wscluster/pkg/wire"
 )
 
@@ -252,4 +253,56 @@ func (c *cluster) startAll(members []*rig.Member) func() {
 			c.must(m.Start())
 		}
 	}
+}
+
+// TestFault23ATaskThatKillsItsRunner has its runner started again each time, for six minutes and more.
+func TestFault23ATaskThatKillsItsRunnerEndsAtTheLimitAndItsNeighboursEndWell(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	shop := newWorkshop(t)
+	c := start(t, rig.ClusterOptions{RunnerSettings: []string{shop.recipes("hold", "fatal"), "WSCLUSTER_SLOTS=8"}}, "i1-w1")
+	crowd := gather(t, 5, c.addrs()...)
+	killer, neighbours := crowd.all[0], crowd.all[1:]
+	shop.submit(crowd, "hold", 40, time.Second, 100*time.Millisecond, neighbours...) // still there when the runner dies first
+	theirs := crowd.tasks()
+	shop.awaitRuns(1, theirs...)
+	killer.mu.Lock()
+	killer.mayFail = wire.CodeAttempts
+	killer.mu.Unlock()
+	shop.submit(crowd, "fatal", 0, time.Second, time.Second, killer)
+
+	r, fatal, late := c.Runners[0], killer.errands()[0], time.After(10*time.Minute)
+	for deaths, over := 0, false; !over; {
+		select {
+		case <-fatal.ended:
+			over = true
+		case <-r.Done():
+			if deaths++; deaths > 2*taskrunner.DefaultAttempts {
+				t.Fatalf("its runner died %d times: %s", deaths, r.Tail())
+			}
+			c.must(r.Start())
+		case <-late:
+			t.Fatal("it has not ended after 10 minutes")
+		}
+	}
+	crowd.goHome(c)
+	if !fatal.failed {
+		t.Errorf("it ended without an error of code %s", wire.CodeAttempts)
+	}
+	for _, task := range crowd.tasks() {
+		t.Logf("%s: %v", task, shop.journal(task))
+		if slices.Contains(theirs, task) {
+			continue
+		}
+		runs := shop.runs(task)
+		if len(runs) != taskrunner.DefaultAttempts {
+			t.Errorf("it was begun %d times, want %d", len(runs), taskrunner.DefaultAttempts)
+		}
+		for i, least := range []time.Duration{0, 2, 4, 8, 16, 32, 60, 60, 60} {
+			if i+1 < len(runs) && runs[i+1].at.Sub(runs[i].at) < least*time.Second {
+				t.Errorf("attempt %d began %v after the one before, want at least %d s", i+2, runs[i+1].at.Sub(runs[i].at), least)
+			}
+		}
+	}
+	shop.wantRuns(2, taskrunner.DefaultAttempts, theirs...) // each of its deaths costs those an attempt that run beside it
+	shop.wantNoProcess(c)
 }
