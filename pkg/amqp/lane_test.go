@@ -39,6 +39,21 @@ func expectNumbered(t *testing.T, m broker.Mailbox, first, n int) (tags []uint64
 	return tags
 }
 
+// kept is enough for a lane to be left.
+const kept = keptMost + 44
+
+// keeping is a mailbox that keeps what came by its first lane, the messages 0 to kept, and is in its second.
+func keeping(t *testing.T, prefetch int) (l *link, m *mailbox, tags []uint64) {
+	t.Helper()
+	s := server()
+	l = join(t, open(t, Options{}), broker.Worker(s))
+	m = own(t, l, s, prefetch).(*mailbox)
+	numbered(t, l, s, 0, kept)
+	tags = expectNumbered(t, m, 0, kept)
+	awaitLanes(t, m, 2)
+	return l, m, tags
+}
+
 // awaitLanes waits until m has so many lanes, and its deliveries come by the last.
 func awaitLanes(t *testing.T, m *mailbox, want int) {
 	t.Helper()
@@ -99,14 +114,9 @@ func silent(t *testing.T, m broker.Mailbox) {
 
 func TestAMailboxThatKeepsMuchGoesOnInAnotherLane(t *testing.T) {
 	t.Parallel() // it waits more than it works
-	const prefetch, kept = 1000, keptMost + 44
-	s := server()
-	l := join(t, open(t, Options{}), broker.Worker(s))
-	m := own(t, l, s, prefetch).(*mailbox)
-
-	numbered(t, l, s, 0, kept)
-	first := expectNumbered(t, m, 0, kept)
-	awaitLanes(t, m, 2)
+	const prefetch = 1000
+	l, m, first := keeping(t, prefetch)
+	s := m.server
 
 	numbered(t, l, s, kept, prefetch)
 	second := expectNumbered(t, m, kept, prefetch-kept)
@@ -143,13 +153,8 @@ func TestAMailboxThatKeepsMuchGoesOnInAnotherLane(t *testing.T) {
 
 func TestALaneGetsThePrefetchThatAnotherOneNoLongerNeeds(t *testing.T) {
 	t.Parallel() // it waits more than it works
-	const prefetch, kept = 1000, keptMost + 44
-	s := server()
-	l := join(t, open(t, Options{}), broker.Worker(s))
-	m := own(t, l, s, prefetch).(*mailbox)
-	numbered(t, l, s, 0, kept)
-	tags := expectNumbered(t, m, 0, kept)
-	awaitLanes(t, m, 2)
+	const prefetch = 1000
+	_, m, tags := keeping(t, prefetch)
 	awaitLimit(t, m, prefetch-kept)
 	if err := m.Ack(tags...); err != nil {
 		t.Fatal(err)
@@ -159,7 +164,7 @@ func TestALaneGetsThePrefetchThatAnotherOneNoLongerNeeds(t *testing.T) {
 
 func TestWhatCameByOneLaneIsGivenOutBeforeTheNextOneIsInUse(t *testing.T) {
 	t.Parallel() // it waits more than it works
-	const kept, unread = keptMost + 44, 600
+	const unread = 600
 	s := server()
 	l := join(t, open(t, Options{}), broker.Worker(s))
 	m := own(t, l, s, 2000).(*mailbox)
@@ -191,7 +196,6 @@ func TestWhatCameByOneLaneIsGivenOutBeforeTheNextOneIsInUse(t *testing.T) {
 
 func TestWhatSeveralLanesKeepComesAgainInOrder(t *testing.T) {
 	t.Parallel() // it waits more than it works
-	const kept = keptMost + 44
 	s := server()
 	b := open(t, Options{})
 	l := join(t, b, broker.Worker(s))
