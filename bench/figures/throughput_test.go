@@ -67,9 +67,9 @@ func TestTheClientsAcknowledgeAsTheProtocolSays(t *testing.T) {
 		}
 		take(0, 1)
 		take(1, 1)
-		time.Sleep(55 * time.Millisecond)
+		time.Sleep(32 * time.Millisecond)
 		take(0, 2)
-		time.Sleep(50 * time.Millisecond) // 100 ms after the one before
+		time.Sleep(25 * time.Millisecond) // they are acknowledged 50 ms after the one before
 		take(0, 33)                       // 32 at once, and one more
 		time.Sleep(time.Second)
 		take(0, 1)
@@ -77,7 +77,7 @@ func TestTheClientsAcknowledgeAsTheProtocolSays(t *testing.T) {
 		if err := <-late; err != nil {
 			t.Errorf("acknowledgeLate = %v", err)
 		}
-		want := []string{"0 next 2 0s", "1 next 2 0s", "0 next 4 100ms", "0 next 36 105ms", "0 next 37 210ms", "0 next 38 1.105s"}
+		want := []string{"0 next 2 0s", "1 next 2 0s", "0 next 4 50ms", "0 next 36 57ms", "0 next 37 110ms", "0 next 38 1.057s"}
 		if !slices.Equal(acks, want) {
 			t.Errorf("acknowledged %q, want %q", acks, want)
 		}
