@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
@@ -14,6 +15,9 @@ import (
 // mailbox's own does.
 const heldTag = 1 << 63
 
+// heldSettles is some times what a quorum queue was seen to take: 2 ms, seldom more than 100.
+const heldSettles = 500 * time.Millisecond
+
 // TakeHeld asks how many messages wait, and consumes so many. Taking them one by one (basic.get)
 // would lose their order on a quorum queue, which gives back what belongs to one consumer in order,
 // and counts every get as a consumer of its own: 150 messages taken so came back shuffled. Several
@@ -22,7 +26,8 @@ const heldTag = 1 << 63
 // takes only a part of it and dies, the rest is before that part.
 //
 // A quorum queue whose leader does not answer within 250 ms is told to hold nothing: then nothing
-// is taken this time.
+// is taken this time. One whose leader has just been elected, as after a restart of the broker, counts what waits for some
+// time before it has back what a dead owner held: so the first count that is not 0 is taken again, heldSettles later.
 //
 // ctx is looked at before it begins. Each step, and the wait for each message, is bounded by the
 // call timeout.
@@ -67,6 +72,15 @@ func (m *mailbox) consumeHeld(max int) (ds []broker.Delivery, err error) {
 	}
 	for len(ds) < max {
 		n, err := m.countHeld()
+		if n > 0 && err == nil && !m.heldSettled && m.link.o.MailboxType == Quorum {
+			select {
+			case <-time.After(heldSettles):
+			case <-m.stop:
+				return nil, m.gone()
+			}
+			m.heldSettled = true
+			continue
+		}
 		if n = min(n, max-len(ds), maxPrefetch); err != nil || n == 0 {
 			return ds, err
 		}

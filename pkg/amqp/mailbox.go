@@ -49,6 +49,8 @@ type mailbox struct {
 	beside   []*amqp091.Channel
 	retiring bool // we hold the identity of server
 	unbound  bool
+
+	heldSettled bool // what a dead owner held of the overflow is back
 }
 
 var _ broker.Mailbox = (*mailbox)(nil)
