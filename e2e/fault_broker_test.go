@@ -70,7 +70,7 @@ func (c *cluster) goroutines() map[string]float64 {
 	c.t.Helper()
 	all := map[string]float64{}
 	for _, w := range c.Workers {
-		n, err := metric(w, "go_goroutines ")
+		n, err := metric(w, "go_goroutines")
 		c.must(err)
 		all[w.Name] = n
 	}

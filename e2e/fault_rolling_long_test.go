@@ -14,12 +14,13 @@ import (
 // after the other, behind HAProxy, as a deploy does: SIGTERM, wait for the end, start, wait until
 // HAProxy sees it.
 func TestARollingRestartLosesNothingAndSpreadsItsReconnects(t *testing.T) {
-	const guests, drainWindow = 320, 8 * time.Second
+	const guests, drainWindow, slowStart = 320, 8 * time.Second, time.Second
 	o := withHAProxy()
 	o.Runners, o.RunnerSettings = []string{"r1", "r2"}, []string{"WSCLUSTER_SLOTS=400"}
 	o.WorkerSettings = []string{"WSCLUSTER_DRAIN_WINDOW=" + drainWindow.String()}
-	o.Proxy = []string{"CONN_PER_IP=1000", "WS_PER_IP=1000", "WS_RATE_PER_IP=100000", "SLOWSTART=1s"}
+	o.Proxy = []string{"CONN_PER_IP=1000", "WS_PER_IP=1000", "WS_RATE_PER_IP=100000", "SLOWSTART=" + slowStart.String()}
 	c := start(t, o, eight...)
+	time.Sleep(slowStart + 500*time.Millisecond) // before, those that HAProxy saw last get few: two of eight had 272 of the 320
 	crowd := gather(t, guests, c.HAProxy.Addr)
 	crowd.forgetArrivals()
 	deployed := make(chan struct{})

@@ -183,7 +183,7 @@ func (c *cluster) adoptions() map[string]float64 {
 	return n
 }
 
-// metric returns the sum of a worker's metric over all its labels that begin so.
+// metric returns the sum of a worker's metric over all its labels; a name may go on with those that it begins with.
 func metric(w *rig.Member, name string) (sum float64, err error) {
 	r, err := metrics.Get("http://" + w.Internal + "/metrics")
 	if err != nil {
@@ -193,7 +193,8 @@ func metric(w *rig.Member, name string) (sum float64, err error) {
 	lines := bufio.NewScanner(r.Body)
 	found := false
 	for lines.Scan() {
-		if rest, ok := strings.CutPrefix(lines.Text(), name); ok {
+		rest, ok := strings.CutPrefix(lines.Text(), name)
+		if ok && (strings.Contains(name, "{") || strings.IndexAny(rest, " {") == 0) {
 			value := rest[strings.LastIndexByte(rest, ' ')+1:]
 			n, err := strconv.ParseFloat(value, 64)
 			if err != nil {

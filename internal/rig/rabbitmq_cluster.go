@@ -207,11 +207,12 @@ func (c *RabbitMQCluster) around(i int) Proxies {
 	return all
 }
 
-// AwaitWhole waits until every node sees every node serve.
+// AwaitWhole waits until every node sees every node serve, and is done with its last pause: RabbitMQ pauses from a process of that name, and
+// ignores a partition that comes before that process has ended (rabbit_node_monitor).
 func (c *RabbitMQCluster) AwaitWhole(ctx context.Context) error {
 	for _, r := range c.Nodes {
 		err := poll(ctx, func() error {
-			seen, err := r.Eval(ctx, `true = rabbit:is_running(), io:format("~p", [rabbit_mnesia:cluster_nodes(running)])`)
+			seen, err := r.Eval(ctx, `true = rabbit:is_running(), undefined = whereis(rabbit_outside_app_process), io:format("~p", [rabbit_mnesia:cluster_nodes(running)])`)
 			for _, other := range c.Nodes {
 				if err == nil && !strings.Contains(seen, other.name) {
 					err = fmt.Errorf("%s does not see %s serve, only %s", r.name, other.name, seen)
