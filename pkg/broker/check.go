@@ -1,19 +1,15 @@
 package broker
 
-import (
-	"fmt"
-	"maps"
-	"slices"
-)
+import "fmt"
 
 // Check reports why Publish refuses m before sending it: ErrTooLarge if its body is over
-// MaxMessage, or an error naming the header that is neither string, int64 nor bool.
+// MaxMessage, or an error naming a header that is neither string, int64 nor bool.
 func (m Message) Check() error {
 	if len(m.Body) > MaxMessage {
 		return fmt.Errorf("%w: message %q has %d bytes, at most %d fit", ErrTooLarge, m.ID, len(m.Body), MaxMessage)
 	}
-	for _, name := range slices.Sorted(maps.Keys(m.Headers)) {
-		switch v := m.Headers[name].(type) {
+	for name, v := range m.Headers {
+		switch v.(type) {
 		case string, int64, bool:
 		default:
 			return fmt.Errorf("message %q: header %q is a %T: make it a string, int64 or bool", m.ID, name, v)

@@ -22,11 +22,10 @@ var numbers = [...]string{headerAttempt, headerRun, headerSeq, headerPrev, heade
 // Headers returns what travels beside e's body: string, int64 and bool values. An event without
 // numbers (Seq 0) has none here either.
 func (e *Event) Headers() map[string]any {
-	h := map[string]any{
-		headerClient: e.Client.String(),
-		headerEpoch:  int64(e.Epoch),
-		headerHome:   string(e.Home),
-	}
+	h := make(map[string]any, len(numbers)+4) // at once: a map that grows is made twice
+	h[headerClient] = e.Client.String()
+	h[headerEpoch] = int64(e.Epoch)
+	h[headerHome] = string(e.Home)
 	if e.Hops != 0 {
 		h[headerHops] = int64(e.Hops)
 	}
