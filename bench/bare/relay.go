@@ -3,6 +3,7 @@ package bare
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,26 +26,41 @@ import (
 const RelayCommand = "relay"
 
 // relay is the least that can bring a channel to many sockets: it encodes a message once, and writes it to one
-// socket of its channel after the other. It has no sessions and no queues; a socket that does not take a frame at once
-// stops all others. Clients talk to it as to a worker: hello, subscribe; it echoes pings.
+// socket of its channel after the other; or events to one each (postman). It has no sessions and no queues; a socket that does not
+// take a frame at once stops all others. Clients talk to it as to a worker: hello, subscribe, ack; it echoes pings.
 type relay struct {
+	server socketmeta.ServerID
+	post   postman
+
 	mu    sync.Mutex
 	conns map[string][]net.Conn // guarded by mu: by channel
 }
 
-// RelayMain runs a relay until it fails, or in ends, and prints its address. Messages are those of the exchange channels at a
-// RabbitMQ, taken without acknowledgement, or, without a url, lines of in: a channel, a space, the body.
-func RelayMain(url string, in io.Reader, stdout io.Writer) error {
+// RelayMain runs a relay until it fails, or in ends, and prints its address. args are a url and a server ID. Messages are those
+// of the server's mailbox at a RabbitMQ; without a server those of the exchange channels, taken without acknowledgement;
+// without a url, lines of in: a channel, a space, the body.
+func RelayMain(args []string, in io.Reader, stdout io.Writer) error {
+	if len(args) != 2 {
+		return errors.New("a relay takes a url and a server ID, which may be empty")
+	}
+	url, server := args[0], socketmeta.ServerID(args[1])
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	r := &relay{conns: map[string][]net.Conn{}}
+	r := &relay{server: server, post: postman{homes: map[string]*home{}}, conns: map[string][]net.Conn{}}
 	go func() {
 		r.read(in)
 		ln.Close()
 	}()
-	if url != "" {
+	switch {
+	case server != "":
+		c, err := DialConsumer(url, server)
+		if err != nil {
+			return err
+		}
+		go r.post.deliver(c.deliveries)
+	case url != "":
 		posts, err := consumeChannels(url)
 		if err != nil {
 			return err
@@ -105,39 +121,46 @@ func (r *relay) relay(channel string, body []byte) {
 	}
 }
 
-var welcome = wire.EncodeServer(&wire.SocketMeta{Client: socketmeta.NewClientID(), Server: "bare-w1", Epoch: 1, Token: "none", Route: "none"})
-
-// relayFrame is more than its clients send, in bytes: a hello, a subscribe, pings.
-const relayFrame = 8 << 10
+const (
+	relayFrame  = 8 << 10 // bytes: more than its clients send: a hello, a subscribe, pings, acks
+	relayBuffer = 512     // bytes: an ack is one read
+)
 
 func (r *relay) serve(c net.Conn) {
 	defer c.Close()
 	channel := ""
 	defer func() { r.leave(channel, c) }()
+	h := &home{conn: c, client: socketmeta.NewClientID()}
+	defer r.post.moveOut(h)
 	upgrader := ws.Upgrader{Protocol: func(p []byte) bool { return string(p) == wire.Subprotocol }}
 	if _, err := upgrader.Upgrade(c); err != nil {
 		return
 	}
+	in := bufio.NewReaderSize(c, relayBuffer)
 	for {
-		h, err := ws.ReadHeader(c)
-		if err != nil || h.Length > relayFrame {
+		header, err := ws.ReadHeader(in)
+		if err != nil || header.Length > relayFrame {
 			return
 		}
-		payload := make([]byte, h.Length)
-		if _, err := io.ReadFull(c, payload); err != nil {
+		payload := make([]byte, header.Length)
+		if _, err := io.ReadFull(in, payload); err != nil {
 			return
 		}
-		if h.OpCode != ws.OpText {
+		if header.OpCode != ws.OpText {
 			continue
 		}
-		ws.Cipher(payload, h.Mask, 0)
+		ws.Cipher(payload, header.Mask, 0)
 		m, refused := wire.DecodeClient(payload)
 		if refused != nil {
 			return
 		}
 		switch m := m.(type) {
 		case *wire.Hello:
-			_ = ws.WriteFrame(c, ws.NewTextFrame(welcome))
+			r.post.moveIn(h)
+			meta := &wire.SocketMeta{Client: h.client, Server: cmp.Or(r.server, "bare-w1"), Epoch: 1, Token: "none", Route: "none"}
+			_ = ws.WriteFrame(c, ws.NewTextFrame(wire.EncodeServer(meta)))
+		case *wire.Ack:
+			h.acknowledge(m.Tasks)
 		case *wire.Ping:
 			_ = ws.WriteFrame(c, ws.NewTextFrame(wire.EncodeServer(&wire.Pong{ID: m.ID})))
 		case *wire.Subscribe:
@@ -173,14 +196,14 @@ type Relay struct {
 	stop func()
 }
 
-// StartRelay starts this program as a relay (RelayCommand), which ends with Stop.
-func StartRelay(url string) (*Relay, error) {
+// StartRelay starts this program as a relay (RelayCommand), which ends with Stop. See RelayMain.
+func StartRelay(url string, server socketmeta.ServerID) (*Relay, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	c := exec.CommandContext(ctx, self, RelayCommand, url)
+	c := exec.CommandContext(ctx, self, RelayCommand, url, string(server))
 	c.Stderr = os.Stderr
 	in, inErr := c.StdinPipe()
 	out, outErr := c.StdoutPipe()

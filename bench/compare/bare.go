@@ -89,7 +89,7 @@ func (r *relayServer) revive(context.Context) error {
 			return err
 		}
 	}
-	started, err := bare.StartRelay(url)
+	started, err := bare.StartRelay(url, "")
 	if err == nil {
 		r.Relay = started
 	}

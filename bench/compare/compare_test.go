@@ -24,8 +24,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if len(os.Args) == 3 && os.Args[1] == bare.RelayCommand { // as main does
-		_ = bare.RelayMain(os.Args[2], os.Stdin, os.Stdout)
+	if len(os.Args) > 1 && os.Args[1] == bare.RelayCommand { // as main does
+		_ = bare.RelayMain(os.Args[2:], os.Stdin, os.Stdout)
 		os.Exit(1)
 	}
 	goleak.VerifyTestMain(m)

@@ -36,8 +36,8 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	if len(os.Args) == 3 && os.Args[1] == bare.RelayCommand {
-		fmt.Fprintln(os.Stderr, "compare:", bare.RelayMain(os.Args[2], os.Stdin, os.Stdout))
+	if len(os.Args) > 1 && os.Args[1] == bare.RelayCommand {
+		fmt.Fprintln(os.Stderr, "compare:", bare.RelayMain(os.Args[2:], os.Stdin, os.Stdout))
 		os.Exit(1)
 	}
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))

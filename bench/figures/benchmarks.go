@@ -13,9 +13,11 @@ import (
 // Figures that Go benchmarks of this repository measure: each is the ratio of two metrics that they report.
 var (
 	// handshakeGorilla and handshakeCoder are the processor time of a server for one handshake. The baseline is that of the engine.
+	// handshakeBare is the engine's; the baseline is the four system calls that no server can do without.
 	handshakes       = benchmark{"bench/peers", "BenchmarkHandshakeCPU/tcp", "7x"}
 	handshakeGorilla = handshakes.figure("handshake-cpu-gorilla", "us", floor{ofRatio: true, atLeast: true, limit: 3}, "gorilla-us", "engine-us")
 	handshakeCoder   = handshakes.figure("handshake-cpu-coder", "us", floor{ofRatio: true, atLeast: true, limit: 4.5}, "coder-us", "engine-us")
+	handshakeBare    = handshakes.figure("handshake-cpu-bare", "us", floor{ofRatio: true, limit: 1.5}, "engine-us", "bare-us")
 
 	// broadcastCPU is the processor time of Engine.Broadcast for each of 2,000 sockets. The baseline is a bare loop of writes.
 	broadcastCPU = benchmark{"internal/engine", "BenchmarkBroadcast", "20x"}.

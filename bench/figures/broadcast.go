@@ -87,7 +87,7 @@ func startRelays(c *rig.Cluster) (addrs []string, stop func(), err error) {
 		}
 	}
 	for range 2 {
-		r, err := bare.StartRelay(c.Rabbit.URL())
+		r, err := bare.StartRelay(c.Rabbit.URL(), "")
 		if err != nil {
 			stop()
 			return nil, nil, err

@@ -20,11 +20,11 @@ type figure struct {
 
 // figures in the order in which they are measured.
 var figures = []figure{
-	cloneToFirstLogLine, idleMemory, idleGoroutines, unicastP50, eventsSingle, eventsBatched, eventsBesideHeld, connectRate,
+	cloneToFirstLogLine, idleMemory, idleGoroutines, unicastP50, unicastRelay, eventsSingle, eventsRelay, eventsBatched, eventsBesideHeld, connectRate,
 	adoption, handBack, killGap, rollingLost, rollingPeak, brokerKills,
 	acceptedP99, firstLineP99, trivialTask, logThroughput, logMemory, logBrokerMemory, queuedTasks, taskList,
 	broadcastLast, broadcast100, broadcast1k, broadcast10k, slowSubscriber, slowMemory,
-	handshakeGorilla, handshakeCoder, broadcastCPU, broadcastCPU16, halfFrames,
+	handshakeGorilla, handshakeCoder, handshakeBare, broadcastCPU, broadcastCPU16, halfFrames,
 	liveClients,
 }
 

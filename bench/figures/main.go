@@ -39,17 +39,18 @@ type lab struct {
 
 	growth *growth // nil until it is measured
 
-	rates []eventRates // nil until they are measured
-	idle  []idleRound  // as far as they are measured
+	rates   []eventRates   // nil until they are measured
+	unicast []unicastTimes // nil until they are measured
+	idle    []idleRound    // as far as they are measured
 
 	benchmarks map[benchmark][]metrics // those that are measured
 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)                              // a second signal ends the process at once
-	if len(os.Args) == 3 && os.Args[1] == bare.RelayCommand { // one that bare.StartRelay has started
-		fmt.Fprintln(os.Stderr, "figures:", bare.RelayMain(os.Args[2], os.Stdin, os.Stdout))
+	context.AfterFunc(ctx, stop)                             // a second signal ends the process at once
+	if len(os.Args) > 1 && os.Args[1] == bare.RelayCommand { // one that bare.StartRelay has started
+		fmt.Fprintln(os.Stderr, "figures:", bare.RelayMain(os.Args[2:], os.Stdin, os.Stdout))
 		os.Exit(1)
 	}
 	os.Exit(run(ctx, figures, os.Args[1:], os.Stdout, os.Stderr))

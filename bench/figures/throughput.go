@@ -18,6 +18,7 @@ import (
 	"github.com/wscluster/wscluster/pkg/amqp"
 	"github.com/wscluster/wscluster/pkg/batch"
 	"github.com/wscluster/wscluster/pkg/broker"
+	"github.com/wscluster/wscluster/pkg/socketmeta"
 	"github.com/wscluster/wscluster/pkg/wire"
 )
 
@@ -25,12 +26,19 @@ import (
 // 1,000 clients, who acknowledge as docs/PROTOCOL.md says; from the first publish until every client has all of its
 // events and the broker has confirmed them. The publisher is the task runner's own (pkg/batch on pkg/amqp). The baseline is
 // the same events, published one by one by a bare AMQP client with confirms, to a durable queue of another one, which
-// acknowledges each. The three take turns in each round, on one broker.
+// acknowledges each; eventsRelay has the least that brings the same events to as many sockets (bench/bare), one by one by
+// the same publisher. All take turns in each round, on one broker.
 var (
 	eventsSingle = figure{
 		name: "events-single", unit: "1/s", floor: floor{ofRatio: true, atLeast: true, limit: 0.8},
 		measure: func(ctx context.Context, l *lab) ([]sample, error) {
 			return l.eventRates(ctx, func(r eventRates) sample { return sample{r.single, r.raw} })
+		},
+	}
+	eventsRelay = figure{
+		name: "events-relay", unit: "1/s", floor: floor{ofRatio: true, atLeast: true, limit: 1},
+		measure: func(ctx context.Context, l *lab) ([]sample, error) {
+			return l.eventRates(ctx, func(r eventRates) sample { return sample{r.single, r.relay} })
 		},
 	}
 	eventsBatched = figure{
@@ -42,6 +50,7 @@ var (
 )
 
 const (
+	relayServer = socketmeta.ServerID("relay-w1")
 	rateClients = 1_000
 	rateEvents  = 20_000 // of one kind in a round
 	rateRounds  = 5
@@ -52,7 +61,7 @@ const (
 )
 
 // eventRates is one round, events a second.
-type eventRates struct{ raw, single, batched float64 }
+type eventRates struct{ raw, relay, single, batched float64 }
 
 // eventRates measures the rounds once for both figures.
 func (l *lab) eventRates(ctx context.Context, of func(eventRates) sample) (samples []sample, err error) {
@@ -74,12 +83,22 @@ func measureEventRates(ctx context.Context, l *lab) (rounds []eventRates, err er
 			return err
 		}
 		defer raw.close()
+		relay, err := bare.StartRelay(t.cluster.Rabbit.URL(), relayServer)
+		if err != nil {
+			return err
+		}
+		defer relay.Stop()
+		others, err := takersAt(ctx, relay.Addr)
+		if err != nil {
+			return err
+		}
 		g, ctx := errgroup.WithContext(ctx)
 		receiving, stop := context.WithCancel(ctx)
 		single, batched := batch.New(t.link, batch.Options{Single: true}), batch.New(t.link, batch.Options{})
 		g.Go(func() error {
 			return raw.take(receiving, func([]byte, time.Time) (time.Duration, error) { return 0, nil })
 		})
+		g.Go(func() error { return others.run(receiving) })
 		g.Go(func() error { return single.Run(receiving) })
 		g.Go(func() error { return batched.Run(receiving) })
 		g.Go(func() error {
@@ -88,6 +107,7 @@ func measureEventRates(ctx context.Context, l *lab) (rounds []eventRates, err er
 				var r eventRates
 				kinds := []func() error{
 					func() (err error) { r.raw, err = raw.rate(ctx, t.takers); return err },
+					func() (err error) { r.relay, err = others.rate(ctx, single); return err },
 					func() (err error) { r.single, err = t.rate(ctx, single); return err },
 					func() (err error) { r.batched, err = t.rate(ctx, batched); return err },
 				}
@@ -96,7 +116,8 @@ func measureEventRates(ctx context.Context, l *lab) (rounds []eventRates, err er
 						return err
 					}
 				}
-				l.Logf("  %d events each: bare AMQP %.0f/s, single %.0f/s (%.2f), batched %.0f/s (%.2f)", rateEvents, r.raw, r.single, r.single/r.raw, r.batched, r.batched/r.raw)
+				l.Logf("  %d events each: bare AMQP %.0f/s, bare relay %.0f/s (%.2f), single %.0f/s (%.2f), batched %.0f/s (%.2f)", rateEvents,
+					r.raw, r.relay, r.relay/r.raw, r.single, r.single/r.raw, r.batched, r.batched/r.raw)
 				if i > 0 { // the first warms up
 					rounds = append(rounds, r)
 				}
@@ -131,19 +152,13 @@ func (l *lab) withTakers(ctx context.Context, measure func(context.Context, *tak
 		return err
 	}
 	defer link.Close(context.WithoutCancel(ctx))
-	fleet, err := load.Connect(ctx, rateClients, c.Workers[0].Addr)
+	all, err := takersAt(ctx, c.Workers[0].Addr)
 	if err != nil {
 		return err
 	}
-	if err := fleet.Detach(); err != nil { // two goroutines acknowledge
-		fleet.Close()
-		return err
-	}
-	all := newTakers(fleet)
 	g, ctx := errgroup.WithContext(ctx)
 	receiving, stop := context.WithCancel(ctx)
-	g.Go(func() error { return fleet.Serve(receiving, all.receive) })
-	g.Go(func() error { return all.acknowledgeLate(receiving) })
+	g.Go(func() error { return all.run(receiving) })
 	g.Go(func() error {
 		defer stop()
 		return measure(ctx, &takersOf{all, c, link})
@@ -153,6 +168,7 @@ func (l *lab) withTakers(ctx context.Context, measure func(context.Context, *tak
 
 // takers are the clients: each has one task, whose events must come to it alone, once each and in order.
 type takers struct {
+	fleet load.Fleet
 	send  func(client int, m wire.ClientMessage) error
 	tasks []wire.Event // the publisher's: the last event that was published to each client
 	got   int          // of who receives: events of this round
@@ -175,8 +191,29 @@ func (m *mate) due(now time.Time) bool {
 	return m.unacked >= ackEvery || m.unacked > 0 && now.Sub(m.acked) >= ackPause
 }
 
+// takersAt connects them. They are closed when run returns.
+func takersAt(ctx context.Context, addr string) (*takers, error) {
+	fleet, err := load.Connect(ctx, rateClients, addr)
+	if err != nil {
+		return nil, err
+	}
+	if err := fleet.Detach(); err != nil { // two goroutines acknowledge
+		fleet.Close()
+		return nil, err
+	}
+	return newTakers(fleet), nil
+}
+
+// run receives and acknowledges until ctx ends.
+func (c *takers) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.fleet.Serve(ctx, c.receive) })
+	g.Go(func() error { return c.acknowledgeLate(ctx) })
+	return g.Wait()
+}
+
 func newTakers(fleet load.Fleet) *takers {
-	c := &takers{all: make(chan struct{}, 1)}
+	c := &takers{fleet: fleet, all: make(chan struct{}, 1)}
 	c.send = func(client int, m wire.ClientMessage) error { return fleet[client].Send(m) }
 	for _, s := range fleet {
 		e := wire.Event{

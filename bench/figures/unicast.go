@@ -10,6 +10,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/wscluster/wscluster/bench/bare"
 	"github.com/wscluster/wscluster/bench/load"
 	"github.com/wscluster/wscluster/internal/rig"
 	"github.com/wscluster/wscluster/pkg/broker"
@@ -19,12 +20,22 @@ import (
 // unicastP50 is the time from a publish to the client's socket, for durable events through a real
 // worker that acknowledges to the broker once the client has. The baseline is the same messages,
 // published by the same code on the same broker to a queue of the same kind, and consumed with
-// manual acknowledgement by a bare AMQP client. The two take turns, message by message.
-var unicastP50 = figure{
-	name: "unicast-p50", unit: "us",
-	floor:   floor{ofRatio: true, limit: 1.25},
-	measure: measureUnicast,
-}
+// manual acknowledgement by a bare AMQP client; unicastRelay has the least that brings them to as many sockets (bench/bare).
+// All take turns, message by message.
+var (
+	unicastP50 = figure{
+		name: "unicast-p50", unit: "us", floor: floor{ofRatio: true, limit: 1.25},
+		measure: func(ctx context.Context, l *lab) ([]sample, error) {
+			return l.unicastTimes(ctx, func(t unicastTimes) sample { return sample{t.worker, t.raw} })
+		},
+	}
+	unicastRelay = figure{
+		name: "unicast-relay-p50", unit: "us", floor: floor{ofRatio: true, limit: 1.15},
+		measure: func(ctx context.Context, l *lab) ([]sample, error) {
+			return l.unicastTimes(ctx, func(t unicastTimes) sample { return sample{t.worker, t.relay} })
+		},
+	}
+)
 
 const (
 	unicastClients  = 1_000
@@ -34,8 +45,24 @@ const (
 	arriveWithin    = 10 * time.Second     // after the last publish
 )
 
+// unicastTimes are the medians of one round, in microseconds.
+type unicastTimes struct{ raw, relay, worker float64 }
+
+// unicastTimes measures the rounds once for both figures.
+func (l *lab) unicastTimes(ctx context.Context, of func(unicastTimes) sample) (samples []sample, err error) {
+	if l.unicast == nil {
+		if l.unicast, err = measureUnicast(ctx, l); err != nil {
+			return nil, err
+		}
+	}
+	for _, t := range l.unicast {
+		samples = append(samples, of(t))
+	}
+	return samples, nil
+}
+
 // measureUnicast runs the rounds beside what receives, which ends with them.
-func measureUnicast(ctx context.Context, l *lab) ([]sample, error) {
+func measureUnicast(ctx context.Context, l *lab) (rounds []unicastTimes, err error) {
 	c, err := l.Cluster(ctx, rig.ClusterOptions{Workers: []string{"i1-w1"}})
 	if err != nil {
 		return nil, err
@@ -46,65 +73,80 @@ func measureUnicast(ctx context.Context, l *lab) ([]sample, error) {
 		return nil, err
 	}
 	defer raw.close()
-	fleet, err := load.Connect(ctx, unicastClients, c.Workers[0].Addr)
+	relay, err := bare.StartRelay(c.Rabbit.URL(), relayServer)
 	if err != nil {
 		return nil, err
 	}
-	sockets := newReceivers(fleet)
-
+	defer relay.Stop()
 	g, ctx := errgroup.WithContext(ctx)
 	receiving, stop := context.WithCancel(ctx)
-	g.Go(func() error { return fleet.Serve(receiving, sockets.receive) })
+	defer stop()
+	var sockets []*receivers
+	for _, addr := range []string{c.Workers[0].Addr, relay.Addr} {
+		fleet, err := load.Connect(ctx, unicastClients, addr)
+		if err != nil {
+			stop()
+			return nil, errors.Join(err, g.Wait())
+		}
+		r := newReceivers(fleet)
+		g.Go(func() error { return fleet.Serve(receiving, r.receive) })
+		sockets = append(sockets, r)
+	}
 	g.Go(func() error { return raw.consume(receiving) })
-	var rounds []sample
 	g.Go(func() error {
 		defer stop()
 		for range unicastRounds {
-			s, err := unicastRound(ctx, l, raw, sockets)
+			t, err := unicastRound(ctx, l, raw, sockets[0], sockets[1])
 			if err != nil {
 				return err
 			}
-			rounds = append(rounds, s)
+			rounds = append(rounds, t)
 		}
 		return nil
 	})
 	return rounds, g.Wait()
 }
 
-// unicastRound publishes in turn to a client and to the bare consumer, and waits for all of it.
-func unicastRound(ctx context.Context, l *lab, raw *rawClient, sockets *receivers) (sample, error) {
-	turn := time.NewTicker(unicastEvery / 2)
+// unicastRound publishes in turn to a client of the worker, to one of the relay and to the bare consumer, and waits for all of it.
+func unicastRound(ctx context.Context, l *lab, raw *rawClient, worker, relay *receivers) (unicastTimes, error) {
+	turn := time.NewTicker(unicastEvery / 3)
 	defer turn.Stop()
-	for i := range 2 * unicastMessages {
+	for i := range 3 * unicastMessages {
 		select {
 		case <-turn.C:
 		case <-ctx.Done():
-			return sample{}, context.Cause(ctx)
+			return unicastTimes{}, context.Cause(ctx)
 		}
-		e := sockets.next()
-		to := broker.ToMailbox(e.Home)
-		if i%2 == 1 {
-			to = broker.ToMailbox(rawServer)
-		} else {
-			sockets.sent(e)
+		e := worker.next()
+		to := broker.ToMailbox(rawServer)
+		switch i % 3 {
+		case 0:
+			worker.sent(e)
+			to = broker.ToMailbox(e.Home)
+		case 1:
+			e = relay.next()
+			relay.sent(e)
+			to = broker.ToMailbox(e.Home)
 		}
 		if err := raw.publish(ctx, to, e); err != nil {
-			return sample{}, err
+			return unicastTimes{}, err
 		}
 	}
 	sent := time.Now()
-	ours, err := collect(ctx, sockets.arrivals, sent)
-	if err != nil {
-		return sample{}, fmt.Errorf("at the clients: %w", err)
+	var p50, p99 [3]float64
+	for i, way := range []struct {
+		where    string
+		arrivals <-chan time.Duration
+	}{{"bare consumer", raw.arrivals}, {"clients of the relay", relay.arrivals}, {"clients", worker.arrivals}} {
+		h, err := collect(ctx, way.arrivals, sent)
+		if err != nil {
+			return unicastTimes{}, fmt.Errorf("at the %s: %w", way.where, err)
+		}
+		p50[i], p99[i] = float64(h.ValueAtQuantile(50))/1e3, float64(h.ValueAtQuantile(99))/1e3
 	}
-	bare, err := collect(ctx, raw.arrivals, sent)
-	if err != nil {
-		return sample{}, fmt.Errorf("at the bare consumer: %w", err)
-	}
-	s := sample{float64(ours.ValueAtQuantile(50)) / 1e3, float64(bare.ValueAtQuantile(50)) / 1e3}
-	l.Logf("  %d messages each: socket p50 %.0f us, p99 %.0f us; bare AMQP p50 %.0f us, p99 %.0f us; ratio %.2f", unicastMessages,
-		s.value, float64(ours.ValueAtQuantile(99))/1e3, s.baseline, float64(bare.ValueAtQuantile(99))/1e3, s.ratio())
-	return s, nil
+	l.Logf("  %d messages each: socket p50 %.0f us, p99 %.0f us; of a bare relay %.0f us (%.2f), %.0f us; bare AMQP %.0f us (%.2f), %.0f us", unicastMessages,
+		p50[2], p99[2], p50[1], p50[2]/p50[1], p99[1], p50[0], p50[2]/p50[0], p99[0])
+	return unicastTimes{p50[0], p50[1], p50[2]}, nil
 }
 
 // collect takes a round's latencies into a histogram of nanoseconds.

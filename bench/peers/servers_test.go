@@ -21,6 +21,7 @@ type counts struct{ opened, ended atomic.Int64 }
 // servers serve a listener until ctx ends. Each accepts every upgrade, reads until its client is gone, as a server of
 // messages has to, and counts both. All have their defaults.
 var servers = map[string]func(ctx context.Context, ln net.Listener, n *counts) error{
+	"bare":       serveBare,
 	"engine":     serveEngine(engine.Options{}),
 	"goroutines": serveEngine(engine.Options{Goroutines: true}),
 	"gobwas":     serveGobwas,
