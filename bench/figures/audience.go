@@ -47,6 +47,7 @@ type member struct {
 
 const (
 	ticksKind    = "ticks"
+	slowStart    = time.Second // in which HAProxy gives a worker that it has just found less than its share
 	ticksWithin  = time.Minute // for all clients to connect, or all tasks to begin or to end
 	audienceSize = 4_096       // of one runner, at most
 )
@@ -74,6 +75,12 @@ func gather(ctx context.Context, l *lab, c *rig.Cluster, clients int, every time
 			l.Logf("the runner in this process: %v", err)
 		}
 	})
+	select {
+	case <-time.After(slowStart + 500*time.Millisecond): // before, four of eight workers had 260 of 2,000
+	case <-ctx.Done():
+		stop()
+		return nil, nil, context.Cause(ctx)
+	}
 	met := make(chan struct{}, clients)
 	sources := load.Loopback(clients)
 	for i := range clients {

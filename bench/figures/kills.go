@@ -102,7 +102,7 @@ func measureKills(ctx context.Context, l *lab) (*kills, error) {
 }
 
 // manyClients lifts HAProxy's limits for each address, of which the clients here have few.
-var manyClients = []string{"CONN_PER_IP=100000", "WS_PER_IP=100000", "WS_RATE_PER_IP=100000", "SLOWSTART=1s"}
+var manyClients = []string{"CONN_PER_IP=100000", "WS_PER_IP=100000", "WS_RATE_PER_IP=100000", "SLOWSTART=" + slowStart.String()}
 
 var joined = regexp.MustCompile("joined the broker")
 
