@@ -59,6 +59,10 @@ func dev(ctx context.Context, s devSettings, stdout, stderr io.Writer) error {
 	if err != nil {
 		return config.WithExit(config.ExitConfig, err)
 	}
+	if level := zap.NewAtomicLevelAt(log.Level()); level.Level() == zap.WarnLevel {
+		log = log.WithOptions(zap.IncreaseLevel(level))
+		defer context.AfterFunc(ctx, func() { level.SetLevel(zap.ErrorLevel) })() // that nobody takes over is no surprise
+	}
 	repo, err := filepath.Abs(s.Repo)
 	if err != nil {
 		return config.WithExit(config.ExitConfig, fmt.Errorf("repo: %w", err))
@@ -116,6 +120,7 @@ func dev(ctx context.Context, s devSettings, stdout, stderr io.Writer) error {
 	g.Go(func() error {
 		spool := filepath.Join(s.WorkDir, ".spool") // no workspace has such a name
 		r := taskrunner.Runner{Name: "dev", Broker: b, Kinds: kinds, Slots: 2, SpoolDir: spool, Log: log}
+		r.Grace = -1 // who would hear of an end goes too
 		return r.Run(ctx)
 	})
 	fmt.Fprintf(stdout, "\n  wscluster is running: two workers, one task runner, an in-memory broker.\n\n"+
