@@ -62,7 +62,9 @@ func run(ctx context.Context) error {
 		Runners: []string{"r1", "r2"},
 		HAProxy: filepath.Join(root, "deploy/haproxy/haproxy.cfg"),
 		Repos:   []string{root},
-		Log:     log,
+		// Builds that run when all of it ends have nobody to tell.
+		RunnerSettings: []string{"WSCLUSTER_GRACE=0s"},
+		Log:            log,
 	})
 	if err != nil {
 		return fmt.Errorf("%w\nThe log is gone with the folder; the last lines are above", err)
