@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,13 +16,15 @@ import (
 	"github.com/wscluster/wscluster/pkg/wsclient"
 )
 
-// TestDevEndsAlthoughATaskRuns is what Ctrl-C does: nobody waits for the task, which takes an hour.
-func TestDevEndsAlthoughATaskRuns(t *testing.T) {
+// TestDevEndsQuietlyAlthoughATaskRuns is what Ctrl-C does: nobody waits for the task, which takes an hour, and nobody is warned
+// of mailboxes whose events nobody takes over.
+func TestDevEndsQuietlyAlthoughATaskRuns(t *testing.T) {
 	ctx, interrupt := context.WithCancel(t.Context())
 	out, in := io.Pipe()
-	s := devSettings{Logging: config.Logging{LogFormat: "console", LogLevel: "error"}, Repo: t.TempDir(), WorkDir: t.TempDir()}
+	s := devSettings{Logging: config.Logging{LogFormat: "console", LogLevel: "warn"}, Repo: t.TempDir(), WorkDir: t.TempDir()}
+	var warnings strings.Builder // dev's until it has ended
 	ended := make(chan error, 1)
-	go func() { ended <- dev(ctx, s, in, t.Output()); in.Close() }()
+	go func() { ended <- dev(ctx, s, in, &warnings); in.Close() }()
 	c := clientOf(t, out)
 	running, stop := context.WithCancel(t.Context())
 	gone := make(chan error, 1)
@@ -48,6 +51,9 @@ func TestDevEndsAlthoughATaskRuns(t *testing.T) {
 	case err := <-ended:
 		if err != nil {
 			t.Errorf("dev: %v", err)
+		}
+		if strings.Contains(warnings.String(), "owner") {
+			t.Errorf("dev says %s", &warnings)
 		}
 	case <-time.After(20 * time.Second): // a runner's own patience is 30 s
 		t.Error("dev still waits for the task")
